@@ -1,0 +1,3 @@
+module github.com/omnibus-go/omnibus
+
+go 1.26

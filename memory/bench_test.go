@@ -1,0 +1,55 @@
+package memory_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/omnibus-go/omnibus/memory"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// BenchmarkPublishHandleAck is the memory row of the targets: 256 bytes from publish through the handler to the ack.
+func BenchmarkPublishHandleAck(b *testing.B) {
+	for _, w := range []struct{ workers, keys int }{{1, 0}, {16, 10000}} {
+		for _, how := range []string{"async", "blocking"} {
+			b.Run(fmt.Sprintf("%s/workers=%d/keys=%d", how, w.workers, w.keys), func(b *testing.B) {
+				br := memory.New(nil)
+				defer br.Close()
+				n, done := 0, make(chan struct{})
+				handled := make(chan struct{}, 1<<16)
+				_, err := br.Subscribe(context.Background(), pubsub.Subscription{Topic: "t", Group: "g", Concurrency: w.workers, MaxInFlight: 4096},
+					func(context.Context, *pubsub.Delivery) error { handled <- struct{}{}; return nil })
+				if err != nil {
+					b.Fatal(err)
+				}
+				go func() {
+					for range handled {
+						if n++; n == b.N {
+							close(done)
+							return
+						}
+					}
+				}()
+				keys := make([]string, max(w.keys, 1))
+				for i := range keys {
+					if w.keys > 0 {
+						keys[i] = fmt.Sprint("key-", i)
+					}
+				}
+				payload := make([]byte, 256)
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					m := pubsub.Message{Key: keys[i%len(keys)], Payload: payload}
+					if how == "async" {
+						br.PublishAsync(context.Background(), "t", m, nil)
+					} else if err := br.Publish(context.Background(), "t", m); err != nil {
+						b.Fatal(err)
+					}
+				}
+				<-done
+			})
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package memory
+
+import (
+	"context"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A source is a member of a group. Its fields are guarded by the server's mu.
+type source struct {
+	d         *driver
+	s         *Server
+	g         *group
+	spec      pubsub.SourceSpec
+	ready     chan struct{} // one token: look again
+	dead      error
+	events    []pubsub.LaneEvent
+	unsettled int
+	quiet     bool
+	paused    map[int32]bool
+	from      int // the lane to begin with, so that all get their turn
+}
+
+func (m *source) wake() {
+	select {
+	case m.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (m *source) tell(ev pubsub.LaneEvent) {
+	m.events = append(m.events, ev)
+	m.wake()
+}
+
+// die ends the session from the broker's side.
+func (m *source) die(err error) {
+	if m.dead != nil {
+		return
+	}
+	m.dead = err
+	delete(m.d.sources, m)
+	m.g.leave(m)
+	if m.spec.From.Group == pubsub.Broadcast {
+		m.g.remove()
+	}
+	m.wake()
+}
+
+// Recv implements pubsub.Source.
+func (m *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
+	for {
+		if err := m.s.enter(ctx); err != nil {
+			return 0, nil, err
+		}
+		if m.dead != nil {
+			err := m.dead
+			m.s.mu.Unlock()
+			return 0, nil, err
+		}
+		events := m.events
+		m.events = nil
+		n := 0
+		if !m.quiet && ctx.Err() == nil {
+			n = m.fill(buf, maxBytes)
+		}
+		m.s.mu.Unlock()
+		if n > 0 || len(events) > 0 {
+			return n, events, nil
+		}
+		select {
+		case <-m.ready:
+		case <-ctx.Done():
+			return 0, nil, ctx.Err()
+		}
+	}
+}
+
+func (m *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
+	var now, lease time.Time
+	lanes := m.g.lanes
+	for i := range lanes {
+		ln := lanes[(m.from+i)%len(lanes)]
+		if m.g.exclusive && (ln.owner != m || ln.losing) || m.paused[ln.id] {
+			continue
+		}
+		for n < len(buf) && m.unsettled < m.spec.MaxInFlight && (n == 0 || maxBytes > 0) && (len(ln.redo.list) > 0 || ln.high < ln.part.end) {
+			if now.IsZero() {
+				now = time.Now()
+				lease = now.Add(m.g.ackWait)
+				m.g.alarm(lease)
+			}
+			off, ok := ln.pick(now)
+			if !ok {
+				break
+			}
+			e, f := ln.part.at(off), ln.flight(off)
+			m.s.stamp++
+			f.state, f.owner, f.stamp, f.lease = flightOut, m, m.s.stamp, lease
+			f.deliveries++
+			m.unsettled++
+			maxBytes -= e.size
+			r := &buf[n]
+			r.Msg, r.Topic, r.Pos = *e.msg, ln.part.topic, ln.part.position(off)
+			r.Token = pubsub.Token{Lane: ln.id, A: uint64(off), B: f.stamp}
+			r.Deliveries, r.Failed, r.LeaseUntil = f.deliveries, f.failed, lease
+			n++
+		}
+	}
+	m.from++
+	return n
+}
+
+// find returns what a token names, if m still has it.
+func (m *source) find(t pubsub.Token) (*lane, *flight) {
+	if int(t.Lane) >= len(m.g.lanes) {
+		return nil, nil
+	}
+	ln := m.g.lanes[t.Lane]
+	f := ln.flight(int64(t.A))
+	if f == nil || f.state != flightOut || f.owner != m || f.stamp != t.B {
+		return nil, nil
+	}
+	return ln, f
+}
+
+// Settle implements pubsub.Source.
+func (m *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []error) error {
+	if err := m.s.enter(ctx); err != nil {
+		return err
+	}
+	defer m.s.mu.Unlock()
+	if m.dead != nil {
+		return m.dead
+	}
+	full := m.unsettled >= m.spec.MaxInFlight
+	for i := range list {
+		st := &list[i]
+		ln, f := m.find(st.Token)
+		if f == nil {
+			errs[i] = errStale
+			continue
+		}
+		m.unsettled--
+		switch st.As {
+		case pubsub.SettleAck:
+			ln.settled(f)
+		case pubsub.SettleRelease:
+			f.deliveries-- // a hand-back costs nothing
+			f.failed = st.Failed
+			ln.back(int64(st.Token.A))
+			ln.wake()
+		case pubsub.SettleRetryIn:
+			f.failed, f.owner = st.Failed, nil
+			ln.postpone(int64(st.Token.A), time.Now().Add(st.Delay))
+		}
+	}
+	if full {
+		m.wake()
+	}
+	return nil
+}
+
+// Renew implements pubsub.Source.
+func (m *source) Renew(ctx context.Context, list []pubsub.Renewal, errs []error) error {
+	if err := m.s.enter(ctx); err != nil {
+		return err
+	}
+	defer m.s.mu.Unlock()
+	if m.dead != nil {
+		return m.dead
+	}
+	lease := time.Now().Add(m.g.ackWait)
+	for i := range list {
+		if _, f := m.find(list[i].Token); f != nil {
+			f.lease, f.failed = lease, list[i].Failed
+		} else {
+			errs[i] = errStale
+		}
+	}
+	return nil
+}
+
+// Sync implements pubsub.Source: settlements are stored when Settle returns.
+func (m *source) Sync(context.Context) error { return nil }
+
+// Quiesce implements pubsub.Source.
+func (m *source) Quiesce(ctx context.Context) error {
+	if err := m.s.enter(ctx); err != nil {
+		return err
+	}
+	m.quiet = true
+	m.s.mu.Unlock()
+	return nil
+}
+
+// Pause implements pubsub.Source.
+func (m *source) Pause(lane int32, on bool) {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	if m.paused == nil {
+		m.paused = map[int32]bool{}
+	}
+	m.paused[lane] = on
+	m.wake()
+}
+
+// LaneDone implements pubsub.Source.
+func (m *source) LaneDone(ctx context.Context, lane int32) error {
+	if err := m.s.enter(ctx); err != nil {
+		return err
+	}
+	defer m.s.mu.Unlock()
+	if int(lane) < len(m.g.lanes) {
+		if ln := m.g.lanes[lane]; ln.owner == m && ln.losing {
+			m.g.done(ln)
+		}
+	}
+	return m.dead
+}
+
+// Close implements pubsub.Source.
+func (m *source) Close(context.Context) error {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	m.die(errGone)
+	return nil
+}

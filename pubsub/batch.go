@@ -1,0 +1,144 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Batch bounds what a BatchHandler gets in one call. Within an order by key a batch has at most one message of a key, so that
+// the next one is not handled before this one is settled; OrderNone has no such bound.
+type Batch struct {
+	Max  int           // messages; 0 = 100
+	Wait time.Duration // for the batch to fill, from its first message; 0 = 20ms
+}
+
+type batching struct {
+	Batch
+	handler BatchHandler
+}
+
+// SubscribeBatch delivers several messages per call, see Subscriber. Each message passes the middleware by itself.
+func (b *Broker) SubscribeBatch(ctx context.Context, sub Subscription, batch Batch, h BatchHandler) (*Consumer, error) {
+	if h == nil {
+		return nil, b.nilHandler(sub)
+	}
+	if batch.Max < 0 || batch.Wait < 0 {
+		return nil, invalidOn(b, "subscribe", sub.Topic, fmt.Errorf("Batch %+v has a negative bound", batch), "")
+	}
+	if batch.Max == 0 {
+		batch.Max = 100
+	}
+	if batch.Wait == 0 {
+		batch.Wait = 20 * time.Millisecond
+	}
+	if sub.MaxInFlight == 0 {
+		sub.MaxInFlight = max(defaultInFlight, 4*max(sub.Concurrency, 1), 2*batch.Max*max(sub.Concurrency, 1))
+	} else if sub.MaxInFlight < batch.Max {
+		return nil, invalidOn(b, "subscribe", sub.Topic, fmt.Errorf("Batch.Max of %d is more than MaxInFlight of %d", batch.Max, sub.MaxInFlight), "")
+	}
+	c, err := b.newConsumer(ctx, sub, callUser)
+	if err != nil {
+		return nil, err
+	}
+	c.batch = &batching{batch, h}
+	return c, c.start(ctx)
+}
+
+// runBatches collects batches and calls the handler.
+func (w *worker) runBatches() {
+	c := w.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for it := w.take(); it != nil; it = w.take() {
+		items := w.collect(it)
+		for i := len(items) - 1; i >= 0; i-- {
+			w.begin(items[i])
+		}
+		c.mu.Unlock()
+		verdicts := w.handleBatch(items)
+		c.mu.Lock()
+		for _, it := range items {
+			it.run = nil
+		}
+		w.finish()
+		for i, it := range items {
+			c.conclude(it, verdicts[i])
+		}
+	}
+	w.cancel(nil)
+}
+
+// collect waits until the batch is full or its time is over. mu is held.
+func (w *worker) collect(it *item) []*item {
+	c := w.c
+	items := append(make([]*item, 0, min(c.batch.Max, c.ready.n+1)), it)
+	deadline := time.Now().Add(c.batch.Wait)
+	var timer *time.Timer
+	for len(items) < c.batch.Max && !c.draining {
+		if it := c.next(); it != nil {
+			items = append(items, it)
+			continue
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			break
+		}
+		if timer == nil {
+			timer = time.AfterFunc(left, func() {
+				c.mu.Lock()
+				c.cond.Broadcast()
+				c.mu.Unlock()
+			})
+			defer timer.Stop()
+		}
+		c.idle++
+		c.cond.Wait()
+		c.idle--
+	}
+	return items
+}
+
+// handleBatch runs each message's middleware down to the handler, calls it once with those that got there, and lets the middleware return.
+func (w *worker) handleBatch(items []*item) []verdict {
+	c := w.c
+	verdicts := make([]verdict, len(items))
+	chains := make([]*coroutine, len(items))
+	var batch []*Delivery
+	var at []int
+	for i, it := range items {
+		if it.todo != taskHandle {
+			verdicts[i] = c.work(w.ctx, it)
+			continue
+		}
+		c.delivered(it)
+		co := newCoroutine(c.chain)
+		if co.start(w.ctx, &it.d) {
+			chains[i] = co
+			batch, at = append(batch, &it.d), append(at, i)
+		} else {
+			verdicts[i] = c.decide(w.ctx, it, co.err)
+		}
+	}
+	if len(batch) == 0 {
+		return verdicts
+	}
+	start := time.Now()
+	errs := batchErrors(c.callBatch(w.ctx, batch), len(batch))
+	took := time.Since(start)
+	for j, i := range at {
+		v := c.decide(w.ctx, items[i], chains[i].finish(errs[j]))
+		v.took = took
+		verdicts[i] = v
+	}
+	return verdicts
+}
+
+func (c *Consumer) callBatch(ctx context.Context, batch []*Delivery) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = newPanic(r)
+		}
+	}()
+	return c.batch.handler(ctx, batch)
+}

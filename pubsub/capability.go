@@ -1,0 +1,119 @@
+package pubsub
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Capabilities is what one open broker can do, read from the connected server.
+type Capabilities struct {
+	Durability     Durability    // what a nil from Publish covers
+	OptedDown      bool          // the user has asked by name (mem://, ?durability=memory) for less than Process
+	History        bool          // kept without groups: FromEarliest, FromTime, FromPosition, Seek
+	Redelivery     bool          // what was not settled comes back after a crash
+	Order          OrderDomain   // where OrderByKey holds without an exclusive group
+	Exclusive      bool          // a group can have one active member at a time
+	LeaseMax       time.Duration // longest unsettled run; Forever
+	Deliveries     bool          // Delivery.Deliveries is known
+	StoresAttempts Stores        // whose recorded failures survive a crash
+	FreeRelease    bool          // a hand-back raises no count at the broker
+	RetryIn        time.Duration // longest delay that the broker itself can give a group's message; 0 = none
+	RetryLate      time.Duration // how late a moved retry may come, beyond load
+	Schedule       bool          // Message.Delay
+	Priority       bool          // Message.Priority
+	Patterns       bool          // wildcards in Subscription.Topic
+	Partitions     bool          // TopicSpec.Partitions above 1
+	Dedup          time.Duration // window in which a Message.ID sent twice is stored once, when asked for
+	MaxMessage     int64         // bytes, headers included, see Message.Size; 0 = no limit known
+	Lag            LagKind       // exact, partial, unknown
+}
+
+// Durability is what a nil from Publish covers.
+type Durability uint8
+
+const (
+	None       Durability = iota // nothing
+	Memory                       // while the broker's process lives
+	Process                      // a SIGKILL of the broker
+	Disk                         // a power loss
+	Replicated                   // the loss of a machine
+)
+
+func (d Durability) String() string {
+	return enumText(d, "none", "memory", "process", "disk", "replicated")
+}
+
+// OrderDomain is where the messages of a key stay in order while several members run.
+type OrderDomain uint8
+
+const (
+	OrderInMember OrderDomain = iota
+	OrderInGroup
+)
+
+func (o OrderDomain) String() string { return enumText(o, "member", "group") }
+
+// LagKind says how much a Lag knows.
+type LagKind uint8
+
+const (
+	LagUnknown LagKind = iota
+	LagPartial         // what is ready, not what is delivered and unsettled
+	LagExact
+)
+
+func (l LagKind) String() string { return enumText(l, "unknown", "partial", "exact") }
+
+// Stores says whose recorded failures the broker keeps.
+type Stores uint8
+
+const (
+	StoresNone Stores = iota
+	StoresHead        // of the first unsettled message of a lane
+	StoresAll
+)
+
+func (s Stores) String() string { return enumText(s, "none", "head", "all") }
+
+func enumText[E ~uint8](v E, names ...string) string {
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return fmt.Sprintf("%T(%d)", v, uint8(v))
+}
+
+// lacks names what want asks for and c does not have, "" if nothing.
+func (c Capabilities) lacks(want Capabilities) string {
+	var miss []string
+	need := func(missing bool, format string, args ...any) {
+		if missing {
+			miss = append(miss, fmt.Sprintf(format, args...))
+		}
+	}
+	longer := func(name string, have, want time.Duration) {
+		need(have < want, "%s of %v", name, want)
+	}
+	flag := func(name string, have, want bool) { need(want && !have, "%s", name) }
+
+	need(c.Durability < want.Durability, "%v durability", want.Durability)
+	flag("opted-down durability", c.OptedDown, want.OptedDown)
+	flag("history", c.History, want.History)
+	flag("redelivery", c.Redelivery, want.Redelivery)
+	need(c.Order < want.Order, "order in the %v", want.Order)
+	flag("exclusive groups", c.Exclusive, want.Exclusive)
+	longer("leases", c.LeaseMax, want.LeaseMax)
+	flag("delivery counts", c.Deliveries, want.Deliveries)
+	need(c.StoresAttempts < want.StoresAttempts, "stored attempts (%v)", want.StoresAttempts)
+	flag("free hand-backs", c.FreeRelease, want.FreeRelease)
+	longer("native retry delays", c.RetryIn, want.RetryIn)
+	need(want.RetryLate > 0 && c.RetryLate > want.RetryLate, "retries at most %v late", want.RetryLate)
+	flag("schedule", c.Schedule, want.Schedule)
+	flag("priority", c.Priority, want.Priority)
+	flag("patterns", c.Patterns, want.Patterns)
+	flag("partitions", c.Partitions, want.Partitions)
+	longer("deduplication", c.Dedup, want.Dedup)
+	need(want.MaxMessage > 0 && c.MaxMessage > 0 && c.MaxMessage < want.MaxMessage, "messages of %d bytes", want.MaxMessage)
+	need(c.Lag < want.Lag, "%v lag", want.Lag)
+	return strings.Join(miss, ", ")
+}

@@ -1,0 +1,378 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Consumer is a running subscription. All methods may be called concurrently.
+//
+// Inside, a feed per place (the topic, the group's quarantine) fetches records; schedule.go puts them in order; workers
+// run the handler; outcome.go decides what becomes of a message; settle.go tells the broker.
+type Consumer struct {
+	b       *Broker
+	sub     Subscription
+	chain   Handler   // the middleware around the handler
+	batch   *batching // nil for a handler of single messages
+	pulls   bool      // a Receive loop takes the place of the workers
+	observe []func(Event)
+	log     *slog.Logger
+	member  string
+
+	base context.Context // of the handlers: never ends by itself
+	life context.Context // of the feeds: ends when nothing more is fetched
+	stop context.CancelCauseFunc
+
+	mu       sync.Mutex
+	cond     sync.Cond // of mu: there is something ready, or the consumer is ending
+	feeds    []*feed
+	ready    queue
+	keys     map[uint64]*keyQueue
+	freeKeys []*keyQueue
+	waiting  dueHeap // for their time
+	parked   int     // behind a key that waits
+	workers  []*worker
+	idle     int // workers that wait for something to do
+	running  int // handlers, and leases that a Receive loop has out
+	moving   int // messages on their way to another place
+	stuck    int
+	alarm    alarm // wakes what waits
+	watch    alarm // ends handlers that take too long
+	paused   bool
+	until    time.Time // end of a Pause outcome
+	why      error     // of a pause
+	blocked  error     // why dead letters cannot be written
+	draining bool
+	aborted  bool // the drain's time is over: handlers are cancelled
+	stopped  bool // workers leave
+	quiet    chan struct{}
+
+	drainOnce sync.Once
+	drainCtx  chan context.Context // the deadline of whoever asked first
+	done      chan struct{}
+	err       error // valid once done is closed
+	drainErr  error
+}
+
+// Subscribe returns once the subscription is live, see Subscriber.
+func (b *Broker) Subscribe(ctx context.Context, sub Subscription, h Handler) (*Consumer, error) {
+	if h == nil {
+		return nil, b.nilHandler(sub)
+	}
+	c, err := b.newConsumer(ctx, sub, h)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.start(ctx)
+}
+
+func (b *Broker) nilHandler(sub Subscription) error {
+	if err := b.usable("subscribe", sub.Topic); err != nil {
+		return err
+	}
+	return invalidOn(b, "subscribe", sub.Topic, fmt.Errorf("the handler is nil"), "pass a function")
+}
+
+func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (*Consumer, error) {
+	if err := b.usable("subscribe", sub.Topic); err != nil {
+		return nil, err
+	}
+	if err := b.checkSubscription("subscribe", sub); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, b.fail("subscribe", sub.Topic, err)
+	}
+	sub = sub.withDefaults()
+	sub.Use = slices.Clone(sub.Use)
+	layers := append(slices.Clone(b.opts.Use), sub.Use...)
+	if err := checkLayers(layers); err != nil {
+		return nil, invalidOn(b, "subscribe", sub.Topic, err, "")
+	}
+	chain, err := wrapHandler(layers, h)
+	if err != nil {
+		return nil, invalidOn(b, "subscribe", sub.Topic, err, "")
+	}
+	if sub.Group == Broadcast && sub.DeadLetter.Topic == "" {
+		sub.DeadLetter.Drop = true // it has no place of its own that would outlive it
+	}
+	c := &Consumer{
+		b: b, sub: sub, chain: chain, observe: observers(layers),
+		log:    b.log.With("topic", sub.Topic, "group", sub.Group),
+		member: b.opts.Service + "-" + b.ids.id(),
+		base:   context.WithoutCancel(ctx),
+		keys:   map[uint64]*keyQueue{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
+	}
+	c.cond.L = &c.mu
+	c.life, c.stop = context.WithCancelCause(c.base)
+	c.alarm.f, c.watch.f = c.ring, c.overdue
+	return c, nil
+}
+
+// start opens the feeds and lets them run.
+func (c *Consumer) start(ctx context.Context) error {
+	places := []Place{{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceMain}}
+	if c.quarantines() {
+		places = append(places, Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceQuarantine})
+	}
+	openCtx, cancel := withDefaultTimeout(ctx, openTimeout)
+	defer cancel()
+	for _, place := range places {
+		f := newFeed(c, place)
+		src, err := f.open(openCtx)
+		if err != nil {
+			c.abandon()
+			return c.b.fail("subscribe", c.sub.Topic, err)
+		}
+		f.src = src
+		c.feeds = append(c.feeds, f)
+	}
+	c.b.mu.Lock()
+	if err := c.b.usable("subscribe", c.sub.Topic); err != nil {
+		c.b.mu.Unlock()
+		c.abandon()
+		return err
+	}
+	c.b.consumers[c] = struct{}{}
+	c.b.mu.Unlock()
+
+	mean, longest := c.sub.Retry.Span()
+	c.log.Info("subscribed", "order", c.sub.Order.String(), "concurrency", c.sub.Concurrency,
+		"attempts", c.sub.Retry.MaxAttempts, "retried_for_about", mean, "at_most", longest)
+	for _, f := range c.feeds {
+		f.start()
+	}
+	go c.live(ctx)
+	return nil
+}
+
+// abandon closes what start had opened.
+func (c *Consumer) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	for _, f := range c.feeds {
+		_ = f.src.Close(ctx) // nothing was received
+	}
+	c.stop(nil)
+	close(c.done)
+}
+
+// quarantines says whether messages that take the process down can be told apart here.
+func (c *Consumer) quarantines() bool {
+	return c.b.caps.Redelivery && c.b.caps.Deliveries && c.sub.Group != Broadcast && c.sub.Retry.MaxAttempts != Unlimited
+}
+
+// live waits for the end of the consumer and carries it out.
+func (c *Consumer) live(ctx context.Context) {
+	var drain context.Context
+	select {
+	case <-ctx.Done():
+	case drain = <-c.drainCtx:
+	case <-c.life.Done():
+	}
+	if drain == nil {
+		var cancel context.CancelFunc
+		drain, cancel = context.WithTimeout(context.Background(), c.b.opts.DrainTimeout)
+		defer cancel()
+	}
+	failure := c.failure()
+	c.stop(nil)
+	c.drainErr = c.drain(drain)
+	c.b.mu.Lock()
+	delete(c.b.consumers, c)
+	if failure != nil && c.b.failure == nil {
+		c.b.failure = failure
+		close(c.b.failed)
+	}
+	c.b.mu.Unlock()
+	c.err = failure
+	close(c.done)
+}
+
+// failure is why the consumer ended by itself.
+func (c *Consumer) failure() error {
+	if cause := context.Cause(c.life); cause != nil && cause != context.Canceled {
+		return cause
+	}
+	return nil
+}
+
+// Drain stops fetching, lets running handlers finish and settles them, hands the rest back, and ends the consumer. Where ctx (or
+// DrainTimeout, if the consumer is ending already) is over first, handlers are cancelled; one that ignores it is named in an ErrTimeout.
+func (c *Consumer) Drain(ctx context.Context) error {
+	c.drainOnce.Do(func() { c.drainCtx <- ctx })
+	select {
+	case <-c.done:
+		return c.drainErr
+	case <-ctx.Done():
+	}
+	<-c.done // drain gives up soon after its ctx; whoever asked second waits for the first one's
+	return c.drainErr
+}
+
+// Done is closed when the consumer has ended.
+func (c *Consumer) Done() <-chan struct{} { return c.done }
+
+// Err tells why the consumer ended; nil while it runs, and after a drain.
+func (c *Consumer) Err() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Pause stops fetching and starting handlers until Resume. Running handlers go on; messages that are held stay ours.
+func (c *Consumer) Pause() {
+	c.mu.Lock()
+	c.paused = true
+	c.mu.Unlock()
+}
+
+// Resume ends Pause, and what is left of a Pause outcome.
+func (c *Consumer) Resume() {
+	c.mu.Lock()
+	c.paused, c.until, c.why = false, time.Time{}, nil
+	c.unpark()
+	c.mu.Unlock()
+}
+
+// unpark lets workers and feeds look again. mu is held.
+func (c *Consumer) unpark() {
+	c.cond.Broadcast()
+	c.spawn()
+	for _, f := range c.feeds {
+		f.signalRoom()
+	}
+}
+
+// isPaused says whether nothing is to be fetched or started. mu is held.
+func (c *Consumer) isPaused() bool {
+	if c.paused {
+		return true
+	}
+	if c.until.IsZero() {
+		return false
+	}
+	if time.Now().Before(c.until) {
+		return true
+	}
+	c.until, c.why = time.Time{}, nil
+	return false
+}
+
+// Lag tells how far the group is behind, all members together.
+func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
+	return c.b.Lag(ctx, c.sub.Topic, c.sub.Group)
+}
+
+// State is a snapshot of a consumer.
+type State struct {
+	Phase    Phase
+	Reason   error // why it is paused, blocked or reconnecting
+	InFlight int   // messages held: running, ready, parked and waiting
+	Parked   int   // behind a key that waits for its retry
+	Waiting  int   // for a retry
+	Stuck    int   // handlers past their timeout that go on
+	Bytes    int64
+}
+
+// Phase of a consumer's life.
+type Phase uint8
+
+const (
+	Running Phase = iota
+	Standby       // another member of the exclusive group is active
+	Paused
+	Reconnecting
+	Blocked // MaxParked is full, or the dead letters cannot be written
+	Draining
+	Stopped
+)
+
+func (p Phase) String() string {
+	return enumText(p, "running", "standby", "paused", "reconnecting", "blocked", "draining", "stopped")
+}
+
+// State is a snapshot of what the consumer does now.
+func (c *Consumer) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := State{Parked: c.parked, Waiting: len(c.waiting), Stuck: c.stuck}
+	var down error
+	for _, f := range c.feeds {
+		s.InFlight += f.held
+		s.Bytes += f.bytes
+		if f.down != nil {
+			down = f.down
+		}
+	}
+	switch {
+	case c.stopped:
+		s.Phase = Stopped
+	case c.draining:
+		s.Phase = Draining
+	case down != nil:
+		s.Phase, s.Reason = Reconnecting, down
+	case c.blocked != nil:
+		s.Phase, s.Reason = Blocked, c.blocked
+	case c.parkedFull():
+		s.Phase, s.Reason = Blocked, fmt.Errorf("%d messages wait for a retry or behind one, MaxParked is %d", c.parked+len(c.waiting), c.sub.MaxParked)
+	case c.isPaused():
+		s.Phase, s.Reason = Paused, c.why
+	case len(c.feeds) > 0 && len(c.feeds[0].lanes) == 0:
+		s.Phase = Standby
+	}
+	return s
+}
+
+// Lag is how far a group is behind. Unknown is never 0.
+type Lag struct {
+	Messages int64
+	Kind     LagKind
+	Oldest   time.Time // of the oldest message not yet settled; zero = unknown or none
+}
+
+func (c *Consumer) emit(ev Event) {
+	ev.Topic, ev.Group = c.sub.Topic, c.sub.Group
+	for _, o := range c.observe {
+		o(ev)
+	}
+}
+
+func withDefaultTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// An alarm is a timer that is set to the earliest of several moments. Its mu is the consumer's.
+type alarm struct {
+	f     func()
+	timer *time.Timer
+	at    time.Time // zero = not set
+}
+
+func (a *alarm) set(at time.Time) {
+	if !a.at.IsZero() && !at.Before(a.at) {
+		return
+	}
+	a.at = at
+	if a.timer == nil {
+		a.timer = time.AfterFunc(time.Until(at), a.f)
+		return
+	}
+	a.timer.Reset(time.Until(at))
+}
+
+func (a *alarm) stop() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}

@@ -1,0 +1,39 @@
+package pubsub
+
+import "context"
+
+// A Delivery is one message handed to a handler. It is never recycled: keeping one is safe (Clone the
+// Message to keep it for long). Payload and Headers belong to the delivery: read them, do not write into them.
+// A plain value such as &Delivery{Message: m} works in a unit test.
+type Delivery struct {
+	Message           // what the publisher sent, as the middleware left it
+	Topic      string // the topic it came from (with a pattern: the concrete one)
+	Group      string
+	Attempt    int      // 1 + the failures recorded for this group, on every broker
+	Deliveries int      // the broker's own count, hand-backs and crashes included; 0 = unknown
+	Position   Position // where it is in the topic
+
+	ctx  context.Context
+	item *item      // nil in a unit test
+	co   *coroutine // of a batch or a Receive loop
+}
+
+// As stores the broker's own message in target, see the function As.
+func (d *Delivery) As(target any) bool { return d.item != nil && d.item.as(target) }
+
+// Context returns the context of this message as the middleware left it: in a Handler the same as ctx,
+// in a batch and a Receive loop the only way to it.
+func (d *Delivery) Context() context.Context {
+	if d.ctx == nil {
+		return context.Background()
+	}
+	return d.ctx
+}
+
+// Raw returns the message as it came from the broker, before any middleware.
+func (d *Delivery) Raw() Message {
+	if d.item != nil {
+		return d.item.rec.Msg
+	}
+	return d.Message
+}

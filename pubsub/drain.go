@@ -1,0 +1,166 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// errDrained is the cause of a handler's context that ended because the drain's time was over: what the handler then returns is no failure.
+var errDrained = errors.New("the consumer is being closed")
+
+// cancelGrace is how long a cancelled handler may take to return before it is named.
+const cancelGrace = time.Second
+
+// drain ends the consumer. Nothing is fetched any more when it is called, because life has ended.
+//
+// Running handlers, and copies on their way, get until ctx ends; then they are cancelled. What nobody has begun with goes
+// back to the broker at once, so that another member can have it.
+func (c *Consumer) drain(ctx context.Context) error {
+	var errs []error
+	for _, f := range c.feeds {
+		<-f.fetched
+	}
+	c.mu.Lock()
+	c.draining = true
+	quiet := make(chan struct{})
+	for _, f := range c.feeds {
+		for it := f.oldest; it != nil; {
+			after := it.after
+			if it.state != itemRunning && it.state != itemMoving {
+				c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
+			}
+			it = after
+		}
+		f.kickSettler()
+	}
+	if c.running == 0 && c.moving == 0 {
+		close(quiet)
+	} else {
+		c.quiet = quiet
+	}
+	c.cond.Broadcast()
+	c.mu.Unlock()
+
+	for _, f := range c.feeds {
+		if err := f.quiesce(ctx); err != nil {
+			errs = append(errs, c.b.fail("drain", c.sub.Topic, err))
+		}
+	}
+	select {
+	case <-quiet:
+	case <-ctx.Done():
+		errs = append(errs, c.cancelRunning(quiet))
+	}
+	c.mu.Lock()
+	c.stopped = true
+	c.alarm.stop()
+	c.watch.stop()
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	for _, f := range c.feeds {
+		if err := f.end(); err != nil {
+			errs = append(errs, c.b.fail("drain", c.sub.Topic, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cancelRunning ends the handlers' contexts, and names those that go on all the same: they are left alone, and settle nothing.
+func (c *Consumer) cancelRunning(quiet chan struct{}) error {
+	c.mu.Lock()
+	c.aborted = true
+	for _, f := range c.feeds {
+		for it := f.oldest; it != nil; it = it.after {
+			if it.run != nil {
+				it.run.end(errDrained)
+			}
+			if it.cancel != nil {
+				it.cancel(errDrained)
+			}
+		}
+	}
+	c.mu.Unlock()
+	timer := time.NewTimer(cancelGrace)
+	defer timer.Stop()
+	select {
+	case <-quiet:
+		return nil
+	case <-timer.C:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, f := range c.feeds {
+		for it := f.oldest; it != nil; {
+			after := it.after
+			what := "a lease of the Receive loop"
+			switch {
+			case it.state == itemMoving:
+				what = "a dead letter that is not confirmed"
+			case it.run != nil:
+				what = fmt.Sprintf("a handler that ignores its context and has run for %v", time.Since(it.run.since).Round(time.Millisecond))
+			}
+			errs = append(errs, &Error{Op: "drain", Broker: c.b.name, Topic: it.rec.Topic, Code: ErrTimeout,
+				Err:  fmt.Errorf("group %q, message %s: %s", c.sub.Group, it.rec.Msg.ID, what),
+				Hint: "the message goes back to the broker; handlers should return when their context ends"})
+			it.lost = true
+			if it.state == itemMoving { // its copy may be stored: the original comes again
+				f.settles = append(f.settles, Settlement{Token: it.rec.Token, As: SettleRelease, Failed: it.failed})
+			}
+			it = after
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// quiesce stops the arrival of records at the session, if there is one.
+func (f *feed) quiesce(ctx context.Context) error {
+	f.c.mu.Lock()
+	src, using := f.src, f.using
+	if src == nil {
+		f.c.mu.Unlock()
+		return nil
+	}
+	using.Add(1)
+	f.c.mu.Unlock()
+	defer using.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace) // also when the drain's time is over already
+	defer cancel()
+	return src.Quiesce(ctx)
+}
+
+// end flushes and closes the session.
+func (f *feed) end() error {
+	c := f.c
+	c.mu.Lock()
+	src, using, settler := f.src, f.using, f.settler
+	f.lease.stop()
+	f.flush.stop()
+	if src != nil {
+		f.cut(nil) // the settler leaves; what it has not flushed is flushed below
+	}
+	c.mu.Unlock()
+	if src == nil {
+		return nil
+	}
+	<-settler
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	err := f.flushNow(ctx, src)
+	if err == nil {
+		err = src.Sync(ctx)
+	}
+	c.mu.Lock()
+	f.src = nil // handlers that were left alone settle nothing
+	for it := f.oldest; it != nil; {
+		after := it.after
+		it.lost = true
+		c.drop(it)
+		it = after
+	}
+	c.mu.Unlock()
+	using.Wait()
+	return errors.Join(err, src.Close(ctx))
+}

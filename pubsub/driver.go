@@ -1,0 +1,255 @@
+package pubsub
+
+import (
+	"context"
+	"encoding/hex"
+	"iter"
+	"time"
+)
+
+// A Driver is what an adapter implements: small, batched, raw errors. It never retries, logs, wraps errors or decides;
+// the engine in this package does all of that, once, for every broker. A Driver is safe for concurrent use.
+type Driver interface {
+	// Name is the adapter's, as it stands in errors: "kafka", "memory".
+	Name() string
+
+	// Capabilities are those of the server that the driver is connected to. They do not change while it is open.
+	Capabilities() Capabilities
+
+	// Classify names the code of a native error. final says that trying again cannot help: the engine then neither
+	// reopens a session nor sends a message again. It never sees nil or a context's error.
+	Classify(err error) (code Code, final bool)
+
+	// Ensure makes (Create) or checks (Verify) the topics and groups of t, with whatever places of ours a group needs.
+	// A group begins at its Start the moment Ensure made it. What exists with other settings is an ErrConflict,
+	// what Verify does not find an ErrNotFound. It is never called with Off.
+	Ensure(ctx context.Context, t Topology, m Manage) error
+
+	// OpenProducer opens a session for sending. report is told the fates, from any goroutine, also from within Send;
+	// it does not keep the slice.
+	OpenProducer(ctx context.Context, s ProducerSpec, report func([]Result)) (Producer, error)
+
+	// OpenSource opens a session for receiving. It returns once the group and its start are stored at the broker, so
+	// that what is published from then on will be received.
+	OpenSource(ctx context.Context, s SourceSpec) (Source, error)
+
+	Ping(ctx context.Context) error
+
+	// As stores the native client in target, a non-nil pointer to a type that the adapter documents.
+	As(target any) bool
+
+	// Close releases everything. Sessions that are still open die.
+	Close(ctx context.Context) error
+}
+
+// A Browser reads a place without taking anything away: dead letters, waiting retries, and with History topics.
+type Browser interface {
+	// Browse yields what lies in p from position from on (zero = the beginning), oldest first, and ends at its end.
+	Browse(ctx context.Context, p Place, from Position) iter.Seq2[Record, error]
+}
+
+// A Lagger tells how far a group is behind. Needed where Capabilities.Lag is not LagUnknown.
+type Lagger interface {
+	Lag(ctx context.Context, topic, group string) (Lag, error)
+}
+
+// A Seeker moves a group that has no members; with members it is an ErrConflict. Needed where Capabilities.History is set.
+type Seeker interface {
+	Seek(ctx context.Context, topic, group string, to Start) error
+}
+
+// A Producer is one session: after an error of Send, or once it has reported FateUnknown, it is dead, and the engine
+// closes it and opens the next one. Send is called by one goroutine at a time, Close once, after the last Send.
+type Producer interface {
+	// Send takes a run, to be stored in its order, and returns how many it took; the others were certainly not sent.
+	// It may block while the broker does. The slice is the engine's again when it returns; what Out.Msg points to is never
+	// changed or reused afterwards, so a driver may keep it. Every Out that was taken gets exactly one Result.
+	Send(ctx context.Context, run []Out) (int, error)
+
+	// Close waits for outstanding answers until ctx ends, then reports what has none as FateUnknown. After it has
+	// returned nothing is reported.
+	Close(ctx context.Context) error
+}
+
+// ProducerSpec says how a Producer confirms.
+type ProducerSpec struct {
+	Ack        Ack
+	MaxPending int // the engine never has more unanswered
+}
+
+// A Source is one session of one subscription: after an error that is not the context's it is dead. A partition is a
+// lane; a broker without partitions has one, lane 0, announced by LaneGained like any other. Recv is called by one goroutine at a time; the other
+// methods may be called at the same time as it and as each other.
+type Source interface {
+	// Recv waits until there is a record, a lane event or an error, or ctx ends, and fills buf. Its events happened
+	// before its records. It returns about maxBytes at the most, but always at least one record if there is one. Received and
+	// unsettled records never exceed SourceSpec.MaxInFlight. A ctx that ends leaves the session alive and loses nothing.
+	Recv(ctx context.Context, buf []Record, maxBytes int64) (int, []LaneEvent, error)
+
+	// Settle ends leases, in any order. errs, as long as s and all nil, takes what went wrong with single ones
+	// (ErrLeaseLost); the error returned says that the session died and that none of s is known to be settled.
+	Settle(ctx context.Context, s []Settlement, errs []error) error
+
+	// Renew prolongs leases by SourceSpec.AckWait from now and records failures where the broker can. Where leases need no renewal
+	// and failures cannot be kept it does nothing.
+	Renew(ctx context.Context, r []Renewal, errs []error) error
+
+	// Sync returns when the settlements before it would survive a crash of this process: a commit, a double ack.
+	Sync(ctx context.Context) error
+
+	// Quiesce stops the arrival of new records; received ones stay ours and can be settled. What the client had buffered goes back.
+	Quiesce(ctx context.Context) error
+
+	// Pause stops (on) or resumes the fetching of one lane.
+	Pause(lane int32, on bool)
+
+	// LaneDone answers LaneLosing: the engine has settled what it will settle of the lane. What is not settled goes back.
+	LaneDone(ctx context.Context, lane int32) error
+
+	// Close ends the session. What is not settled goes back. No method is called after it.
+	Close(ctx context.Context) error
+}
+
+// SourceSpec says what a Source reads.
+type SourceSpec struct {
+	From             Place
+	Start            Start
+	Order            Order
+	AckWait          time.Duration
+	MaxInFlight      int
+	MaxInFlightBytes int64
+	Member           string // unique per consumer
+	Manage           Manage
+}
+
+// A Place is where messages of a topic and group are. Only drivers know physical names.
+type Place struct {
+	Topic, Group string
+	Kind         PlaceKind
+	Tier         time.Duration // of PlaceRetry: how long a message waits there
+}
+
+// PlaceKind tells the places of a topic and group apart.
+type PlaceKind uint8
+
+const (
+	PlaceMain       PlaceKind = iota // the topic; in a SourceSpec as one group sees it
+	PlaceRetry                       // messages for one group only: retries and replays
+	PlaceQuarantine                  // of a group: suspected of killing processes
+	PlaceDead                        // of a group: given up
+)
+
+// An Out is a message on its way to a place.
+type Out struct {
+	Seq   uint64   // names it in Result; rises within a session
+	To    Place    // of PlaceMain only Topic counts
+	Msg   *Message // immutable
+	Dedup Dedup    // the same whenever this message is sent again to this place; never the bare Message.ID
+	Again bool     // an earlier session may have sent it already
+}
+
+// Dedup is the token by which a broker recognises a message that is sent again. The zero value means none.
+type Dedup [16]byte
+
+// String is the token in 32 hexadecimal digits.
+func (d Dedup) String() string { return hex.EncodeToString(d[:]) }
+
+// A Result is the broker's answer to one Out.
+type Result struct {
+	Seq  uint64
+	Fate Fate
+	Pos  Position // where it is stored, if the broker says so
+	Err  error    // of FateRefused and FateUnknown: the native error
+}
+
+// Fate is what became of a message.
+type Fate uint8
+
+const (
+	FateAccepted Fate = iota + 1
+	FateRefused       // certainly not stored
+	FateUnknown       // perhaps stored; the session is dead
+)
+
+// A LaneEvent says that a lane comes or goes.
+type LaneEvent struct {
+	Lane     int32
+	Kind     LaneChange
+	Deadline time.Time // of LaneLosing: LaneDone by then
+}
+
+// LaneChange is what happens to a lane.
+type LaneChange uint8
+
+const (
+	LaneGained LaneChange = iota + 1
+	LaneLosing            // no more records; settle what runs, then call LaneDone
+	LaneLost              // its tokens are stale
+)
+
+// A Token names one record to its Source. A, B: offset, delivery tag, entry id, stream sequence.
+type Token struct {
+	Lane int32
+	Gen  uint32
+	A, B uint64
+	Ref  any
+}
+
+// A Record is a message as it comes from the broker, with what the broker knows about it.
+type Record struct {
+	Msg        Message
+	Topic      string // the concrete one
+	Pos        Position
+	Token      Token
+	Deliveries int32     // this one included; 0 = unknown
+	Failed     int32     // failures stored at the broker, where it can
+	LeaseUntil time.Time // past it the engine says ErrLeaseLost; zero = no lease
+	Bad        error     // the driver could not decode it; Msg has what there is, raw
+}
+
+// A Settlement ends the lease of one record.
+type Settlement struct {
+	Token  Token
+	As     SettleAs
+	Delay  time.Duration // of SettleRetryIn
+	Failed int32         // of SettleRelease and SettleRetryIn: kept where the broker can
+}
+
+// SettleAs says how.
+type SettleAs uint8
+
+const (
+	SettleAck     SettleAs = iota + 1
+	SettleRelease          // give it back; it is delivered again at once
+	SettleRetryIn          // deliver again after Delay, to this group; Delay is within Capabilities.RetryIn
+)
+
+// A Renewal prolongs the lease of one record.
+type Renewal struct {
+	Token  Token
+	Failed int32
+}
+
+// NewPosition makes a Position, for adapters. kind tells the adapters' positions apart; the zero value is no position.
+func NewPosition(kind uint8, a, b int64, c int32) Position { return Position{a, b, c, kind} }
+
+// Parts returns what NewPosition was given.
+func (p Position) Parts() (kind uint8, a, b int64, c int32) { return p.kind, p.a, p.b, p.c }
+
+// StartKind tells the starts apart.
+type StartKind uint8
+
+const (
+	StartNow StartKind = iota
+	StartEarliest
+	StartTime
+	StartPosition
+)
+
+// Parts takes a Start apart, for adapters.
+func (s Start) Parts() (StartKind, time.Time, Position) { return s.kind, s.time, s.pos }
+
+// A RecordAser is a Source that can show the native message behind a token, for Delivery.As.
+type RecordAser interface {
+	RecordAs(t Token, target any) bool
+}

@@ -1,0 +1,423 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+const (
+	slabRecords   = 128
+	notFoundGrace = 30 * time.Second // a topic that vanished may be on its way to another node
+	authGrace     = time.Minute      // credentials may be in rotation
+)
+
+// A feed fetches the records of one place and settles them, through one Source session after the other. Its fields below
+// the line are guarded by the consumer's mu.
+type feed struct {
+	c       *Consumer
+	place   Place
+	limit   int // messages held
+	salt    uint64
+	slab    []Record // not yet received into; only fetch uses it
+	room    chan struct{}
+	kick    chan struct{}
+	fetched chan struct{} // closed when fetch is over
+
+	src         Source // nil while there is no session
+	using       *sync.WaitGroup
+	ctx         context.Context // of the session
+	cut         context.CancelCauseFunc
+	settler     chan struct{} // closed when the session's settler has ended
+	down        error
+	lanes       map[int32]*lane
+	oldest      *item
+	newest      *item
+	held        int
+	bytes       int64
+	settles     []Settlement
+	spare       []Settlement
+	notes       []Renewal // failures for the broker to keep
+	flush       alarm
+	lease       alarm
+	wantsRoom   bool
+	lowestWater int
+}
+
+// A lane is a partition that the feed reads.
+type lane struct {
+	id      int32
+	running int // items in a handler, or being moved
+	losing  bool
+	told    bool // LaneDone was called
+}
+
+func newFeed(c *Consumer, place Place) *feed {
+	f := &feed{
+		c: c, place: place, limit: c.sub.MaxInFlight, salt: maphash.Comparable(keySeed, place),
+		room: make(chan struct{}, 1), kick: make(chan struct{}, 1), fetched: make(chan struct{}), lanes: map[int32]*lane{},
+	}
+	if place.Kind == PlaceQuarantine {
+		f.limit = 1 // so that a process killer is known by its name
+	}
+	f.lowestWater = f.limit - max(f.limit/4, 1)
+	f.flush.f, f.lease.f = f.flushDue, f.renew
+	return f
+}
+
+func (f *feed) open(ctx context.Context) (Source, error) { return f.c.b.drv.OpenSource(ctx, f.spec()) }
+
+func (f *feed) spec() SourceSpec {
+	s := &f.c.sub
+	start := s.Start
+	if f.place.Kind != PlaceMain {
+		start = FromEarliest()
+	}
+	return SourceSpec{
+		From: f.place, Start: start, Order: s.Order, AckWait: s.AckWait, MaxInFlight: f.limit,
+		MaxInFlightBytes: s.MaxInFlightBytes, Member: f.c.member, Manage: f.c.b.opts.Manage,
+	}
+}
+
+// start begins to fetch from the source that was opened.
+func (f *feed) start() {
+	f.c.mu.Lock()
+	f.attach(f.src)
+	f.c.mu.Unlock()
+	go f.run()
+}
+
+// attach makes src the session. mu is held.
+func (f *feed) attach(src Source) {
+	f.src, f.using, f.settler = src, new(sync.WaitGroup), make(chan struct{})
+	f.ctx, f.cut = context.WithCancelCause(f.c.base)
+	go f.settleLoop(f.ctx, src, f.settler)
+}
+
+// run fetches until the consumer ends, over as many sessions as that takes.
+func (f *feed) run() {
+	defer close(f.fetched)
+	for {
+		err := f.fetch()
+		if err == nil {
+			return
+		}
+		f.detach(err)
+		f.c.log.Warn("a session ended", "err", err)
+		f.c.emit(Event{Kind: EventDisconnected, Err: err})
+		src := f.reopen(err)
+		if src == nil {
+			return
+		}
+		f.c.mu.Lock()
+		f.down = nil
+		f.attach(src)
+		f.c.mu.Unlock()
+		f.c.emit(Event{Kind: EventReconnected})
+	}
+}
+
+// fetch receives until the session dies; nil means that the consumer fetches no more.
+func (f *feed) fetch() error {
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	defer context.AfterFunc(f.c.life, cancel)()
+	src := f.src
+	for {
+		n, maxBytes, err := f.waitForRoom(ctx)
+		if err == nil {
+			if len(f.slab) == 0 {
+				f.slab = make([]Record, min(slabRecords, f.limit))
+			}
+			buf := f.slab[:min(n, len(f.slab))]
+			var events []LaneEvent
+			n, events, err = src.Recv(ctx, buf, maxBytes)
+			f.slab = f.slab[n:]
+			f.c.mu.Lock()
+			for _, ev := range events {
+				f.laneEvent(ev)
+			}
+			if n > 0 && (err == nil || ctx.Err() != nil) {
+				f.arrive(buf[:n])
+			}
+			f.c.mu.Unlock()
+		}
+		switch {
+		case err == nil:
+		case f.c.life.Err() != nil:
+			return nil
+		case f.ctx.Err() != nil:
+			return context.Cause(f.ctx)
+		default:
+			return err
+		}
+	}
+}
+
+// waitForRoom returns how much may be fetched. Where nearly all that may be held is held, it waits until a quarter is free or the workers
+// run dry: fetching one message at a time would be slow.
+func (f *feed) waitForRoom(ctx context.Context) (int, int64, error) {
+	c := f.c
+	c.mu.Lock()
+	for {
+		n, bytes := f.limit-f.held, c.sub.MaxInFlightBytes-f.bytes
+		dry := f.held <= f.lowestWater || c.ready.n == 0
+		if n > 0 && bytes > 0 && dry && !c.parkedFull() && !c.isPaused() {
+			c.mu.Unlock()
+			return n, bytes, nil
+		}
+		f.wantsRoom = true
+		c.mu.Unlock()
+		select {
+		case <-f.room:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+		c.mu.Lock()
+	}
+}
+
+func (f *feed) signalRoom() {
+	if f.wantsRoom {
+		f.wantsRoom = false
+		select {
+		case f.room <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// arrive takes records in. mu is held.
+func (f *feed) arrive(recs []Record) {
+	items := make([]item, len(recs))
+	var now time.Time
+	for i := range recs {
+		rec, it := &recs[i], &items[i]
+		it.rec, it.feed, it.failed = rec, f, rec.Failed
+		it.lane = f.lanes[rec.Token.Lane]
+		if it.lane == nil {
+			it.lane = &lane{id: rec.Token.Lane}
+			f.lanes[rec.Token.Lane] = it.lane
+		}
+		it.size = rec.Msg.Size()
+		if len(rec.Msg.Headers) > 0 || !rec.LeaseUntil.IsZero() {
+			if now.IsZero() {
+				now = time.Now()
+			}
+			it.got = now
+			it.unpack(now)
+			if !rec.LeaseUntil.IsZero() && f.lease.at.IsZero() {
+				f.lease.set(now.Add(f.c.sub.AckWait / 3))
+			}
+		}
+		it.d = Delivery{Topic: rec.Topic, Group: f.c.sub.Group, Deliveries: int(rec.Deliveries), Position: rec.Pos, item: it}
+		f.c.admit(it)
+		f.hold(it)
+		f.c.enqueue(it)
+	}
+	f.c.wakeWorkers()
+}
+
+// admit decides whether the handler is called at all.
+func (c *Consumer) admit(it *item) {
+	attempts := int32(min(c.sub.Retry.MaxAttempts, 1<<30))
+	switch {
+	case it.todo != taskHandle:
+	case it.rec.Bad != nil:
+		it.todo, it.why = taskDeadLetter, verdict{reason: reasonUndecodable, err: it.rec.Bad}
+	case attempts == Unlimited || it.rec.Deliveries == 0:
+	case it.failed >= attempts: // it failed for the last time, and the process ended before it was stored
+		it.todo, it.why = taskDeadLetter, verdict{reason: reasonMaxAttempts, err: errors.New("its last failure is not known: the process ended")}
+	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries > 1+it.rec.Failed:
+		it.todo, it.why = taskDeadLetter, verdict{reason: reasonKiller, err: errors.New("its handler was started alone and the process ended")}
+	case it.feed.place.Kind == PlaceMain && it.rec.Deliveries > attempts && c.quarantines():
+		it.todo = taskQuarantine
+	}
+}
+
+func (f *feed) hold(it *item) {
+	f.held++
+	f.bytes += it.size
+	if it.prev = f.newest; it.prev == nil {
+		f.oldest = it
+	} else {
+		it.prev.after = it
+	}
+	f.newest = it
+}
+
+func (f *feed) unhold(it *item) {
+	f.held--
+	f.bytes -= it.size
+	if it.prev == nil {
+		f.oldest = it.after
+	} else {
+		it.prev.after = it.after
+	}
+	if it.after == nil {
+		f.newest = it.prev
+	} else {
+		it.after.prev = it.prev
+	}
+	it.prev, it.after = nil, nil
+	if f.held <= f.lowestWater || f.c.ready.n == 0 {
+		f.signalRoom()
+	}
+}
+
+// laneEvent follows the lanes. mu is held.
+func (f *feed) laneEvent(ev LaneEvent) {
+	ln := f.lanes[ev.Lane]
+	switch ev.Kind {
+	case LaneGained:
+		f.lanes[ev.Lane] = &lane{id: ev.Lane}
+		f.c.log.Debug("lane gained", "lane", ev.Lane)
+	case LaneLosing:
+		if ln == nil { // it was ours for no message
+			ln = &lane{id: ev.Lane}
+			f.lanes[ev.Lane] = ln
+		}
+		ln.losing = true
+		f.dropLane(ln, false)
+		f.kickSettler()
+	case LaneLost:
+		if ln != nil {
+			f.dropLane(ln, true)
+			delete(f.lanes, ev.Lane)
+		}
+	}
+}
+
+// dropLane forgets what is held of a lane, but for what runs: that may still be settled, unless the lane is lost. mu is held.
+func (f *feed) dropLane(ln *lane, lost bool) {
+	for it := f.oldest; it != nil; {
+		after := it.after
+		if it.lane == ln {
+			switch {
+			case it.state != itemRunning && it.state != itemMoving:
+				f.c.drop(it)
+			case lost:
+				f.c.loseRunning(it)
+			}
+		}
+		it = after
+	}
+	if lost {
+		keep := f.settles[:0]
+		for _, s := range f.settles {
+			if s.Token.Lane != ln.id {
+				keep = append(keep, s)
+			}
+		}
+		f.settles = keep
+	}
+}
+
+// loseRunning ends the lease of an item whose handler runs, or whose copy is on its way. mu is held.
+func (c *Consumer) loseRunning(it *item) {
+	it.lost = true
+	err := &Error{Op: "handle", Broker: c.b.name, Topic: it.rec.Topic, Code: ErrLeaseLost}
+	if it.run != nil {
+		it.run.end(err)
+	}
+	if it.cancel != nil {
+		it.cancel(err)
+	}
+}
+
+// detach ends the session: nothing that it delivered can be settled any more.
+func (f *feed) detach(err error) {
+	c := f.c
+	c.mu.Lock()
+	src, using, settler := f.src, f.using, f.settler
+	f.src, f.down = nil, err
+	for it := f.oldest; it != nil; {
+		after := it.after
+		if it.state == itemRunning || it.state == itemMoving {
+			c.loseRunning(it)
+		} else {
+			c.drop(it)
+		}
+		it = after
+	}
+	f.settles, f.notes = f.settles[:0], f.notes[:0]
+	clear(f.lanes)
+	f.cut(err)
+	c.mu.Unlock()
+	<-settler
+	using.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := src.Close(ctx); err != nil {
+		c.log.Debug("closing a source", "err", err)
+	}
+}
+
+// reopen opens the next session. nil means that there will be none, because the consumer ends.
+func (f *feed) reopen(cause error) Source {
+	c, down, delays := f.c, time.Now(), retryDelays()
+	var since time.Time // of the first error of the kind that has a grace
+	var kind Code
+	for {
+		code, final := c.b.drv.Classify(cause)
+		if isContextError(cause) {
+			code, final = ErrUnavailable, false
+		}
+		if code != kind {
+			kind, since = code, time.Now()
+		}
+		grace := time.Duration(0)
+		switch code {
+		case ErrNotFound:
+			grace = notFoundGrace
+		case ErrUnauthenticated, ErrDenied:
+			grace = authGrace
+		default:
+			if !final {
+				grace = Forever
+			}
+		}
+		limit := c.b.opts.MaxDowntime
+		switch {
+		case time.Since(since) >= grace:
+			err := c.b.fail("consume", c.sub.Topic, cause)
+			if e, ok := errors.AsType[*Error](err); ok && code == ErrNotFound && e.Hint == "" {
+				e.Hint = "it vanished; it is not created again, because what was in it is gone"
+			}
+			c.stop(err)
+			return nil
+		case limit > 0 && time.Since(down) >= limit:
+			c.stop(&Error{Op: "consume", Broker: c.b.name, Topic: c.sub.Topic, Code: ErrUnavailable, Err: cause,
+				Hint: fmt.Sprintf("not reachable for Options.MaxDowntime of %v", limit)})
+			return nil
+		}
+		if delays.Wait(c.life) != nil {
+			return nil
+		}
+		src, err := f.openAgain()
+		if err == nil {
+			return src
+		}
+		if c.life.Err() != nil {
+			return nil
+		}
+		cause = err
+		c.mu.Lock()
+		f.down = err
+		c.mu.Unlock()
+	}
+}
+
+// openAgain opens a session without creating anything: a topic that vanished took its messages with it.
+func (f *feed) openAgain() (Source, error) {
+	ctx, cancel := context.WithTimeout(f.c.life, openTimeout)
+	defer cancel()
+	spec := f.spec()
+	if spec.Manage == Create && spec.From.Group != Broadcast {
+		spec.Manage = Verify
+	}
+	return f.c.b.drv.OpenSource(ctx, spec)
+}

@@ -1,0 +1,141 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Handler processes one message. nil acks it; Permanent, RetryAfter, Snooze and Pause say otherwise;
+// any other error is retried by the subscription's policy. A panic counts as an error. Several run at once where
+// Subscription.Concurrency allows it.
+type Handler func(ctx context.Context, d *Delivery) error
+
+// A BatchHandler processes several. An error goes for all; a *BatchError tells them apart.
+type BatchHandler func(ctx context.Context, batch []*Delivery) error
+
+// ByType picks a handler by Message.Type. The entry "" takes the rest; without one they are dead-lettered.
+func ByType(handlers map[string]Handler) Handler {
+	return func(ctx context.Context, d *Delivery) error {
+		h, ok := handlers[d.Type]
+		if !ok {
+			h = handlers[""]
+		}
+		if h == nil {
+			return &outcome{kind: OutcomePermanent, err: fmt.Errorf("no handler for type %q", d.Type), reason: reasonNoHandler}
+		}
+		return h(ctx, d)
+	}
+}
+
+// outcome is an error that says what becomes of the message.
+type outcome struct {
+	kind     Outcome
+	after    time.Duration
+	err      error
+	policy   *Policy // of RetryBy
+	reason   string  // of OutcomePermanent: why, in the dead letter's words
+	expected bool
+}
+
+func (o *outcome) Error() string {
+	switch {
+	case o.err != nil:
+		return o.err.Error()
+	case o.expected:
+		return "expected failure"
+	}
+	return o.kind.String()
+}
+
+func (o *outcome) Unwrap() error { return o.err }
+
+// Permanent sends the message to the dead letters now: trying again cannot help. Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &outcome{kind: OutcomePermanent, err: err, reason: reasonPermanent}
+}
+
+// RetryAfter counts as a failed attempt and delivers again after d instead of the policy's delay.
+func RetryAfter(d time.Duration, err error) error {
+	return &outcome{kind: OutcomeRetry, after: max(d, 0), err: err}
+}
+
+// Snooze delivers again after d. It is not a failure and costs no attempt.
+func Snooze(d time.Duration, reason error) error {
+	return &outcome{kind: OutcomeSnooze, after: max(d, 0), err: reason}
+}
+
+// Pause hands the message back at no cost and stops the whole subscription from fetching and handling for d:
+// for a database that is down, not for a message that is bad.
+func Pause(d time.Duration, reason error) error {
+	return &outcome{kind: OutcomePause, after: max(d, 0), err: reason}
+}
+
+// RetryBy classifies err: it is retried by p instead of the subscription's own policy. The innermost classification
+// wins, so an err that is classified already stays what it is. RetryBy(p, nil) is nil.
+func RetryBy(p Policy, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &outcome{kind: OutcomeRetry, policy: &p, err: err}
+}
+
+// Expected fails the message like err does, without raising an alarm: IsExpected tells observers. Expected(nil) is nil.
+func Expected(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &outcome{kind: OutcomeNone, err: err, expected: true}
+}
+
+// IsExpected says whether err was wrapped by Expected.
+func IsExpected(err error) bool {
+	for o := (*outcome)(nil); errors.As(err, &o); err = o.err {
+		if o.expected {
+			return true
+		}
+	}
+	return false
+}
+
+// OutcomeOf tells middleware what an error already says, and after what delay; OutcomeNone = not yet classified.
+func OutcomeOf(err error) (o Outcome, after time.Duration) {
+	if err == nil {
+		return OutcomeAck, 0
+	}
+	if c := classified(err); c != nil {
+		return c.kind, c.after
+	}
+	return OutcomeNone, 0
+}
+
+// classified finds the innermost classification of err, nil if there is none.
+func classified(err error) *outcome {
+	var found *outcome
+	for o := (*outcome)(nil); errors.As(err, &o); err = o.err {
+		if o.kind != OutcomeNone {
+			found = o
+		}
+	}
+	return found
+}
+
+// Outcome is what an error says about its message.
+type Outcome uint8
+
+const (
+	OutcomeNone Outcome = iota
+	OutcomeAck
+	OutcomePermanent
+	OutcomeRetry
+	OutcomeSnooze
+	OutcomePause
+)
+
+func (o Outcome) String() string {
+	return enumText(o, "unclassified", "ack", "permanent", "retry", "snooze", "pause")
+}

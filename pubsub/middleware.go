@@ -1,0 +1,100 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A Middleware is one layer around the application, in both directions. Layers are listed from the wire
+// inwards: incoming messages pass them top down, outgoing ones bottom up, so one list is right for both.
+// Executing retries, dead letters and recovering panics are the engine's: no layer can be in the wrong order with them.
+type Middleware struct {
+	Name string // shown in errors; names the layer in After
+
+	// Outgoing sees each message before it is sent, on the publishing goroutine. It may change m, which
+	// is the engine's copy; an error refuses this message alone. nil = passes.
+	Outgoing func(ctx context.Context, topic string, m *Message) error
+
+	// Incoming wraps the handler; called once per subscription. d.Message may be replaced: every attempt starts
+	// from the raw message again. nil = passes.
+	Incoming func(next Handler) Handler
+
+	// Observe is told what has happened. It must not block. nil = not interested.
+	Observe func(Event)
+
+	// After names layers that, where present, must be listed before this one; Why says what would go wrong. Open and Subscribe
+	// refuse any other order and say it.
+	After []string
+	Why   string
+}
+
+// An Event is something that has happened: a confirmation, a settlement, a retry, a reconnect.
+type Event struct {
+	Kind         EventKind
+	Topic, Group string
+	Count        int           // messages that it is about; 0 for connections
+	Bytes        int64         // payload bytes of those
+	Attempt      int           // of EventDelivered, EventSettled, EventRetried and EventDeadLettered
+	Duration     time.Duration // EventPublished: until confirmed; EventSettled, EventRetried, EventDeadLettered: the handler's run; EventRetried's delay is not in it
+	Err          error         // EventPublished: why it failed; the handler's failure; why the connection was lost
+}
+
+// EventKind says what happened.
+type EventKind uint8
+
+const (
+	EventPublished    EventKind = iota // a message has its fate; Err tells which
+	EventDelivered                     // a handler is about to be called
+	EventSettled                       // acked
+	EventRetried                       // failed or snoozed; it will be delivered again
+	EventDeadLettered                  // given up, and stored (or dropped, where that was asked for)
+	EventExpired                       // its TTL was over: acked without a handler
+	EventDisconnected
+	EventReconnected
+)
+
+func (k EventKind) String() string {
+	return enumText(k, "published", "delivered", "settled", "retried", "dead-lettered", "expired", "disconnected", "reconnected")
+}
+
+// checkLayers refuses an order in which a layer would do harm.
+func checkLayers(layers []Middleware) error {
+	for i, m := range layers {
+		for _, before := range m.After {
+			j := slices.IndexFunc(layers, func(o Middleware) bool { return o.Name == before })
+			if j > i {
+				why := m.Why
+				if why == "" {
+					why = "it says so"
+				}
+				return fmt.Errorf("middleware %q must be listed after %q: %s", m.Name, before, why)
+			}
+		}
+	}
+	return nil
+}
+
+// wrapHandler puts the incoming halves around h, the first listed outermost.
+func wrapHandler(layers []Middleware, h Handler) (Handler, error) {
+	for _, m := range slices.Backward(layers) {
+		if m.Incoming == nil {
+			continue
+		}
+		if h = m.Incoming(h); h == nil {
+			return nil, fmt.Errorf("middleware %q returned a nil handler", m.Name)
+		}
+	}
+	return h, nil
+}
+
+func observers(layers []Middleware) []func(Event) {
+	var obs []func(Event)
+	for _, m := range layers {
+		if m.Observe != nil {
+			obs = append(obs, m.Observe)
+		}
+	}
+	return obs
+}

@@ -1,0 +1,59 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// An Opener opens URLs of certain schemes. Every adapter has one.
+type Opener struct {
+	Schemes []string
+	Open    func(ctx context.Context, url string, opts *Options) (*Broker, error)
+}
+
+// A Mux chooses the opener by the URL's scheme. There is no global one.
+type Mux []Opener
+
+// Open opens rawURL. ctx bounds the opening only; 10 s where it has no deadline. A URL that cannot be read, or whose scheme
+// no opener has, is an ErrInvalid. Errors never show the URL's user, password or parameters.
+func (m Mux) Open(ctx context.Context, rawURL string, opts *Options) (*Broker, error) {
+	bad := func(format string, args ...any) error {
+		return &Error{Op: "open", Code: ErrInvalid, Err: fmt.Errorf(format, args...), Hint: "known schemes: " + strings.Join(m.schemes(), ", ")}
+	}
+	scheme, _, ok := strings.Cut(rawURL, "://")
+	if !ok {
+		return nil, bad("the broker URL has no scheme") // the URL may be a password put into the wrong variable
+	}
+	if _, err := url.Parse(rawURL); err != nil {
+		return nil, bad("the %s URL cannot be parsed", printable(scheme)) // its error repeats the URL
+	}
+	for _, o := range m {
+		if slices.Contains(o.Schemes, strings.ToLower(scheme)) {
+			return o.Open(ctx, rawURL, opts)
+		}
+	}
+	return nil, bad("unknown scheme %q", printable(scheme))
+}
+
+func (m Mux) schemes() []string {
+	var all []string
+	for _, o := range m {
+		for _, s := range o.Schemes {
+			all = append(all, s+"://")
+		}
+	}
+	return all
+}
+
+// printable keeps what precedes "://" out of an error when it cannot be a scheme: it may be a secret.
+func printable(scheme string) string {
+	for _, c := range scheme {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '-' || c == '.') {
+			return "…"
+		}
+	}
+	return scheme
+}

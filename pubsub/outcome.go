@@ -1,0 +1,279 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A verdict is what becomes of a message after an attempt.
+type verdict struct {
+	kind     verdictKind
+	delay    time.Duration
+	err      error
+	counts   bool   // it is a failure
+	reason   string // of a dead letter
+	category string
+	policy   string
+	took     time.Duration
+	expired  bool
+}
+
+type verdictKind uint8
+
+const (
+	verdictAck verdictKind = iota
+	verdictRetry
+	verdictDead
+	verdictQuarantine
+	verdictPause
+	verdictRelease
+)
+
+// The reasons of dead letters, a closed set.
+const (
+	reasonPermanent   = "permanent"
+	reasonMaxAttempts = "max-attempts"
+	reasonMaxElapsed  = "max-elapsed"
+	reasonUndecodable = "undecodable"
+	reasonNoHandler   = "no-handler"
+	reasonKiller      = "process-killer"
+	reasonHang        = "hang"
+	reasonParkedFull  = "parked-full"
+)
+
+// decide turns what a handler returned into a verdict. ctx is the handler's.
+func (c *Consumer) decide(ctx context.Context, it *item, err error) (v verdict) {
+	if err == nil {
+		return verdict{kind: verdictAck}
+	}
+	hung := false
+	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, errDrained) {
+			return verdict{kind: verdictRelease, err: err}
+		}
+		if hung = errors.Is(cause, ErrTimeout); hung {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+	}
+	v = verdict{err: err, counts: true}
+	policy, category := c.policyFor(err)
+	v.policy, v.category = policy.Name, category
+	if o := classified(err); o != nil {
+		switch o.kind {
+		case OutcomePermanent:
+			v.kind, v.reason = verdictDead, o.reason
+			return v
+		case OutcomeSnooze:
+			v.kind, v.delay, v.counts = verdictRetry, o.after, false
+			return v
+		case OutcomePause:
+			v.kind, v.delay, v.counts = verdictPause, o.after, false
+			return v
+		}
+		if o.policy != nil {
+			policy = o.policy.withDefaults()
+			v.policy = policy.Name
+		} else { // RetryAfter: its delay, within the policy's attempts
+			policy.Immediate, policy.Delays = 0, []time.Duration{o.after}
+		}
+	}
+	failures := int(it.failed) + 1
+	v.kind = verdictRetry
+	v.delay = policy.delay(failures)
+	switch {
+	case policy.MaxAttempts != Unlimited && failures >= policy.MaxAttempts:
+		v.kind, v.reason = verdictDead, reasonMaxAttempts
+		if hung {
+			v.reason = reasonHang
+		}
+	case policy.MaxElapsed > 0 && time.Since(it.first)+v.delay > policy.MaxElapsed:
+		v.kind, v.reason = verdictDead, reasonMaxElapsed
+	}
+	return v
+}
+
+// policyFor finds the subscription's policy for a failure. A rule that panics does not match.
+func (c *Consumer) policyFor(err error) (_ Policy, category string) {
+	for i := range c.sub.Rules {
+		if r := &c.sub.Rules[i]; matches(r, err) {
+			return r.Retry, r.Category
+		}
+	}
+	return c.sub.Retry, ""
+}
+
+func matches(r *Rule, err error) (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	return r.When(err)
+}
+
+// conclude carries a verdict out. mu is held, but not while a copy is handed to another place.
+func (c *Consumer) conclude(it *item, v verdict) {
+	c.running--
+	it.lane.running--
+	if it.lost || it.feed.src == nil {
+		c.drop(it) // the broker gives it to someone, or to us again
+		c.settled()
+		return
+	}
+	if v.counts {
+		it.failed++
+		it.why = v
+	}
+	switch v.kind {
+	case verdictAck:
+		c.settle(it, Settlement{As: SettleAck})
+		kind := EventSettled
+		if v.expired {
+			kind = EventExpired
+		}
+		c.report(it, kind, v)
+	case verdictRelease:
+		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
+	case verdictPause:
+		if until := time.Now().Add(v.delay); until.After(c.until) {
+			c.until, c.why = until, v.err
+			c.alarm.set(until)
+		}
+		c.log.Info("paused by a handler", "for", v.delay, "err", v.err)
+		c.again(it)
+	case verdictRetry:
+		c.report(it, EventRetried, v)
+		c.retry(it, v)
+	case verdictDead, verdictQuarantine:
+		c.move(it, v)
+	}
+	c.settled()
+}
+
+// report tells observers. mu is released meanwhile: an observer may look at State.
+func (c *Consumer) report(it *item, kind EventKind, v verdict) {
+	if len(c.observe) == 0 {
+		return
+	}
+	ev := Event{Kind: kind, Count: 1, Bytes: int64(len(it.rec.Msg.Payload)), Attempt: it.d.Attempt, Duration: v.took, Err: v.err}
+	c.mu.Unlock()
+	c.emit(ev)
+	c.mu.Lock()
+}
+
+// again puts an item that was taken out back to the front. mu is held.
+func (c *Consumer) again(it *item) {
+	if c.draining || it.lane.losing {
+		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
+		return
+	}
+	it.state = itemReady
+	c.ready.pushFront(it)
+	c.wakeWorkers()
+}
+
+// retry delivers an item again after v.delay: at the broker where order allows it and the broker can, else held here. mu is held.
+func (c *Consumer) retry(it *item, v verdict) {
+	ordered := it.key != nil && c.sub.Order != OrderByKeyLoose
+	limit := c.b.caps.LeaseMax
+	switch {
+	case it.state == itemGone: // lost while observers were told
+	case c.draining || it.lane.losing:
+		if !ordered && v.delay > 0 && v.delay <= c.b.caps.RetryIn {
+			c.settle(it, Settlement{As: SettleRetryIn, Delay: v.delay, Failed: it.failed})
+			return
+		}
+		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
+	case v.delay == 0:
+		it.feed.noteFailure(it)
+		c.again(it)
+	case !ordered && v.delay <= c.b.caps.RetryIn && it.feed.place.Kind == PlaceMain:
+		c.settle(it, Settlement{As: SettleRetryIn, Delay: v.delay, Failed: it.failed})
+	default:
+		if v.delay > limit {
+			c.log.Warn("a retry delay is cut to the longest lease", "delay", v.delay, "lease", limit)
+			v.delay = limit
+		}
+		it.feed.noteFailure(it)
+		c.wait(it, v.delay)
+		c.checkParked(it)
+	}
+}
+
+// checkParked makes room, where the subscription wants that, by giving up the message that waits. mu is held.
+func (c *Consumer) checkParked(it *item) {
+	if c.sub.OnParkedFull != ParkDeadLetter || c.parked+len(c.waiting) < c.sub.MaxParked {
+		return
+	}
+	for _, w := range c.waiting { // the one that holds up most
+		if w.key != nil && (it == nil || it.state != itemWaiting || it.key == nil || w.key.n > it.key.n) {
+			it = w
+		}
+	}
+	if it == nil || it.state != itemWaiting || it.todo != taskHandle {
+		return
+	}
+	c.stopWaiting(it)
+	it.todo = taskDeadLetter
+	it.why.reason = reasonParkedFull
+	it.state = itemReady
+	c.ready.pushFront(it)
+	c.wakeWorkers()
+}
+
+// settled tells a drain that waits for it that nothing runs any more, and the settler that a lane may be given up. mu is held.
+func (c *Consumer) settled() {
+	for _, f := range c.feeds {
+		for _, ln := range f.lanes {
+			if ln.losing && ln.running == 0 {
+				f.kickSettler()
+			}
+			if len(f.lanes) > 8 {
+				break
+			}
+		}
+	}
+	if c.draining && c.running == 0 && c.moving == 0 && c.quiet != nil {
+		close(c.quiet)
+		c.quiet = nil
+	}
+}
+
+// unpack takes the engine's own headers off a message.
+func (it *item) unpack(now time.Time) {
+	m := &it.rec.Msg
+	own := false
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		if !strings.HasPrefix(h.Name, reservedHeader) {
+			continue
+		}
+		own = own || h.Name == headerExpires || h.Name == headerAttempts
+		switch h.Name {
+		case headerExpires:
+			at, ttl, _ := strings.Cut(h.Value, " ")
+			n, err := strconv.ParseInt(at, 10, 64)
+			if err != nil {
+				continue // somebody else's: it says nothing that we understand
+			}
+			m.TTL, _ = time.ParseDuration(ttl)
+			if it.feed.place.Kind == PlaceMain && now.UnixNano() > n {
+				it.todo = taskExpire
+			}
+		case headerAttempts:
+			if n, err := strconv.ParseInt(h.Value, 10, 32); err == nil && n > 0 && it.feed.place.Kind != PlaceMain {
+				it.failed = max(it.failed, int32(n))
+			}
+		}
+	}
+	if own {
+		m.Headers.delFunc(func(name string) bool { return name == headerExpires || name == headerAttempts })
+		if len(m.Headers) == 0 {
+			m.Headers = nil
+		}
+	}
+}

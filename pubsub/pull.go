@@ -1,0 +1,173 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"sync/atomic"
+)
+
+// A Lease is a delivery pulled with Receive. It must be settled; leaving the loop hands the unsettled ones back.
+type Lease struct{ *Delivery }
+
+// Settle ends the lease with a handler's outcome: nil acks, any error goes the way it would from a Handler, through the
+// middleware. A second call does nothing and returns nil. ErrLeaseLost says that the broker has given the message to someone else, or
+// may have. nil says that the outcome is on its way to the broker: settlements are sent together, within a millisecond.
+func (l Lease) Settle(ctx context.Context, outcome error) error {
+	it := l.item
+	if it == nil {
+		return &Error{Op: "settle", Topic: l.Topic, Code: ErrInvalid, Err: errors.New("this delivery does not come from Receive")}
+	}
+	if err := ctx.Err(); err != nil {
+		return &Error{Op: "settle", Topic: l.Topic, Code: ErrCanceled, Err: context.Cause(ctx)}
+	}
+	return it.feed.c.settleLease(it, outcome)
+}
+
+// pulled is what belongs to a lease that a Receive loop has out.
+type pulled struct {
+	chain   *coroutine
+	settled bool
+}
+
+// Receive returns once the subscription is live, see Subscriber.
+func (b *Broker) Receive(ctx context.Context, sub Subscription) (iter.Seq2[Lease, error], error) {
+	c, err := b.newConsumer(ctx, sub, callUser)
+	if err != nil {
+		return nil, err
+	}
+	c.sub.HandlerTimeout = Forever // the loop's pace is its own
+	c.pulls = true
+	if err := c.start(ctx); err != nil {
+		return nil, err
+	}
+	var used atomic.Bool
+	return func(yield func(Lease, error) bool) {
+		if used.Swap(true) {
+			yield(Lease{}, invalidOn(b, "receive", sub.Topic, errors.New("the sequence was ranged over already"), "call Receive again"))
+			return
+		}
+		for {
+			it := c.pull(ctx)
+			if it == nil {
+				break
+			}
+			if !yield(Lease{&it.d}, nil) {
+				break
+			}
+		}
+		drainCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.opts.DrainTimeout)
+		defer cancel()
+		c.handBack()
+		err := c.Drain(drainCtx)
+		if failure := c.Err(); failure != nil {
+			err = failure
+		}
+		if err != nil {
+			c.log.Warn("a Receive loop ended", "err", err)
+			if ctx.Err() == nil && c.Err() != nil {
+				yield(Lease{}, err)
+			}
+		}
+	}, nil
+}
+
+// pull waits for the next lease; nil means that the consumer ends.
+func (c *Consumer) pull(ctx context.Context) *item {
+	wake := func() {
+		c.mu.Lock()
+		c.cond.Broadcast()
+		c.mu.Unlock()
+	}
+	defer context.AfterFunc(ctx, wake)()
+	defer context.AfterFunc(c.life, wake)()
+	c.mu.Lock()
+	for {
+		if ctx.Err() != nil || c.life.Err() != nil || c.stopped {
+			c.mu.Unlock()
+			return nil
+		}
+		it := c.next()
+		if it == nil {
+			c.flushIdle()
+			c.idle++
+			c.cond.Wait()
+			c.idle--
+			continue
+		}
+		itemCtx, cancel := context.WithCancelCause(c.base)
+		it.cancel = cancel
+		it.pulled = &pulled{}
+		c.mu.Unlock()
+		if it.todo == taskHandle {
+			c.delivered(it)
+			it.pulled.chain = newCoroutine(c.chain)
+			if it.pulled.chain.start(itemCtx, &it.d) {
+				return it
+			}
+		}
+		c.endLease(it, nil) // settled by its middleware, or not for the handler at all
+		c.mu.Lock()
+	}
+}
+
+func (c *Consumer) settleLease(it *item, outcome error) error {
+	c.mu.Lock()
+	switch {
+	case it.pulled == nil:
+		c.mu.Unlock()
+		return &Error{Op: "settle", Broker: c.b.name, Topic: it.rec.Topic, Code: ErrInvalid, Err: errors.New("a handler's delivery is settled by what the handler returns")}
+	case it.pulled.settled:
+		c.mu.Unlock()
+		return nil
+	}
+	it.pulled.settled = true
+	lost := it.lost || it.feed.src == nil || it.state == itemGone
+	c.mu.Unlock()
+	c.endLease(it, outcome)
+	if lost {
+		return &Error{Op: "settle", Broker: c.b.name, Topic: it.rec.Topic, Code: ErrLeaseLost, Hint: "it will be, or was, delivered again"}
+	}
+	return nil
+}
+
+// endLease lets the middleware finish with the outcome and carries out what it makes of it.
+func (c *Consumer) endLease(it *item, outcome error) {
+	var v verdict
+	if co := it.pulled.chain; co != nil {
+		v = c.decide(it.d.Context(), it, co.finish(outcome))
+	} else {
+		v = c.work(c.base, it)
+	}
+	c.mu.Lock()
+	it.cancel(nil)
+	it.cancel = nil
+	if it.state != itemGone {
+		c.conclude(it, v)
+	}
+	if c.running == 0 {
+		c.flushIdle()
+	}
+	c.mu.Unlock()
+}
+
+// handBack releases the leases that the loop left unsettled.
+func (c *Consumer) handBack() {
+	c.mu.Lock()
+	var left []*item
+	for _, f := range c.feeds {
+		for it := f.oldest; it != nil; it = it.after {
+			if it.pulled != nil && !it.pulled.settled && it.state == itemRunning {
+				it.pulled.settled = true
+				left = append(left, it)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, it := range left {
+		if it.cancel != nil {
+			it.cancel(errDrained)
+		}
+		c.endLease(it, errDrained)
+	}
+}

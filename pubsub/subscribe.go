@@ -1,0 +1,212 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+)
+
+// A Subscriber consumes messages. *Broker is one.
+type Subscriber interface {
+	// Subscribe returns once the subscription is live: what is published from then on is delivered to h.
+	// When ctx ends the consumer drains: no new deliveries, running handlers finish.
+	Subscribe(ctx context.Context, sub Subscription, h Handler) (*Consumer, error)
+
+	// SubscribeBatch delivers several messages per call.
+	SubscribeBatch(ctx context.Context, sub Subscription, batch Batch, h BatchHandler) (*Consumer, error)
+
+	// Receive returns once the subscription is live. The loop pulls; leaving it, or ending ctx, drains.
+	// The sequence can be ranged over once.
+	Receive(ctx context.Context, sub Subscription) (iter.Seq2[Lease, error], error)
+}
+
+// A Subscription says what to consume and how failures are handled. Topic and Group are required;
+// the zero value of every other field is safe, and the same on every broker that has Redelivery.
+type Subscription struct {
+	Topic string // or a pattern: "*" one segment, ">" the rest (needs Patterns)
+	Group string // required: its members share the messages, each group gets all; or Broadcast
+
+	Start       Start // where a group begins that the broker does not know yet; zero = FromNow
+	Order       Order // zero = OrderByKey
+	Concurrency int   // handlers running at once; 0 = 1, in order of arrival
+
+	MaxInFlight      int           // messages held, running or waiting; 0 = max(256, 4×Concurrency)
+	MaxParked        int           // of those, how many may wait behind a key that is being retried; 0 = half
+	OnParkedFull     ParkedFull    // zero = ParkBlock: fetching stops until there is room, visible in State
+	MaxInFlightBytes int64         // 0 = 64 MiB
+	AckWait          time.Duration // how long a dead consumer keeps a message from others; renewed while a handler runs; 0 = 30s
+
+	HandlerTimeout time.Duration // its context ends with ErrTimeout as its cause; then it is a failure; 0 = 5min; Forever = none
+
+	Retry      Policy     // for every failure that no rule matches; zero = 10 attempts, 1s to 5min: 4 minutes on average
+	Rules      []Rule     // policies by kind of failure; first match wins
+	DeadLetter DeadLetter // zero = the group's own dead letters on the same broker
+
+	Use []Middleware // inside the Broker's own; only the Incoming halves apply
+}
+
+// Order is what is kept in order while several handlers run.
+type Order uint8
+
+const (
+	OrderByKey      Order = iota // one key, one handler at a time in the whole group; a key waits while its message is retried
+	OrderPerMember               // as OrderByKey, but only among the messages that one member gets; members compete
+	OrderByKeyLoose              // as OrderByKey, but later messages of a key may pass one that is waiting for its retry
+	OrderNone                    // any order
+	OrderStrict                  // whole partition or topic, one at a time
+)
+
+// ParkedFull says what happens when the followers of waiting keys fill MaxParked.
+type ParkedFull uint8
+
+const (
+	ParkBlock      ParkedFull = iota // fetch nothing more until a key is free
+	ParkDeadLetter                   // dead-letter the waiting message; its followers go on
+)
+
+// Broadcast as a Group gives this consumer alone a copy of everything, from now on. Nothing is kept for it
+// while it is away, so it is never the default.
+const Broadcast = "*"
+
+// Start is where a new group begins to read. The zero value is FromNow.
+type Start struct {
+	kind StartKind
+	time time.Time
+	pos  Position
+}
+
+func FromNow() Start { return Start{} } // what is published from now on
+
+// DeadLetter says where messages go that are out of attempts or fail for good.
+type DeadLetter struct {
+	Topic        string                        // "" = the group's own
+	Route        func(*Delivery, error) string // picks another topic by failure; nil or "" = Topic
+	To           Publisher                     // where Topic and Route are; nil = the same broker
+	OnDeadLetter func(*Delivery, error)        // told after it is stored; must not block
+	Redact       func(*Message)                // edits the record before it is stored
+	Drop         bool                          // discard them instead; excludes the others but OnDeadLetter
+}
+
+// Forever is no limit.
+const Forever time.Duration = 1<<63 - 1
+
+// FromEarliest starts with everything kept. Needs History.
+func FromEarliest() Start { return Start{kind: StartEarliest} }
+
+// FromTime starts with what was published at t or later. Needs History.
+func FromTime(t time.Time) Start { return Start{kind: StartTime, time: t} }
+
+// FromPosition starts with the message at p. Needs History.
+func FromPosition(p Position) Start { return Start{kind: StartPosition, pos: p} }
+
+const (
+	defaultInFlight       = 256
+	defaultInFlightBytes  = 64 << 20
+	defaultAckWait        = 30 * time.Second
+	defaultHandlerTimeout = 5 * time.Minute
+)
+
+func (s Subscription) withDefaults() Subscription {
+	if s.Concurrency == 0 {
+		s.Concurrency = 1
+	}
+	if s.MaxInFlight == 0 {
+		s.MaxInFlight = max(defaultInFlight, 4*s.Concurrency)
+	}
+	if s.MaxParked == 0 {
+		s.MaxParked = max(s.MaxInFlight/2, 1)
+	}
+	if s.MaxInFlightBytes == 0 {
+		s.MaxInFlightBytes = defaultInFlightBytes
+	}
+	if s.AckWait == 0 {
+		s.AckWait = defaultAckWait
+	}
+	if s.HandlerTimeout == 0 {
+		s.HandlerTimeout = defaultHandlerTimeout
+	}
+	s.Retry = s.Retry.withDefaults()
+	s.Rules = slices.Clone(s.Rules)
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		if r.Retry.Name == "" {
+			r.Retry.Name = r.Category
+		}
+		r.Retry = r.Retry.withDefaults()
+	}
+	return s
+}
+
+// check names the first field that is wrong whatever the broker.
+func (s Subscription) check() error {
+	if err := checkFilter(s.Topic); err != nil {
+		return err
+	}
+	if s.Group != Broadcast {
+		if err := checkGroup(s.Group); err != nil {
+			return err
+		}
+		if n := len(s.Topic) + len(s.Group); n > maxName {
+			return fmt.Errorf("topic and group have %d bytes, at most %d together", n, maxName)
+		}
+	}
+	switch {
+	case s.Order > OrderStrict:
+		return fmt.Errorf("Order %d is none of the orders", s.Order)
+	case s.Concurrency < 0:
+		return fmt.Errorf("Concurrency is %d; it cannot be negative", s.Concurrency)
+	case s.MaxInFlight < 0:
+		return fmt.Errorf("MaxInFlight is %d; it cannot be negative", s.MaxInFlight)
+	case s.MaxInFlight > 0 && s.MaxInFlight < s.Concurrency:
+		return fmt.Errorf("MaxInFlight of %d is less than Concurrency of %d", s.MaxInFlight, s.Concurrency)
+	case s.MaxParked < 0, s.MaxParked > s.withDefaults().MaxInFlight:
+		return fmt.Errorf("MaxParked is %d; it is between 0 and MaxInFlight", s.MaxParked)
+	case s.OnParkedFull > ParkDeadLetter:
+		return fmt.Errorf("OnParkedFull %d is neither ParkBlock nor ParkDeadLetter", s.OnParkedFull)
+	case s.MaxInFlightBytes < 0:
+		return fmt.Errorf("MaxInFlightBytes is %d; it cannot be negative", s.MaxInFlightBytes)
+	case s.AckWait < 0, s.AckWait > 0 && s.AckWait < minAckWait:
+		return fmt.Errorf("AckWait is %v; it is at least %v, or 0 for the default", s.AckWait, minAckWait)
+	case s.HandlerTimeout < 0:
+		return fmt.Errorf("HandlerTimeout is %v; it cannot be negative (Forever = none)", s.HandlerTimeout)
+	case s.DeadLetter.Drop && (s.DeadLetter.Topic != "" || s.DeadLetter.Route != nil || s.DeadLetter.To != nil || s.DeadLetter.Redact != nil):
+		return errors.New("DeadLetter.Drop excludes Topic, Route, To and Redact")
+	case s.DeadLetter.To != nil && s.DeadLetter.Topic == "":
+		return errors.New("DeadLetter.To needs DeadLetter.Topic: the topic there")
+	case s.DeadLetter.Route != nil && s.DeadLetter.Topic == "" && s.Group == Broadcast:
+		return errors.New("DeadLetter.Route of a Broadcast needs DeadLetter.Topic: it has no dead letters of its own to fall back to")
+	}
+	if s.DeadLetter.Topic != "" {
+		if err := checkTopic(s.DeadLetter.Topic); err != nil {
+			return fmt.Errorf("DeadLetter.Topic: %w", err)
+		}
+	}
+	if err := s.Retry.check("Retry"); err != nil {
+		return err
+	}
+	for i, r := range s.Rules {
+		if r.When == nil {
+			return fmt.Errorf("Rules[%d].When is nil", i)
+		}
+		if err := r.Retry.check(fmt.Sprintf("Rules[%d].Retry", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// minAckWait is the shortest lease: renewing is due after a third of it, and no broker's clock is finer than that.
+const minAckWait = 100 * time.Millisecond
+
+// ordered says whether messages of one key (or all) must not overtake each other, so that retries are held.
+func (o Order) ordered() bool { return o == OrderByKey || o == OrderPerMember || o == OrderStrict }
+
+// Exclusive says whether a lane of the group has one active member at a time, for adapters.
+func (o Order) Exclusive() bool { return o == OrderByKey || o == OrderByKeyLoose || o == OrderStrict }
+
+func (o Order) String() string {
+	return enumText(o, "by key", "by key per member", "by key, loosely", "none", "strict")
+}
