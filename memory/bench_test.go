@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/omnibus-go/omnibus/memory"
@@ -16,21 +17,19 @@ func BenchmarkPublishHandleAck(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/workers=%d/keys=%d", how, w.workers, w.keys), func(b *testing.B) {
 				br := memory.New(nil)
 				defer br.Close()
-				n, done := 0, make(chan struct{})
-				handled := make(chan struct{}, 1<<16)
+				var n atomic.Int64
+				done := make(chan struct{})
+				all := int64(b.N)
 				_, err := br.Subscribe(context.Background(), pubsub.Subscription{Topic: "t", Group: "g", Concurrency: w.workers, MaxInFlight: 4096},
-					func(context.Context, *pubsub.Delivery) error { handled <- struct{}{}; return nil })
+					func(context.Context, *pubsub.Delivery) error {
+						if n.Add(1) == all {
+							close(done)
+						}
+						return nil
+					})
 				if err != nil {
 					b.Fatal(err)
 				}
-				go func() {
-					for range handled {
-						if n++; n == b.N {
-							close(done)
-							return
-						}
-					}
-				}()
 				keys := make([]string, max(w.keys, 1))
 				for i := range keys {
 					if w.keys > 0 {

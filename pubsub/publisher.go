@@ -44,6 +44,8 @@ type publisher struct {
 	lost            []error // failures that nobody was told of
 	lostMore        int
 	flushers        []flusher
+	telling         bool          // someone makes the calls
+	told            uint64        // all messages before it have their fate, and their calls have returned
 	roomC           chan struct{} // closed when the window has room again; nil when nobody waits
 	timer           *time.Timer   // of the oldest message's deadline
 	timed           bool
@@ -473,7 +475,7 @@ func hashToken(what string, to Place, parts ...string) (d Dedup) {
 
 func (p *publisher) Flush(ctx context.Context) error {
 	p.mu.Lock()
-	if p.base < p.end {
+	if p.told < p.end {
 		f := flusher{p.end, make(chan struct{})}
 		p.flushers = append(p.flushers, f)
 		p.mu.Unlock()
@@ -483,7 +485,7 @@ func (p *publisher) Flush(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		p.mu.Lock()
-		if p.base < f.upTo {
+		if p.told < f.upTo {
 			n := p.end - p.base
 			p.flushers = slices.DeleteFunc(p.flushers, func(o flusher) bool { return o.ch == f.ch })
 			err := &Error{Op: "flush", Broker: p.b.name, Code: ErrCanceled, Err: context.Cause(ctx), Hint: fmt.Sprintf("%d messages have no answer yet", n)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/omnibus-go/omnibus/internal/backoff"
@@ -251,7 +252,7 @@ func (p *publisher) complete(e *pending, pos Position, err error) {
 	}
 }
 
-// advance moves base past what has its fate, and tells who waits for that. mu is held.
+// advance moves base past what has its fate, and lets in who waits for room. mu is held; the caller calls release.
 func (p *publisher) advance() {
 	from := p.base
 	for p.base < p.end {
@@ -266,14 +267,6 @@ func (p *publisher) advance() {
 		return
 	}
 	p.next = max(p.next, p.base)
-	for i := 0; i < len(p.flushers); {
-		if f := p.flushers[i]; p.base >= f.upTo {
-			close(f.ch)
-			p.flushers = append(p.flushers[:i], p.flushers[i+1:]...)
-			continue
-		}
-		i++
-	}
 	// not before a quarter is free: waking a blocked publisher for each message would cost more than sending it
 	if p.roomC != nil && p.end-p.base <= uint64(p.opts.MaxPending)*3/4 && p.bytes <= p.opts.MaxPendingBytes*3/4 {
 		close(p.roomC)
@@ -281,22 +274,39 @@ func (p *publisher) advance() {
 	}
 }
 
-// release unlocks mu, then makes the calls that are due.
+// release unlocks mu, after making the calls that are due. One goroutine at a time makes them, so that they come in order; what is
+// due meanwhile is its affair too. A Flush ends only when the calls of its messages have returned.
 func (p *publisher) release() {
-	calls := p.calls
-	if len(calls) == 0 {
-		p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.telling {
 		return
 	}
-	p.calls, p.spare = p.spare, nil
-	p.mu.Unlock()
-	for i := range calls {
-		p.tell(&calls[i])
+	p.telling = true
+	for {
+		calls, upTo := p.calls, p.base
+		if len(calls) > 0 {
+			p.calls, p.spare = p.spare, nil
+			p.mu.Unlock()
+			for i := range calls {
+				p.tell(&calls[i])
+			}
+			clear(calls)
+			p.mu.Lock()
+			p.spare = calls[:0]
+		}
+		p.told = upTo
+		p.flushers = slices.DeleteFunc(p.flushers, func(f flusher) bool {
+			if f.upTo > upTo {
+				return false
+			}
+			close(f.ch)
+			return true
+		})
+		if len(p.calls) == 0 && p.base == upTo {
+			break
+		}
 	}
-	clear(calls)
-	p.mu.Lock()
-	p.spare = calls[:0]
-	p.mu.Unlock()
+	p.telling = false
 }
 
 func (p *publisher) tell(c *call) {

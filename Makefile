@@ -1,0 +1,111 @@
+# Every command of this repository. `make` alone lists them. BROKER, FUZZTIME and RUNS can be set on the command line.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BROKER   ?= memory
+FUZZTIME ?= 60s
+BENCH    ?= .
+RUNS     ?= 1
+
+REPORTS := build/reports
+STEPS   := build/steps
+LINT    := go tool -modfile=tools.mod golangci-lint
+TESTSUM := go run ./internal/cmd/testsum
+MEMORY  := memory (in process)
+
+export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
+
+# A test binary that runs longer than this prints its goroutines and fails.
+TIMEOUT := 4m
+
+# steps runs make targets one after another, the later ones also when an earlier one failed, then prints what ran and
+# `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
+define steps
+rm -rf $(STEPS); failed=(); \
+for step in $(1); do $(MAKE) $$step || failed+=("$$step"); done; \
+$(TESTSUM) -total $(STEPS) "$${failed[@]}"
+endef
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ everyday
+
+.PHONY: check
+check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; needs no broker (budget: 3 min warm)
+	@$(call steps,fmt vet lint unit)
+
+.PHONY: test
+test: ## check, and the quickstart; what CI runs; the last line is `N passed, N failed, N skipped`
+	@$(call steps,fmt vet lint unit quickstart)
+
+.PHONY: setup
+setup: ## fetch the modules and build the tools, so that everything after works offline
+	@echo 'setup: downloads the modules of go.mod and tools.mod, then builds golangci-lint (1 to 2 min the first time).'
+	@echo 'setup: the memory broker is part of the module: nothing else is installed.'
+	@go mod download
+	@go mod download -modfile=tools.mod
+	@$(LINT) version
+
+.PHONY: fmt
+fmt: ## fail if a Go file is not formatted (gofmt -w . mends it)
+	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "fmt: not formatted (gofmt -w . mends it):"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	@go vet ./...
+
+.PHONY: lint
+lint: ## golangci-lint, at the version pinned in tools.mod
+	@$(LINT) run ./...
+
+.PHONY: unit
+unit: ## every test of the module with -race, the suite on memory among them
+	@$(TESTSUM) -name unit -against '$(MEMORY)' -record $(STEPS) -- \
+		go test -race -shuffle=on -timeout $(TIMEOUT) -json ./...
+
+.PHONY: quickstart
+quickstart: ## run the quickstart as a newcomer would
+	@$(TESTSUM) -plain -name quickstart -against '$(MEMORY)' -record $(STEPS) -- \
+		timeout -s QUIT 120 go run ./examples/quickstart
+
+##@ the suite
+
+.PHONY: conformance
+conformance: ## the suite alone: make conformance BROKER=memory [RUNS=100]; writes build/reports/conformance-*.json
+	@[ -d ./$(BROKER) ] || { echo 'conformance: there is no adapter "$(BROKER)" yet; only memory exists'; exit 2; }
+	@$(TESTSUM) -name conformance -show TestConformance -against '$(MEMORY)' -- \
+		go test -race -count=$(RUNS) -timeout 30m -json -run '^TestConformance$$' ./$(BROKER)
+
+.PHONY: mutants
+mutants: ## break the memory broker one fault at a time; each must be caught by its property (budget: 5 min)
+	@$(TESTSUM) -name mutants -show TestMutants -against '$(MEMORY)' -- \
+		go test -tags mutants -count=1 -timeout 10m -json -run '^TestMutants$$' ./conformance/...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (60s), one after another
+	@found=0; for pkg in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			found=1; echo "== $$pkg $$f ($(FUZZTIME))"; \
+			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done; [ $$found = 1 ] || { echo 'fuzz: no fuzz targets found'; exit 1; }
+
+##@ figures
+
+.PHONY: bench
+bench: ## Go benchmarks without -race, into build/reports/bench-go.txt; BENCH=regexp picks some
+	@mkdir -p $(REPORTS)
+	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count=5 ./... | tee $(REPORTS)/bench-go.txt
+
+.PHONY: reports
+reports: ## print the reports in build/reports as one table
+	@$(TESTSUM) -reports $(REPORTS)
+
+.PHONY: clean
+clean: ## remove build/
+	@rm -rf build

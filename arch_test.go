@@ -1,0 +1,410 @@
+package omnibus_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The rules of this repository that no compiler checks. Folders that do not exist yet have their rules already.
+
+const module = "github.com/omnibus-go/omnibus"
+
+// mayImport says which of our own packages a top folder may import, besides those inside itself. "*" is any.
+var mayImport = map[string][]string{
+	"":             nil, // the module's doc
+	"pubsub":       {"internal/"},
+	"kafka":        {"pubsub", "internal/"},
+	"rabbitmq":     {"pubsub", "internal/"},
+	"redisstreams": {"pubsub", "internal/"},
+	"nats":         {"pubsub", "internal/"},
+	"memory":       {"pubsub", "internal/"},
+	"middleware":   {"pubsub", "internal/"},
+	"dlq":          {"pubsub", "internal/"},
+	"pubsubtest":   {"pubsub", "memory", "internal/"},
+	"conformance":  {"pubsub", "internal/", "middleware", "middleware/security", "dlq"},
+	"internal":     nil,
+	"brokers":      {"pubsub", "internal/", "kafka", "rabbitmq", "redisstreams", "nats", "memory"},
+	"config":       {"*"},
+	"cmd":          {"*"},
+	"examples":     {"*"},
+}
+
+// mayLink says which modules of others a package may link, by its longest prefix here; the others link none.
+var mayLink = map[string][]string{}
+
+// mayRequire is all that go.mod may name. What only a tool needs is in tools.mod.
+var mayRequire = []string{
+	"go.uber.org/goleak", // tests: no goroutine outlives Close
+}
+
+// mayUseTesting are the packages that link the testing package: they are for tests only.
+var mayUseTesting = []string{"pubsubtest"}
+
+const maxLines = 500 // of a production Go file
+
+type pkg struct {
+	ImportPath, Name        string
+	GoFiles, IgnoredGoFiles []string
+	Imports, Deps           []string
+
+	rel        string   // the import path within the module; "" = the root
+	production []string // its Go files that are no tests, build tags or not
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out := goTool(t, "list", "-json=ImportPath,Name,GoFiles,IgnoredGoFiles,Imports,Deps", "./...")
+	var all []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); dec.More(); {
+		var p pkg
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		p.rel = strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		for _, f := range slices.Concat(p.GoFiles, p.IgnoredGoFiles) {
+			if !strings.HasSuffix(f, "_test.go") {
+				p.production = append(p.production, filepath.Join(filepath.FromSlash(p.rel), f))
+			}
+		}
+		all = append(all, p)
+	}
+	if len(all) == 0 {
+		t.Fatal("no packages")
+	}
+	return all
+}
+
+func goTool(t *testing.T, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return out
+}
+
+func TestImportRules(t *testing.T) {
+	for _, p := range packages(t) {
+		top, _, _ := strings.Cut(p.rel, "/")
+		allowed, known := mayImport[top]
+		if !known {
+			t.Errorf("%s: the folder %q has no import rule yet: add it to mayImport", p.ImportPath, top)
+			continue
+		}
+		if strings.HasPrefix(p.rel, "internal/cmd/") {
+			continue // programs of the repository itself
+		}
+		for _, imp := range p.Imports {
+			rel, ours := strings.CutPrefix(imp, module+"/")
+			if !ours || within(rel, top) {
+				continue
+			}
+			if !slices.ContainsFunc(allowed, func(a string) bool {
+				return a == "*" || a == rel || strings.HasSuffix(a, "/") && strings.HasPrefix(rel, a)
+			}) {
+				t.Errorf("%s imports %s; %s may import only %q of ours", p.rel, rel, top, allowed)
+			}
+		}
+	}
+}
+
+// Who imports one adapter must link no other client, and the core links nothing but the standard library.
+func TestLinkedModules(t *testing.T) {
+	std := map[string]bool{}
+	for p := range strings.FieldsSeq(string(goTool(t, "list", "std"))) {
+		std[p] = true
+	}
+	for _, p := range packages(t) {
+		if top, _, _ := strings.Cut(p.rel, "/"); slices.Contains(mayImport[top], "*") || top == "brokers" {
+			continue // they link what their imports do
+		}
+		allowed := longest(mayLink, p.rel)
+		for _, dep := range p.Deps {
+			if std[dep] || strings.HasPrefix(dep, "vendor/") || within(dep, module) {
+				continue
+			}
+			if !slices.ContainsFunc(allowed, func(m string) bool { return within(dep, m) }) {
+				t.Errorf("%s links %s; it may link only %q", p.ImportPath, dep, allowed)
+			}
+		}
+	}
+}
+
+func TestNoTestingInBinaries(t *testing.T) {
+	for _, p := range packages(t) {
+		if slices.Contains(mayUseTesting, p.rel) {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if within(dep, "testing") {
+				t.Errorf("%s links %s", p.ImportPath, dep)
+			}
+		}
+	}
+}
+
+func TestRequirements(t *testing.T) {
+	var mod struct {
+		Require []struct{ Path string }
+		Replace []struct{ Old struct{ Path string } }
+		Tool    []struct{ Path string }
+	}
+	if err := json.Unmarshal(goTool(t, "mod", "edit", "-json"), &mod); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range mod.Require {
+		if !slices.Contains(mayRequire, r.Path) {
+			t.Errorf("go.mod requires %s: users would get it too", r.Path)
+		}
+	}
+	if len(mod.Replace) > 0 || len(mod.Tool) > 0 {
+		t.Error("go.mod has replace or tool lines; tools belong in tools.mod")
+	}
+}
+
+func TestPackageComments(t *testing.T) {
+	for _, p := range packages(t) {
+		var with []string
+		for _, file := range p.production {
+			f := parse(t, file)
+			if f.Doc == nil {
+				continue
+			}
+			with = append(with, filepath.Base(file))
+			want := "Package " + p.Name + " "
+			if p.Name == "main" {
+				want = "Command " + path.Base(p.ImportPath) + " "
+			}
+			if !strings.HasPrefix(f.Doc.Text(), want) {
+				t.Errorf("%s: the package comment does not begin with %q", p.ImportPath, want)
+			}
+		}
+		if len(p.production) > 0 && len(with) != 1 {
+			t.Errorf("%s: %d package comments, in %v; want one", p.ImportPath, len(with), with)
+		}
+	}
+}
+
+func TestNoInitAndNoMutableState(t *testing.T) {
+	for _, p := range packages(t) {
+		var files []*ast.File
+		for _, file := range p.production {
+			files = append(files, parse(t, file))
+		}
+		for _, problem := range mutableState(files) {
+			t.Errorf("%s: %s", p.ImportPath, problem)
+		}
+	}
+}
+
+func TestFileLength(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, file := range p.production {
+			if n := bytes.Count(read(t, file), []byte("\n")); n > maxLines {
+				t.Errorf("%s has %d lines, more than %d: split it by noun", file, n, maxLines)
+			}
+		}
+	}
+}
+
+// What would be out of place in a published repository. The patterns are written so that they do not match themselves.
+func TestTexts(t *testing.T) {
+	everywhere := map[string]*regexp.Regexp{
+		"a path of one machine": regexp.MustCompile(`(^|[\s"'=(:])/(wor[k]|roo[t]|hom[e])/`),
+		"a registry's host":     regexp.MustCompile(`proxy\.golang\.or[g]|npmjs\.(or[g]|com)|pypi\.or[g]|deb\.debian\.or[g]|repo1?\.maven`),
+	}
+	goFiles := map[string]*regexp.Regexp{
+		"unfinished work": regexp.MustCompile(`\b(TOD[O]|FIXM[E]|XX[X]|HAC[K])\b|(?i)\bfor no[w]\b`),
+	}
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == "build"):
+			return filepath.SkipDir
+		case d.IsDir() || !d.Type().IsRegular() || strings.HasSuffix(file, ".sum"):
+			return nil
+		}
+		text := read(t, file)
+		for i, line := range bytes.Split(text, []byte("\n")) {
+			for what, re := range everywhere {
+				if re.Match(line) {
+					t.Errorf("%s:%d: %s: %s", file, i+1, what, line)
+				}
+			}
+			for what, re := range goFiles {
+				if strings.HasSuffix(file, ".go") && re.Match(line) {
+					t.Errorf("%s:%d: %s: %s", file, i+1, what, line)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mutableState finds init functions and package variables that can change: exported ones, locks, counters and channels,
+// and those that a function assigns or takes the address of.
+func mutableState(files []*ast.File) (problems []string) {
+	vars := map[string]*ast.ValueSpec{}
+	for _, f := range files {
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Recv == nil && d.Name.Name == "init" {
+					problems = append(problems, "func init")
+				}
+			case *ast.GenDecl:
+				if d.Tok != token.VAR {
+					continue
+				}
+				for _, spec := range d.Specs {
+					spec := spec.(*ast.ValueSpec)
+					for _, name := range spec.Names {
+						if name.Name == "_" {
+							continue
+						}
+						vars[name.Name] = spec
+						if name.IsExported() {
+							problems = append(problems, "var "+name.Name+" is exported: anyone can change it")
+						}
+						if changing(spec.Type) {
+							problems = append(problems, "var "+name.Name+" is shared state")
+						}
+					}
+				}
+			}
+		}
+	}
+	written := func(e ast.Expr) {
+		for {
+			switch x := e.(type) {
+			case *ast.IndexExpr:
+				e = x.X
+				continue
+			case *ast.SelectorExpr:
+				e = x.X
+				continue
+			case *ast.ParenExpr:
+				e = x.X
+				continue
+			case *ast.StarExpr:
+				e = x.X
+				continue
+			case *ast.Ident:
+				// the parser resolves what is declared in a function; a package variable of another file has no Obj
+				if spec := vars[x.Name]; spec != nil && (x.Obj == nil || x.Obj.Decl == spec) {
+					problems = append(problems, "var "+x.Name+" is changed by a function")
+				}
+			}
+			return
+		}
+	}
+	for _, f := range files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				if n.Tok != token.DEFINE {
+					for _, e := range n.Lhs {
+						written(e)
+					}
+				}
+			case *ast.IncDecStmt:
+				written(n.X)
+			case *ast.RangeStmt:
+				if n.Tok == token.ASSIGN {
+					written(n.Key)
+					written(n.Value)
+				}
+			case *ast.UnaryExpr:
+				if n.Op == token.AND {
+					written(n.X)
+				}
+			}
+			return true
+		})
+	}
+	return problems
+}
+
+func changing(typ ast.Expr) bool {
+	switch x := typ.(type) {
+	case *ast.ChanType:
+		return true
+	case *ast.IndexExpr:
+		return changing(x.X)
+	case *ast.SelectorExpr:
+		from, ok := x.X.(*ast.Ident)
+		return ok && (from.Name == "sync" || from.Name == "atomic")
+	}
+	return false
+}
+
+func TestMutableStateIsFound(t *testing.T) {
+	for src, want := range map[string]int{
+		`var _ error = e{}; var table = map[string]int{"a": 1}; func f() int { return table["a"] }`: 0,
+		`var table = []int{1}; func f() { table := []int{2}; table[0]++ ; table = nil }`:            0,
+		`var n int; func f() { n++ }`:                          1,
+		`var m = map[int]int{}; func f() { m[1] = 2 }`:         1,
+		`var s struct{ x int }; func f() *int { return &s.x }`: 1,
+		`import "sync"; var mu sync.Mutex`:                     1,
+		`import "sync/atomic"; var p atomic.Pointer[int]`:      1,
+		`var Default = 1`:                                      1,
+		`func init() {}`:                                       1,
+	} {
+		f, err := parser.ParseFile(token.NewFileSet(), "p.go", "package p; "+src, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := mutableState([]*ast.File{f}); len(got) != want {
+			t.Errorf("%s: %q, want %d", src, got, want)
+		}
+	}
+}
+
+func parse(t *testing.T, file string) *ast.File {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), file, read(t, file), parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// within says whether p is root or lies below it.
+func within(p, root string) bool { return p == root || strings.HasPrefix(p, root+"/") }
+
+func longest(rules map[string][]string, p string) []string {
+	for ; p != "." && p != ""; p = path.Dir(p) {
+		if r, ok := rules[p]; ok {
+			return r
+		}
+	}
+	return nil
+}
