@@ -89,7 +89,8 @@ mutants: ## break the memory broker one fault at a time; each must be caught by 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (60s), one after another
 	@found=0; for pkg in $$(go list ./...); do \
-		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+		list=$$(go test -list '^Fuzz' $$pkg); \
+		for f in $$(grep '^Fuzz' <<<"$$list" || true); do \
 			found=1; echo "== $$pkg $$f ($(FUZZTIME))"; \
 			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \

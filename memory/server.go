@@ -137,9 +137,8 @@ func (s *Server) ensureGroup(place pubsub.Place, order pubsub.Order, ackWait tim
 		return g, nil
 	}
 	if m != pubsub.Create {
-		if place.Kind != pubsub.PlaceMain && s.groups[pubsub.Place{Topic: place.Topic, Group: place.Group}] != nil {
-			m = pubsub.Create // a place of ours comes with its group
-		} else {
+		// a place of ours comes with its group
+		if place.Kind == pubsub.PlaceMain || s.groups[pubsub.Place{Topic: place.Topic, Group: place.Group}] == nil {
 			return nil, says(pubsub.ErrNotFound, true, "there is no group %q of %q", place.Group, place.Topic)
 		}
 	}

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -52,8 +53,8 @@ func (w *worker) runBatches() {
 	defer c.mu.Unlock()
 	for it := w.take(); it != nil; it = w.take() {
 		items := w.collect(it)
-		for i := len(items) - 1; i >= 0; i-- {
-			w.begin(items[i])
+		for _, it := range slices.Backward(items) { // the first is the one that the worker is known by
+			w.begin(it)
 		}
 		c.mu.Unlock()
 		verdicts := w.handleBatch(items)

@@ -38,8 +38,7 @@ type Broker struct {
 	failure    error         // why
 	closing    chan struct{} // closed by the first Close
 	closed     chan struct{} // closed when it is done
-	closeErr   error
-	broken     error // options that cannot be used: every call returns it
+	broken     error         // options that cannot be used: every call returns it
 }
 
 var (

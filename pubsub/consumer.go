@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -195,7 +196,7 @@ func (c *Consumer) live(ctx context.Context) {
 
 // failure is why the consumer ended by itself.
 func (c *Consumer) failure() error {
-	if cause := context.Cause(c.life); cause != nil && cause != context.Canceled {
+	if cause := context.Cause(c.life); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil

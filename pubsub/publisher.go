@@ -3,8 +3,6 @@ package pubsub
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -187,7 +185,7 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 	w := &waiter{ch: make(chan struct{}, 1), left: len(msgs) + 1, n: len(msgs)}
 	var errs []error // of those that were not handed over
 	var first, last uint64
-	var any bool
+	var some bool
 	for i := range msgs {
 		m, owned, err := p.intake(ctx, topic, msgs[i])
 		if err == nil {
@@ -195,8 +193,8 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 			var seq uint64
 			if seq, err = p.enqueue(ctx, Place{Topic: topic}, &m, owned, pending{wait: w, index: int32(i)}); err == nil {
 				last = seq
-				if !any {
-					first, any = seq, true
+				if !some {
+					first, some = seq, true
 				}
 			}
 			run := p.end-p.next == maxRun
@@ -221,7 +219,7 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 		w.ch <- struct{}{}
 	}
 	p.mu.Unlock()
-	if any {
+	if some {
 		p.poke()
 	}
 	err := p.await(ctx, w, first, last)
@@ -422,55 +420,6 @@ func (p *publisher) grow() {
 		ring[s&uint64(len(ring)-1)] = p.ring[s&uint64(len(p.ring)-1)]
 	}
 	p.ring = ring
-}
-
-// keep copies m into memory of ours. Blocks are never reused: a driver may keep what it was given.
-func (p *publisher) keep(m *Message, owned bool) *Message {
-	if len(p.slab) == 0 {
-		p.slab = make([]Message, slabSize)
-	}
-	k := &p.slab[0]
-	p.slab = p.slab[1:]
-	*k = *m
-	switch n := len(m.Payload); {
-	case owned || m.Payload == nil:
-		return k
-	case n > bufPayload:
-		k.Payload = bytes.Clone(m.Payload)
-	default:
-		if n > len(p.buf) || p.buf == nil {
-			p.buf = make([]byte, bufSize)
-		}
-		copy(p.buf, m.Payload)
-		k.Payload, p.buf = p.buf[:n:n], p.buf[n:]
-	}
-	k.Headers = slices.Clone(m.Headers)
-	return k
-}
-
-// token is different for every message and place, and the same whenever this message is sent again there.
-func (p *publisher) token(to Place, m *Message, seq uint64) (d Dedup) {
-	if p.opts.DedupByID {
-		return hashToken("id", to, m.ID)
-	}
-	h := p.salt
-	for i := range len(to.Topic) {
-		h = (h ^ uint64(to.Topic[i])) * 1099511628211 // FNV-1a
-	}
-	binary.BigEndian.PutUint64(d[:8], h)
-	binary.BigEndian.PutUint64(d[8:], seq)
-	return d
-}
-
-// hashToken makes the token that anyone would make who sends the same thing to the same place.
-func hashToken(what string, to Place, parts ...string) (d Dedup) {
-	h := sha256.New()
-	for _, s := range append([]string{what, to.Topic, to.Group, strconv.Itoa(int(to.Kind)), to.Tier.String()}, parts...) {
-		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(s))))
-		h.Write([]byte(s))
-	}
-	copy(d[:], h.Sum(nil))
-	return d
 }
 
 func (p *publisher) Flush(ctx context.Context) error {

@@ -16,6 +16,7 @@ func TestWrongUse(t *testing.T) {
 	mux := pubsub.Mux{memory.Opener()}
 	noop := func(context.Context, *pubsub.Delivery) error { return nil }
 	open := func(t *testing.T, opts *pubsub.Options) *pubsub.Broker {
+		t.Helper()
 		b, err := mux.Open(t.Context(), "mem://?max_message=1024", opts)
 		if err != nil {
 			t.Fatal(err)
@@ -24,10 +25,15 @@ func TestWrongUse(t *testing.T) {
 		return b
 	}
 	subscribe := func(s pubsub.Subscription) func(*testing.T) error {
-		return func(t *testing.T) error { _, err := open(t, nil).Subscribe(t.Context(), s, noop); return err }
+		return func(t *testing.T) error {
+			t.Helper()
+			_, err := open(t, nil).Subscribe(t.Context(), s, noop)
+			return err
+		}
 	}
 	publish := func(topic string, m pubsub.Message) func(*testing.T) error {
 		return func(t *testing.T) error {
+			t.Helper()
 			b := open(t, nil)
 			if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "t"}}}); err != nil {
 				t.Fatal(err)
