@@ -58,13 +58,14 @@ func (w *worker) runBatches() {
 		}
 		c.mu.Unlock()
 		verdicts := w.handleBatch(items)
+		w.now = time.Now()
 		c.mu.Lock()
 		for _, it := range items {
 			it.run = nil
 		}
 		w.finish()
 		for i, it := range items {
-			c.conclude(it, verdicts[i])
+			c.conclude(it, verdicts[i], w.now)
 		}
 	}
 	w.cancel(nil)
@@ -74,14 +75,15 @@ func (w *worker) runBatches() {
 func (w *worker) collect(it *item) []*item {
 	c := w.c
 	items := append(make([]*item, 0, min(c.batch.Max, c.ready.n+1)), it)
-	deadline := time.Now().Add(c.batch.Wait)
+	deadline := w.now.Add(c.batch.Wait)
 	var timer *time.Timer
 	for len(items) < c.batch.Max && !c.draining {
-		if it := c.next(); it != nil {
+		if it := c.next(w.now); it != nil {
 			items = append(items, it)
 			continue
 		}
-		left := time.Until(deadline)
+		w.now = time.Now()
+		left := deadline.Sub(w.now)
 		if left <= 0 {
 			break
 		}
@@ -96,6 +98,7 @@ func (w *worker) collect(it *item) []*item {
 		c.idle++
 		c.cond.Wait()
 		c.idle--
+		w.now = time.Now()
 	}
 	return items
 }

@@ -382,5 +382,5 @@ func As[T any](x interface{ As(target any) bool }) (T, bool) { var t T; return t
 
 // retryDelays are the pauses between attempts to reach a broker again.
 func retryDelays() backoff.Backoff {
-	return backoff.Backoff{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
+	return backoff.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second}
 }

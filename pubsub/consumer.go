@@ -211,8 +211,15 @@ func (c *Consumer) Drain(ctx context.Context) error {
 		return c.drainErr
 	case <-ctx.Done():
 	}
-	<-c.done // drain gives up soon after its ctx; whoever asked second waits for the first one's
-	return c.drainErr
+	late := time.NewTimer(cancelGrace + closeGrace) // a drain that ends with this ctx names what it could not wait for
+	defer late.Stop()
+	select {
+	case <-c.done:
+		return c.drainErr
+	case <-late.C:
+		return &Error{Op: "drain", Broker: c.b.name, Topic: c.sub.Topic, Code: ErrTimeout, Err: context.Cause(ctx),
+			Hint: "another drain with a later deadline goes on"}
+	}
 }
 
 // Done is closed when the consumer has ended.

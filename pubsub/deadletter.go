@@ -159,7 +159,7 @@ func (c *Consumer) moved(it *item, err error) {
 			}
 		}
 	}
-	c.settled()
+	c.settled(it)
 }
 
 func (c *Consumer) tellDead(hook func(*Delivery, error), it *item) {

@@ -218,6 +218,7 @@ func (f *feed) arrive(recs []Record) {
 		f.hold(it)
 		f.c.enqueue(it)
 	}
+	f.c.checkParked(nil)
 	f.c.wakeWorkers()
 }
 

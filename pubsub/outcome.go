@@ -116,12 +116,15 @@ func matches(r *Rule, err error) (ok bool) {
 }
 
 // conclude carries a verdict out. mu is held, but not while a copy is handed to another place.
-func (c *Consumer) conclude(it *item, v verdict) {
+func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 	c.running--
 	it.lane.running--
+	if !it.lost && it.leaseOver(now) {
+		c.loseLease(it)
+	}
 	if it.lost || it.feed.src == nil {
 		c.drop(it) // the broker gives it to someone, or to us again
-		c.settled()
+		c.settled(it)
 		return
 	}
 	if v.counts {
@@ -151,7 +154,7 @@ func (c *Consumer) conclude(it *item, v verdict) {
 	case verdictDead, verdictQuarantine:
 		c.move(it, v)
 	}
-	c.settled()
+	c.settled(it)
 }
 
 // report tells observers. mu is released meanwhile: an observer may look at State.
@@ -226,16 +229,9 @@ func (c *Consumer) checkParked(it *item) {
 }
 
 // settled tells a drain that waits for it that nothing runs any more, and the settler that a lane may be given up. mu is held.
-func (c *Consumer) settled() {
-	for _, f := range c.feeds {
-		for _, ln := range f.lanes {
-			if ln.losing && ln.running == 0 {
-				f.kickSettler()
-			}
-			if len(f.lanes) > 8 {
-				break
-			}
-		}
+func (c *Consumer) settled(it *item) {
+	if it.lane.losing && it.lane.running == 0 {
+		it.feed.kickSettler()
 	}
 	if c.draining && c.running == 0 && c.moving == 0 && c.quiet != nil {
 		close(c.quiet)

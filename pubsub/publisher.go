@@ -64,6 +64,7 @@ type pending struct {
 	state    pendingState
 	accepted bool
 	maybe    bool // a session took it: it may be stored
+	refused  bool // the last session refused it, for a reason that may pass
 }
 
 type pendingState uint8
@@ -117,13 +118,14 @@ func (p *publisher) Publish(ctx context.Context, topic string, msg Message) erro
 }
 
 func (p *publisher) publishTo(ctx context.Context, to Place, msg Message) error {
-	m, owned, err := p.intake(ctx, to.Topic, msg)
+	now := time.Now()
+	m, owned, err := p.intake(ctx, to.Topic, msg, now)
 	if err != nil {
 		return err
 	}
 	w := &waiter{ch: make(chan struct{}, 1), left: 1, n: 1}
 	p.mu.Lock()
-	seq, err := p.enqueue(ctx, to, &m, owned, pending{wait: w})
+	seq, err := p.enqueue(ctx, to, &m, owned, pending{wait: w, at: now})
 	if err != nil {
 		p.mu.Unlock()
 		return err
@@ -187,11 +189,12 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 	var first, last uint64
 	var some bool
 	for i := range msgs {
-		m, owned, err := p.intake(ctx, topic, msgs[i])
+		now := time.Now()
+		m, owned, err := p.intake(ctx, topic, msgs[i], now)
 		if err == nil {
 			p.mu.Lock()
 			var seq uint64
-			if seq, err = p.enqueue(ctx, Place{Topic: topic}, &m, owned, pending{wait: w, index: int32(i)}); err == nil {
+			if seq, err = p.enqueue(ctx, Place{Topic: topic}, &m, owned, pending{wait: w, at: now, index: int32(i)}); err == nil {
 				last = seq
 				if !some {
 					first, some = seq, true
@@ -260,12 +263,13 @@ func (p *publisher) PublishAsync(ctx context.Context, topic string, msg Message,
 
 // sendAsync hands one message over; told is called unless it returns an error.
 func (p *publisher) sendAsync(ctx context.Context, to Place, msg Message, dedup Dedup, told func(Receipt, error)) error {
-	m, owned, err := p.intake(ctx, to.Topic, msg)
+	now := time.Now()
+	m, owned, err := p.intake(ctx, to.Topic, msg, now)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	_, err = p.enqueue(ctx, to, &m, owned, pending{told: told, out: Out{Dedup: dedup}})
+	_, err = p.enqueue(ctx, to, &m, owned, pending{told: told, at: now, out: Out{Dedup: dedup}})
 	p.mu.Unlock()
 	if err == nil {
 		p.poke()
@@ -273,8 +277,8 @@ func (p *publisher) sendAsync(ctx context.Context, to Place, msg Message, dedup 
 	return err
 }
 
-// intake checks a message and passes it through the middleware. owned says that payload and headers are ours already.
-func (p *publisher) intake(ctx context.Context, topic string, m Message) (_ Message, owned bool, err error) {
+// intake checks a message that is published now and passes it through the middleware. owned says that payload and headers are ours already.
+func (p *publisher) intake(ctx context.Context, topic string, m Message, now time.Time) (_ Message, owned bool, err error) {
 	fail := func(code Code, err error, hint string) (Message, bool, error) {
 		return m, false, &Error{Op: "publish", Broker: p.b.name, Topic: topic, Code: code, Err: err, Hint: hint}
 	}
@@ -290,7 +294,7 @@ func (p *publisher) intake(ctx context.Context, topic string, m Message) (_ Mess
 			m.ID = p.b.ids.id()
 		}
 		if m.Time.IsZero() {
-			m.Time = time.Now()
+			m.Time = now
 		}
 		m.Time = m.Time.Round(0).UTC()
 		if len(p.b.opts.Use) > 0 {
@@ -301,7 +305,7 @@ func (p *publisher) intake(ctx context.Context, topic string, m Message) (_ Mess
 			owned = true
 		}
 		if m.TTL > 0 {
-			m.Headers = append(slices.Clip(m.Headers), Header{Name: headerExpires, Value: expires(time.Now(), m.TTL)})
+			m.Headers = append(slices.Clip(m.Headers), Header{Name: headerExpires, Value: expires(now, m.TTL)})
 			owned = true
 			m.Payload = bytes.Clone(m.Payload)
 		}
@@ -391,7 +395,6 @@ func (p *publisher) enqueue(ctx context.Context, to Place, m *Message, owned boo
 	}
 	seq := p.end
 	p.end++
-	e.at = time.Now()
 	if e.out.Dedup == (Dedup{}) && p.b.caps.Dedup > 0 {
 		e.out.Dedup = p.token(to, m, seq)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync/atomic"
+	"time"
 )
 
 // A Lease is a delivery pulled with Receive. It must be settled; leaving the loop hands the unsettled ones back.
@@ -87,7 +88,7 @@ func (c *Consumer) pull(ctx context.Context) *item {
 			c.mu.Unlock()
 			return nil
 		}
-		it := c.next()
+		it := c.next(time.Now())
 		if it == nil {
 			c.flushIdle()
 			c.idle++
@@ -122,7 +123,7 @@ func (c *Consumer) settleLease(it *item, outcome error) error {
 		return nil
 	}
 	it.pulled.settled = true
-	lost := it.lost || it.feed.src == nil || it.state == itemGone
+	lost := it.lost || it.feed.src == nil || it.state == itemGone || it.leaseOver(time.Now())
 	c.mu.Unlock()
 	c.endLease(it, outcome)
 	if lost {
@@ -143,7 +144,7 @@ func (c *Consumer) endLease(it *item, outcome error) {
 	it.cancel(nil)
 	it.cancel = nil
 	if it.state != itemGone {
-		c.conclude(it, v)
+		c.conclude(it, v, time.Now())
 	}
 	if c.running == 0 {
 		c.flushIdle()

@@ -162,13 +162,17 @@ func (c *Consumer) setWaits(q *keyQueue, waits bool) {
 }
 
 // next takes an item to work on, nil if there is none. mu is held.
-func (c *Consumer) next() *item {
+func (c *Consumer) next(now time.Time) *item {
 	for c.ready.n > 0 {
 		if c.draining || c.isPaused() {
 			return nil
 		}
 		it := c.ready.pop()
 		if it.state == itemGone {
+			continue
+		}
+		if it.leaseOver(now) {
+			c.loseLease(it)
 			continue
 		}
 		it.state = itemRunning
@@ -180,6 +184,10 @@ func (c *Consumer) next() *item {
 		return it
 	}
 	return nil
+}
+
+func (it *item) leaseOver(now time.Time) bool {
+	return !it.rec.LeaseUntil.IsZero() && now.After(it.rec.LeaseUntil)
 }
 
 // wakeWorkers makes sure that someone works on what is ready. A woken worker wakes the next one, if there is more. mu is held.
@@ -248,6 +256,10 @@ func (c *Consumer) ring() {
 		}
 		c.stopWaiting(it)
 		it.state = itemReady
+		if it.key == nil { // loosely ordered: it let its key go, and gets in line again
+			c.enqueue(it)
+			continue
+		}
 		c.ready.push(it)
 	}
 	if !c.until.IsZero() && c.until.After(now) {

@@ -125,7 +125,7 @@ func (p *publisher) pump() {
 			e := p.entry(p.next)
 			p.next++
 			if e.state == queued {
-				e.state = sent
+				e.state, e.refused = sent, false
 				e.out.Again = e.maybe || p.opts.DedupByID
 				run = append(run, e.out)
 			}
@@ -196,7 +196,7 @@ func (p *publisher) report(rs []Result) {
 			}
 			code, final := p.b.drv.Classify(err)
 			if code == ErrUnavailable && !final {
-				e.state = queued
+				e.state, e.refused = queued, true
 				p.halt(err)
 				continue
 			}
@@ -327,12 +327,14 @@ func (p *publisher) tell(c *call) {
 }
 
 // rewind prepares the next session: everything without a fate is sent again, in order, unless a later message of its key
-// was accepted already, which it would then follow. Such a message is reported: its order matters more than one more try.
+// was accepted already, which it would then follow. Such a message is reported: its order matters more than one more try. The same goes for
+// a message that was refused when a later one may be stored. (Of two whose fates are unknown the later one is not stored without the
+// earlier one: a session stores in order.)
 func (p *publisher) rewind() {
 	type key struct{ topic, key string }
 	p.mu.Lock()
 	p.b.log.Warn("a producer session ended", "err", p.halted, "unanswered", p.end-p.base)
-	overtaken := map[key]bool{}
+	overtaken, perhaps := map[key]bool{}, map[key]bool{}
 	for s := p.end; s > p.base; s-- {
 		e := p.entry(s - 1)
 		if e.state == sent { // Close is to report everything; what it forgot may be stored
@@ -343,10 +345,12 @@ func (p *publisher) rewind() {
 		case k.key == "" || e.out.To.Kind != PlaceMain:
 		case e.state == fated:
 			overtaken[k] = overtaken[k] || e.accepted
-		case overtaken[k]:
+		case overtaken[k] || e.refused && perhaps[k]:
 			err := p.gaveUp(e, p.halted)
-			err.Hint = "a later message of its key was accepted meanwhile, so sending it again would break their order"
+			err.Hint = "a later message of its key was accepted meanwhile, or may have been, so sending it again would break their order"
 			p.complete(e, Position{}, err)
+		case e.maybe:
+			perhaps[k] = true
 		}
 	}
 	p.next = p.base

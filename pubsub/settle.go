@@ -125,9 +125,10 @@ func (f *feed) renew() {
 	for it := f.oldest; it != nil; {
 		after := it.after
 		switch {
-		case it.rec.LeaseUntil.IsZero() || it.lost:
-		case now.After(it.rec.LeaseUntil):
+		case it.rec.LeaseUntil.IsZero() || it.lost || it.state == itemGone:
+		case it.leaseOver(now):
 			c.loseLease(it)
+			after = f.oldest // those behind it in its key are gone too; start again, this happens rarely
 		case c.b.caps.LeaseMax == Forever || now.Sub(it.got) < c.b.caps.LeaseMax:
 			items = append(items, it)
 			renewals = append(renewals, Renewal{Token: it.rec.Token, Failed: it.failed})
@@ -158,7 +159,7 @@ func (f *feed) renew() {
 	defer c.mu.Unlock()
 	for i, it := range items {
 		switch {
-		case it.state == itemGone:
+		case it.state == itemGone || it.lost:
 		case errs[i] == nil:
 			it.rec.LeaseUntil = now.Add(c.sub.AckWait)
 		default:
@@ -167,9 +168,17 @@ func (f *feed) renew() {
 	}
 }
 
-// loseLease gives up an item whose lease is over. mu is held.
+// loseLease gives up an item whose lease is over. Those behind it in its key go back: it will be delivered again, and they must not be handled
+// before that. mu is held.
 func (c *Consumer) loseLease(it *item) {
 	c.log.Warn("a lease is lost", "id", it.rec.Msg.ID, "position", it.rec.Pos.String())
+	if it.key != nil && it.key.head == it && c.sub.Order.ordered() {
+		for n := it.next; n != nil; n = n.next {
+			if n.state == itemParked {
+				c.settle(n, Settlement{As: SettleRelease, Failed: n.failed})
+			}
+		}
+	}
 	if it.state == itemRunning || it.state == itemMoving {
 		c.loseRunning(it)
 		return

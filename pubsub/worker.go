@@ -14,6 +14,7 @@ type worker struct {
 	cancel context.CancelCauseFunc
 	item   *item     // that it works on; its first, in a batch
 	since  time.Time // when the handler was called
+	now    time.Time // read once a message: when the last handler returned, or the worker woke up
 	ended  error     // why its context was ended
 	stuck  bool
 }
@@ -23,7 +24,7 @@ func (c *Consumer) spawn() {
 	if c.pulls || c.ready.n == 0 || c.idle > 0 || len(c.workers) >= c.sub.Concurrency || c.stopped || c.draining {
 		return
 	}
-	w := &worker{c: c}
+	w := &worker{c: c, now: time.Now()}
 	w.ctx, w.cancel = context.WithCancelCause(c.base)
 	c.workers = append(c.workers, w)
 	if c.batch != nil {
@@ -40,7 +41,7 @@ func (w *worker) take() *item {
 		if c.stopped {
 			return nil
 		}
-		if it := c.next(); it != nil {
+		if it := c.next(w.now); it != nil {
 			c.wakeWorkers()
 			return it
 		}
@@ -48,6 +49,7 @@ func (w *worker) take() *item {
 		c.idle++
 		c.cond.Wait()
 		c.idle--
+		w.now = time.Now()
 	}
 }
 
@@ -71,9 +73,10 @@ func (w *worker) runSingles() {
 		w.begin(it)
 		c.mu.Unlock()
 		v := c.work(w.ctx, it)
+		w.now = time.Now()
 		c.mu.Lock()
 		w.finish()
-		c.conclude(it, v)
+		c.conclude(it, v, w.now)
 	}
 	w.cancel(nil)
 }
@@ -81,7 +84,7 @@ func (w *worker) runSingles() {
 // begin notes that the handler is called. mu is held.
 func (w *worker) begin(it *item) {
 	w.item, it.run = it, w
-	w.since = time.Now()
+	w.since = w.now
 	if d := w.c.sub.HandlerTimeout; d != Forever {
 		w.c.watch.set(w.since.Add(d))
 	}
@@ -137,7 +140,7 @@ func (c *Consumer) work(ctx context.Context, it *item) verdict {
 	switch it.todo {
 	case taskDeadLetter:
 		v := it.why
-		v.kind = verdictDead
+		v.kind, v.counts = verdictDead, false // the failure is counted already
 		return v
 	case taskQuarantine:
 		return verdict{kind: verdictQuarantine}

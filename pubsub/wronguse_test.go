@@ -42,7 +42,11 @@ func TestWrongUse(t *testing.T) {
 		}
 	}
 	openURL := func(url string) func(*testing.T) error {
-		return func(t *testing.T) error { _, err := mux.Open(t.Context(), url, nil); return err }
+		return func(t *testing.T) error {
+			t.Helper()
+			_, err := mux.Open(t.Context(), url, nil)
+			return err
+		}
 	}
 	group := pubsub.Subscription{Topic: "t", Group: "g"}
 	with := func(f func(*pubsub.Subscription)) func(*testing.T) error {
@@ -62,10 +66,15 @@ func TestWrongUse(t *testing.T) {
 		{"bad parameter", openURL("mem://x?max_bytes=-1"), pubsub.ErrInvalid, "positive"},
 		{"user in the URL", openURL("mem://u:s3cr3t@x"), pubsub.ErrInvalid, "no user"},
 		{"required capability", func(t *testing.T) error {
+			t.Helper()
 			_, err := mux.Open(t.Context(), "mem://", &pubsub.Options{Require: pubsub.Capabilities{Durability: pubsub.Disk}})
 			return err
 		}, pubsub.ErrUnsupported, "disk durability"},
-		{"nil handler", func(t *testing.T) error { _, err := open(t, nil).Subscribe(t.Context(), group, nil); return err }, pubsub.ErrInvalid, "handler is nil"},
+		{"nil handler", func(t *testing.T) error {
+			t.Helper()
+			_, err := open(t, nil).Subscribe(t.Context(), group, nil)
+			return err
+		}, pubsub.ErrInvalid, "handler is nil"},
 		{"no topic", subscribe(pubsub.Subscription{Group: "g"}), pubsub.ErrInvalid, "no topic"},
 		{"no group", subscribe(pubsub.Subscription{Topic: "t"}), pubsub.ErrInvalid, "no group"},
 		{"group with a dot", subscribe(pubsub.Subscription{Topic: "t", Group: "a.b"}), pubsub.ErrInvalid, "dot"},
@@ -91,6 +100,7 @@ func TestWrongUse(t *testing.T) {
 			s.Use = []pubsub.Middleware{{Name: "bad", Incoming: func(pubsub.Handler) pubsub.Handler { return nil }}}
 		}), pubsub.ErrInvalid, `"bad" returned a nil handler`},
 		{"dedup without ID", func(t *testing.T) error {
+			t.Helper()
 			p, err := open(t, nil).Publisher(pubsub.PublisherOptions{DedupByID: true})
 			if err != nil {
 				t.Fatal(err)
@@ -98,6 +108,7 @@ func TestWrongUse(t *testing.T) {
 			return p.Publish(t.Context(), "t", pubsub.Message{})
 		}, pubsub.ErrInvalid, "Message.ID"},
 		{"closed broker", func(t *testing.T) error {
+			t.Helper()
 			b := open(t, nil)
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
@@ -108,14 +119,17 @@ func TestWrongUse(t *testing.T) {
 			return b.Publish(t.Context(), "t", pubsub.Message{})
 		}, pubsub.ErrClosed, "closed"},
 		{"bad options, every call", func(t *testing.T) error {
+			t.Helper()
 			return memory.New(&pubsub.Options{DrainTimeout: -1}).Publish(t.Context(), "t", pubsub.Message{})
 		}, pubsub.ErrInvalid, "DrainTimeout"},
 		{"dead context", func(t *testing.T) error {
+			t.Helper()
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			return open(t, nil).Publish(ctx, "t", pubsub.Message{})
 		}, pubsub.ErrCanceled, "context canceled"},
 		{"group with other settings", func(t *testing.T) error {
+			t.Helper()
 			b := open(t, nil)
 			if _, err := b.Subscribe(t.Context(), group, noop); err != nil {
 				t.Fatal(err)
@@ -126,6 +140,7 @@ func TestWrongUse(t *testing.T) {
 			return err
 		}, pubsub.ErrConflict, "ack wait"},
 		{"verify", func(t *testing.T) error {
+			t.Helper()
 			_, err := open(t, &pubsub.Options{Manage: pubsub.Verify}).Subscribe(t.Context(), group, noop)
 			return err
 		}, pubsub.ErrNotFound, `no topic "t"`},

@@ -21,7 +21,8 @@ var click = pubsub.Typed[Click]{Key: func(c Click) string { return c.User }}
 
 // Batches: one insert for many messages, or a verdict for each message of a batch.
 func Example_batches() {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx := context.Background()
+	running, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	b := memory.New(nil)
 	defer b.Close()
@@ -39,7 +40,7 @@ func Example_batches() {
 		finish()
 		return nil // one COPY; an error: all are tried again
 	}
-	_, err := b.SubscribeBatch(ctx,
+	_, err := b.SubscribeBatch(running,
 		pubsub.Subscription{Topic: "clicks", Group: "warehouse", Order: pubsub.OrderNone}, // by key a batch has one message of each
 		pubsub.Batch{Max: 1000, Wait: 200 * time.Millisecond},
 		click.BatchHandler(insertAll))
@@ -64,7 +65,7 @@ func Example_batches() {
 		finish()
 		return &pubsub.BatchError{Errs: errs} // all nil: all acked
 	}
-	_, err = b.SubscribeBatch(ctx, pubsub.Subscription{Topic: "clicks", Group: "search"}, pubsub.Batch{}, indexEach)
+	_, err = b.SubscribeBatch(running, pubsub.Subscription{Topic: "clicks", Group: "search"}, pubsub.Batch{}, indexEach)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func Example_batches() {
 	if err := b.PublishBatch(ctx, "clicks", msgs); err != nil {
 		log.Fatal(err)
 	}
-	if err := b.Run(ctx); err != nil {
+	if err := b.Run(running); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(inserted.Load(), "inserted, in batches:", batches.Load() < clicks/10)

@@ -73,7 +73,8 @@ func Example_require() {
 // A message for tomorrow is not delivered today: in virtual time a test need not wait for it.
 func TestReminder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
+		ctx := t.Context()
+		running, stop := context.WithCancel(ctx)
 		b := memory.New(nil)
 		defer b.Close()
 		published := time.Now()
@@ -83,7 +84,7 @@ func TestReminder(t *testing.T) {
 			stop()
 			return nil
 		}
-		if _, err := b.Subscribe(ctx, pubsub.Subscription{Topic: "reminders", Group: "phone"}, remind); err != nil {
+		if _, err := b.Subscribe(running, pubsub.Subscription{Topic: "reminders", Group: "phone"}, remind); err != nil {
 			t.Fatal(err)
 		}
 		err := b.Publish(ctx, "reminders", pubsub.Message{Payload: []byte("call Ann"), Delay: 24 * time.Hour})
@@ -93,7 +94,7 @@ func TestReminder(t *testing.T) {
 		case err != nil:
 			t.Fatal(err)
 		}
-		if err := b.Run(ctx); err != nil {
+		if err := b.Run(running); err != nil {
 			t.Fatal(err)
 		}
 		if late < 24*time.Hour || late > 24*time.Hour+time.Second {

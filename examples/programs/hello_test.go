@@ -12,7 +12,8 @@ import (
 
 // The smallest program: subscribe, publish, stop.
 func Example_hello() {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx := context.Background()
+	running, stop := context.WithCancel(ctx)
 	b := memory.New(nil)
 	defer b.Close()
 	greet := func(_ context.Context, d *pubsub.Delivery) error {
@@ -20,13 +21,13 @@ func Example_hello() {
 		fmt.Printf("%s\n", d.Payload)
 		return nil // acked
 	}
-	if _, err := b.Subscribe(ctx, pubsub.Subscription{Topic: "greetings", Group: "hello"}, greet); err != nil {
+	if _, err := b.Subscribe(running, pubsub.Subscription{Topic: "greetings", Group: "hello"}, greet); err != nil {
 		panic(err)
 	}
 	if err := b.Publish(ctx, "greetings", pubsub.Message{Payload: []byte("hello, world")}); err != nil {
 		panic(err)
 	}
-	if err := b.Run(ctx); err != nil { // until stop is called, and what runs has finished
+	if err := b.Run(running); err != nil { // until stop is called, and what runs has finished
 		panic(err)
 	}
 	// Output: hello, world

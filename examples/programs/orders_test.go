@@ -32,7 +32,8 @@ var (
 // Two services want every order. Billing retries what may succeed later, waits when its partner asks for it, and gives up on what
 // cannot succeed: that is kept in the dead letters.
 func Example_orders() {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx := context.Background()
+	running, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 
 	b, err := pubsub.Mux{memory.Opener()}.Open(ctx, "mem://", nil)
@@ -75,7 +76,7 @@ func Example_orders() {
 		done()
 		return nil // acked
 	}
-	if _, err := b.Subscribe(ctx, billing, orderPlaced.Handler(bill)); err != nil {
+	if _, err := b.Subscribe(running, billing, orderPlaced.Handler(bill)); err != nil {
 		log.Fatal(err)
 	}
 	shipping := pubsub.Subscription{Topic: "orders", Group: "shipping"}
@@ -84,7 +85,7 @@ func Example_orders() {
 		done()
 		return nil
 	}
-	if _, err := b.Subscribe(ctx, shipping, orderPlaced.Handler(ship)); err != nil {
+	if _, err := b.Subscribe(running, shipping, orderPlaced.Handler(ship)); err != nil {
 		log.Fatal(err)
 	}
 
@@ -93,12 +94,12 @@ func Example_orders() {
 			log.Fatal(err)
 		}
 	}
-	if err := b.Run(ctx); err != nil { // until ctx ends, for a service by SIGTERM; then drains
+	if err := b.Run(running); err != nil { // until it ends, for a service by SIGTERM; then drains
 		log.Fatal(err)
 	}
 
 	dead := pubsub.Place{Topic: "orders", Group: "billing", Kind: pubsub.PlaceDead}
-	for rec, err := range b.Browse(context.Background(), dead, pubsub.Position{}) { // looks, takes nothing away
+	for rec, err := range b.Browse(ctx, dead, pubsub.Position{}) { // looks, takes nothing away
 		if err != nil {
 			log.Fatal(err)
 		}

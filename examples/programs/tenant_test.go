@@ -50,11 +50,12 @@ func tenantMiddleware() pubsub.Middleware {
 
 // A middleware of one's own, both directions in one value.
 func Example_tenant() {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx := context.Background()
+	running, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	b := memory.New(&pubsub.Options{Use: []pubsub.Middleware{tenantMiddleware()}})
 	defer b.Close()
-	_, err := b.Subscribe(ctx, pubsub.Subscription{Topic: "orders", Group: "audit"}, func(ctx context.Context, d *pubsub.Delivery) error {
+	_, err := b.Subscribe(running, pubsub.Subscription{Topic: "orders", Group: "audit"}, func(ctx context.Context, d *pubsub.Delivery) error {
 		defer stop()
 		fmt.Printf("%s ordered %s\n", tenantOf(ctx), d.Payload)
 		return nil
@@ -69,12 +70,12 @@ func Example_tenant() {
 	if err := b.Publish(withTenant(ctx, "acme"), "orders", tea); err != nil {
 		log.Fatal(err)
 	}
-	if err := b.Run(ctx); err != nil {
+	if err := b.Run(running); err != nil {
 		log.Fatal(err)
 	}
 
 	// in a harmful order it is refused
-	_, err = pubsub.Mux{memory.Opener()}.Open(context.Background(), "mem://",
+	_, err = pubsub.Mux{memory.Opener()}.Open(ctx, "mem://",
 		&pubsub.Options{Use: []pubsub.Middleware{tenantMiddleware(), {Name: "sign"}}})
 	fmt.Println(errors.Is(err, pubsub.ErrInvalid))
 	// Output:
