@@ -283,6 +283,15 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 	err := p.dead
 	s.mu.Unlock()
 	p.report(results)
+	// only now: a handler may do what ends the publisher's wait, and the answer should have come by then
+	s.mu.Lock()
+	for i, ln := range s.stirred {
+		ln.stirred = false
+		ln.wake()
+		s.stirred[i] = nil
+	}
+	s.stirred = s.stirred[:0]
+	s.mu.Unlock()
 	return len(results), err
 }
 

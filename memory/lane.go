@@ -20,6 +20,7 @@ type lane struct {
 	flights []flight // of low … high
 	redo    offsets  // came back, or are to go first: before high
 	due     dues     // wait for their time
+	stirred bool     // to be woken when the publisher has its answer
 	prio    bool     // messages with a priority lie beyond high
 
 	owner  *source // of an exclusive group
@@ -57,7 +58,10 @@ func (ln *lane) arrived(_ int64, m *pubsub.Message) {
 	if m.Priority > 0 {
 		ln.prio = true
 	}
-	ln.wake()
+	if !ln.stirred {
+		ln.stirred = true
+		ln.g.s.stirred = append(ln.g.s.stirred, ln)
+	}
 }
 
 func (ln *lane) wake() {

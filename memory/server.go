@@ -36,6 +36,7 @@ type Server struct {
 	bytes   int64
 	stamp   uint64 // of deliveries: tells a token from an older one for the same message
 	rr      int
+	stirred []*lane // lanes with new messages
 	faults  faults
 }
 

@@ -187,7 +187,7 @@ func (c *Consumer) next(now time.Time) *item {
 }
 
 func (it *item) leaseOver(now time.Time) bool {
-	return !it.rec.LeaseUntil.IsZero() && now.After(it.rec.LeaseUntil)
+	return !it.rec.LeaseUntil.IsZero() && !now.Before(it.rec.LeaseUntil)
 }
 
 // wakeWorkers makes sure that someone works on what is ready. A woken worker wakes the next one, if there is more. mu is held.
