@@ -40,6 +40,8 @@ type feed struct {
 	bytes       int64
 	settles     []Settlement
 	spare       []Settlement
+	unflushed   int64 // bytes of what is settled here, but not yet at the broker: there it is in flight still
+	flushing    int64 // the same, while the broker is told
 	notes       []Renewal // failures for the broker to keep
 	flush       alarm
 	lease       alarm
@@ -163,13 +165,16 @@ func (f *feed) waitForRoom(ctx context.Context) (int, int64, error) {
 	c := f.c
 	c.mu.Lock()
 	for {
-		n, bytes := f.limit-f.held, c.sub.MaxInFlightBytes-f.bytes
+		n, bytes := f.limit-f.held, c.sub.MaxInFlightBytes-f.bytes-f.unflushed-f.flushing
 		dry := f.held <= f.lowestWater || c.ready.n == 0
 		if n > 0 && bytes > 0 && dry && !c.parkedFull() && !c.isPaused() {
 			c.mu.Unlock()
 			return n, bytes, nil
 		}
 		f.wantsRoom = true
+		if bytes <= 0 && f.unflushed > 0 {
+			f.kickSettler()
+		}
 		c.mu.Unlock()
 		select {
 		case <-f.room:
@@ -344,7 +349,7 @@ func (f *feed) detach(err error) {
 		}
 		it = after
 	}
-	f.settles, f.notes = f.settles[:0], f.notes[:0]
+	f.settles, f.notes, f.unflushed, f.flushing = f.settles[:0], f.notes[:0], 0, 0
 	clear(f.lanes)
 	f.cut(err)
 	c.mu.Unlock()

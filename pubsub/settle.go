@@ -17,6 +17,7 @@ func (c *Consumer) settle(it *item, s Settlement) {
 	if f.src != nil {
 		s.Token = it.rec.Token
 		f.settles = append(f.settles, s)
+		f.unflushed += it.size
 		switch len(f.settles) {
 		case 1:
 			f.flush.set(time.Now().Add(flushDelay))
@@ -75,6 +76,7 @@ func (f *feed) flushNow(ctx context.Context, src Source) error {
 	for len(f.settles) > 0 || len(f.notes) > 0 {
 		batch, notes := f.settles, f.notes
 		f.settles, f.notes, f.spare = f.spare[:0], nil, nil
+		f.flushing, f.unflushed = f.unflushed, 0
 		c.mu.Unlock()
 		errs := make([]error, max(len(batch), len(notes)))
 		var err error
@@ -94,7 +96,8 @@ func (f *feed) flushNow(ctx context.Context, src Source) error {
 		}
 		clear(batch)
 		c.mu.Lock()
-		f.spare = batch[:0]
+		f.spare, f.flushing = batch[:0], 0
+		f.signalRoom()
 	}
 	var finished []int32
 	for _, ln := range f.lanes {
