@@ -40,8 +40,8 @@ type feed struct {
 	bytes       int64
 	settles     []Settlement
 	spare       []Settlement
-	unflushed   int64 // bytes of what is settled here, but not yet at the broker: there it is in flight still
-	flushing    int64 // the same, while the broker is told
+	unflushed   int64     // bytes of what is settled here, but not yet at the broker: there it is in flight still
+	flushing    int64     // the same, while the broker is told
 	notes       []Renewal // failures for the broker to keep
 	flush       alarm
 	lease       alarm
