@@ -44,8 +44,11 @@ func (c *Consumer) drain(ctx context.Context) error {
 	c.mu.Unlock()
 
 	for _, f := range c.feeds {
-		if err := f.quiesce(ctx); err != nil {
-			errs = append(errs, c.b.fail("drain", c.sub.Topic, err))
+		if err := f.quiesce(ctx); err != nil { // the session is dead: what it held goes back by itself
+			c.log.Warn("a session ended during the drain", "err", err)
+			c.mu.Lock()
+			f.down = err
+			c.mu.Unlock()
 		}
 	}
 	select {
@@ -148,9 +151,14 @@ func (f *feed) end() error {
 	<-settler
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
-	err := f.flushNow(ctx, src)
-	if err == nil {
-		err = src.Sync(ctx)
+	c.mu.Lock()
+	err := f.lostAcks()
+	alive := f.down == nil
+	c.mu.Unlock()
+	if alive {
+		if err = f.flushNow(ctx, src); err == nil {
+			err = src.Sync(ctx)
+		}
 	}
 	c.mu.Lock()
 	f.src = nil // handlers that were left alone settle nothing
@@ -162,5 +170,22 @@ func (f *feed) end() error {
 	}
 	c.mu.Unlock()
 	using.Wait()
-	return errors.Join(err, src.Close(ctx))
+	if closed := src.Close(ctx); alive {
+		err = errors.Join(err, closed)
+	}
+	return err
+}
+
+// lostAcks is an error if the session died before the broker was told of all acks: those messages will come again. mu is held.
+func (f *feed) lostAcks() error {
+	n := 0
+	for _, s := range f.settles {
+		if s.As == SettleAck {
+			n++
+		}
+	}
+	if f.down == nil || n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d acked messages will be delivered again: %w", n, f.down)
 }
