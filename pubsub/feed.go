@@ -235,11 +235,9 @@ func (c *Consumer) admit(it *item) {
 	case it.rec.Bad != nil:
 		it.todo, it.why = taskDeadLetter, verdict{reason: reasonUndecodable, err: it.rec.Bad}
 	case attempts == Unlimited || it.rec.Deliveries == 0:
-	case it.failed >= attempts: // it failed for the last time, and the process ended before it was stored
-		it.todo, it.why = taskDeadLetter, verdict{reason: reasonMaxAttempts, err: errors.New("its last failure is not known: the process ended")}
 	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries > 1+it.rec.Failed:
 		it.todo, it.why = taskDeadLetter, verdict{reason: reasonKiller, err: errors.New("its handler was started alone and the process ended")}
-	case it.feed.place.Kind == PlaceMain && it.rec.Deliveries > attempts && c.quarantines():
+	case it.feed.place.Kind == PlaceMain && it.rec.Deliveries > attempts && it.failed < attempts && c.quarantines():
 		it.todo = taskQuarantine
 	}
 }
