@@ -317,6 +317,7 @@ func (g *group) free(ln *lane) {
 // done hands a lane on, with all that is not settled.
 func (g *group) done(ln *lane) {
 	ln.take(ln.owner)
+	ln.owner.wake() // it may have been full
 	g.free(ln)
 	g.rebalance()
 }

@@ -152,6 +152,9 @@ func (m *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 			ln.back(int64(st.Token.A))
 			ln.wake()
 		case pubsub.SettleRetryIn:
+			if st.Failed == f.failed {
+				f.deliveries-- // put off, not failed: that costs nothing either
+			}
 			f.failed, f.owner = st.Failed, nil
 			ln.postpone(int64(st.Token.A), time.Now().Add(st.Delay))
 		}

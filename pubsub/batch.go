@@ -50,7 +50,6 @@ func (b *Broker) SubscribeBatch(ctx context.Context, sub Subscription, batch Bat
 func (w *worker) runBatches() {
 	c := w.c
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for it := w.take(); it != nil; it = w.take() {
 		items := w.collect(it)
 		for _, it := range slices.Backward(items) { // the first is the one that the worker is known by
@@ -67,7 +66,9 @@ func (w *worker) runBatches() {
 		for i, it := range items {
 			c.conclude(it, verdicts[i], w.now)
 		}
+		w.now = time.Now()
 	}
+	c.mu.Unlock()
 	w.cancel(nil)
 }
 
@@ -100,6 +101,7 @@ func (w *worker) collect(it *item) []*item {
 		c.idle--
 		w.now = time.Now()
 	}
+	c.wakeWorkers() // for what did not fit
 	return items
 }
 

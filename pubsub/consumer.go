@@ -349,8 +349,18 @@ type Lag struct {
 func (c *Consumer) emit(ev Event) {
 	ev.Topic, ev.Group = c.sub.Topic, c.sub.Group
 	for _, o := range c.observe {
-		o(ev)
+		c.observed(o, ev)
 	}
+}
+
+// observed calls one observer. Its panic must not end the process.
+func (c *Consumer) observed(o func(Event), ev Event) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.log.Error("an observer panicked", "event", ev.Kind.String(), "err", newPanic(r))
+		}
+	}()
+	o(ev)
 }
 
 func withDefaultTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

@@ -9,28 +9,28 @@ import (
 // start runs the chain down to where the handler would be called; finish gives it the handler's result and lets it return.
 // It is a coroutine of iter.Pull: no channel, no scheduler, about 250 ns a message.
 type coroutine struct {
-	next    func() (struct{}, bool)
-	stop    func()
-	yield   func(struct{}) bool
-	ctx     context.Context
-	d       *Delivery
-	outcome error // what the user made of the message
-	err     error // what the chain returned
+	next     func() (struct{}, bool)
+	yield    func(struct{}) bool
+	ctx      context.Context
+	d        *Delivery
+	outcome  error // what the user made of the message, once finished
+	finished bool
+	err      error // what the chain returned
 }
 
 // callUser is the handler at the bottom of such a chain: it hands over to whoever runs the coroutine.
 func callUser(ctx context.Context, d *Delivery) error {
 	co := d.co
 	d.ctx = ctx
-	if !co.yield(struct{}{}) {
-		return errDrained
+	if !co.finished { // else a middleware calls next again: it gets the same outcome
+		co.yield(struct{}{})
 	}
 	return co.outcome
 }
 
 func newCoroutine(chain Handler) *coroutine {
 	co := &coroutine{}
-	co.next, co.stop = iter.Pull(func(yield func(struct{}) bool) {
+	co.next, _ = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {
 			if r := recover(); r != nil {
 				co.err = newPanic(r)
@@ -52,9 +52,7 @@ func (co *coroutine) start(ctx context.Context, d *Delivery) bool {
 
 // finish lets the chain return with the user's outcome, and returns what it made of it.
 func (co *coroutine) finish(outcome error) error {
-	co.outcome = outcome
-	if _, again := co.next(); again { // a middleware called next twice: the second call gets the same outcome
-		co.stop()
-	}
+	co.outcome, co.finished = outcome, true
+	co.next()
 	return co.err
 }

@@ -151,7 +151,7 @@ func (c *Consumer) moved(it *item, err error) {
 		c.settle(it, Settlement{As: SettleAck})
 		c.flushIdle()
 		if it.todo == taskDeadLetter {
-			c.report(it, EventDeadLettered, it.why)
+			c.report(c.event(it, EventDeadLettered, it.why))
 			if hook := c.sub.DeadLetter.OnDeadLetter; hook != nil {
 				c.mu.Unlock()
 				c.tellDead(hook, it)

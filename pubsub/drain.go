@@ -142,15 +142,21 @@ func (f *feed) end() error {
 	f.lease.stop()
 	f.flush.stop()
 	if src != nil {
-		f.cut(nil) // the settler leaves; what it has not flushed is flushed below
+		close(f.leave) // when it has told what it is telling; what it has not begun with is flushed below
 	}
 	c.mu.Unlock()
 	if src == nil {
 		return nil
 	}
-	<-settler
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { f.cut(ctx.Err()) })() // a broker that does not answer
+	<-settler
+	if ctx.Err() == nil && f.ctx.Err() != nil {
+		c.mu.Lock()
+		f.down = context.Cause(f.ctx)
+		c.mu.Unlock()
+	}
 	c.mu.Lock()
 	err := f.lostAcks()
 	alive := f.down == nil
@@ -169,6 +175,7 @@ func (f *feed) end() error {
 		it = after
 	}
 	c.mu.Unlock()
+	f.cut(nil)
 	using.Wait()
 	if closed := src.Close(ctx); alive {
 		err = errors.Join(err, closed)

@@ -83,7 +83,7 @@ type ProducerSpec struct {
 type Source interface {
 	// Recv waits until there is a record, a lane event or an error, or ctx ends, and fills buf. Its events happened
 	// before its records. It returns about maxBytes at the most, but always at least one record if there is one. Received and
-	// unsettled records never exceed SourceSpec.MaxInFlight. A ctx that ends leaves the session alive and loses nothing.
+	// unsettled records never exceed SourceSpec.MaxInFlight. With an empty buf it waits for events only. A ctx that ends leaves the session alive and loses nothing.
 	Recv(ctx context.Context, buf []Record, maxBytes int64) (int, []LaneEvent, error)
 
 	// Settle ends leases, in any order. errs, as long as s and all nil, takes what went wrong with single ones

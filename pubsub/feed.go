@@ -31,7 +31,8 @@ type feed struct {
 	using       *sync.WaitGroup
 	ctx         context.Context // of the session
 	cut         context.CancelCauseFunc
-	settler     chan struct{} // closed when the session's settler has ended
+	leave       chan struct{} // closed to let the session's settler finish what it does, and leave
+	settler     chan struct{} // closed when it has
 	down        error
 	lanes       map[int32]*lane
 	oldest      *item
@@ -94,9 +95,9 @@ func (f *feed) start() {
 
 // attach makes src the session. mu is held.
 func (f *feed) attach(src Source) {
-	f.src, f.using, f.settler = src, new(sync.WaitGroup), make(chan struct{})
+	f.src, f.using, f.leave, f.settler = src, new(sync.WaitGroup), make(chan struct{}), make(chan struct{})
 	f.ctx, f.cut = context.WithCancelCause(f.c.base)
-	go f.settleLoop(f.ctx, src, f.settler)
+	go f.settleLoop(f.ctx, src, f.leave, f.settler)
 }
 
 // run fetches until the consumer ends, over as many sessions as that takes.
@@ -127,28 +128,11 @@ func (f *feed) fetch() error {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	defer context.AfterFunc(f.c.life, cancel)()
-	src := f.src
 	for {
-		n, maxBytes, err := f.waitForRoom(ctx)
-		if err == nil {
-			if len(f.slab) == 0 {
-				f.slab = make([]Record, min(slabRecords, f.limit))
-			}
-			buf := f.slab[:min(n, len(f.slab))]
-			var events []LaneEvent
-			n, events, err = src.Recv(ctx, buf, maxBytes)
-			f.slab = f.slab[n:]
-			f.c.mu.Lock()
-			for _, ev := range events {
-				f.laneEvent(ev)
-			}
-			if n > 0 && (err == nil || ctx.Err() != nil) {
-				f.arrive(buf[:n])
-			}
-			f.c.mu.Unlock()
-		}
+		n, maxBytes := f.freeRoom()
+		err := f.receive(ctx, n, maxBytes)
 		switch {
-		case err == nil:
+		case err == nil, ctx.Err() == nil && isContextError(err): // there is room again
 		case f.c.life.Err() != nil:
 			return nil
 		case f.ctx.Err() != nil:
@@ -159,30 +143,58 @@ func (f *feed) fetch() error {
 	}
 }
 
-// waitForRoom returns how much may be fetched. Where nearly all that may be held is held, it waits until a quarter is free or the workers
-// run dry: fetching one message at a time would be slow.
-func (f *feed) waitForRoom(ctx context.Context) (int, int64, error) {
+// receive takes up to n records in. Where there is no room it waits for room, and for lanes that come and go: those do not wait.
+func (f *feed) receive(ctx context.Context, n int, maxBytes int64) error {
+	if n == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		wait := ctx
+		go func() {
+			select {
+			case <-f.room:
+				cancel()
+			case <-wait.Done():
+			}
+		}()
+	}
+	if len(f.slab) == 0 {
+		f.slab = make([]Record, min(slabRecords, f.limit))
+	}
+	buf := f.slab[:min(n, len(f.slab))]
+	n, events, err := f.src.Recv(ctx, buf, maxBytes)
+	f.slab = f.slab[n:]
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	for _, ev := range events {
+		f.laneEvent(ev)
+	}
+	if n > 0 && (err == nil || ctx.Err() != nil) {
+		f.arrive(buf[:n])
+	}
+	return err
+}
+
+// freeRoom returns how much may be fetched. Where nearly all that may be held is held, that is nothing until a quarter is free or the
+// workers run dry: fetching one message at a time would be slow.
+func (f *feed) freeRoom() (int, int64) {
 	c := f.c
 	c.mu.Lock()
-	for {
-		n, bytes := f.limit-f.held, c.sub.MaxInFlightBytes-f.bytes-f.unflushed-f.flushing
-		dry := f.held <= f.lowestWater || c.ready.n == 0
-		if n > 0 && bytes > 0 && dry && !c.parkedFull() && !c.isPaused() {
-			c.mu.Unlock()
-			return n, bytes, nil
-		}
-		f.wantsRoom = true
-		if bytes <= 0 && f.unflushed > 0 {
-			f.kickSettler()
-		}
-		c.mu.Unlock()
-		select {
-		case <-f.room:
-		case <-ctx.Done():
-			return 0, 0, ctx.Err()
-		}
-		c.mu.Lock()
+	defer c.mu.Unlock()
+	n, bytes := f.limit-f.held, c.sub.MaxInFlightBytes-f.bytes-f.unflushed-f.flushing
+	dry := f.held <= f.lowestWater || c.ready.n == 0
+	if n > 0 && bytes > 0 && dry && !c.parkedFull() && !c.isPaused() {
+		return n, bytes
 	}
+	select {
+	case <-f.room: // of an earlier time
+	default:
+	}
+	f.wantsRoom = true
+	if bytes <= 0 && f.unflushed > 0 {
+		f.kickSettler()
+	}
+	return 0, 0
 }
 
 func (f *feed) signalRoom() {
@@ -420,7 +432,7 @@ func (f *feed) openAgain() (Source, error) {
 	ctx, cancel := context.WithTimeout(f.c.life, openTimeout)
 	defer cancel()
 	spec := f.spec()
-	if spec.Manage == Create && spec.From.Group != Broadcast {
+	if spec.Manage == Create {
 		spec.Manage = Verify
 	}
 	return f.c.b.drv.OpenSource(ctx, spec)

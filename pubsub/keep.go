@@ -17,8 +17,9 @@ func (p *publisher) keep(m *Message, owned bool) *Message {
 	p.slab = p.slab[1:]
 	*k = *m
 	switch n := len(m.Payload); {
-	case owned || m.Payload == nil:
+	case owned:
 		return k
+	case m.Payload == nil:
 	case n > bufPayload:
 		k.Payload = bytes.Clone(m.Payload)
 	default:

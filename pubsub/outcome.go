@@ -52,7 +52,7 @@ func (c *Consumer) decide(ctx context.Context, it *item, err error) (v verdict) 
 	}
 	hung := false
 	if cause := context.Cause(ctx); cause != nil {
-		if errors.Is(cause, errDrained) {
+		if errors.Is(cause, errDrained) || errors.Is(cause, ErrLeaseLost) {
 			return verdict{kind: verdictRelease, err: err}
 		}
 		if hung = errors.Is(cause, ErrTimeout); hung {
@@ -138,7 +138,7 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 		if v.expired {
 			kind = EventExpired
 		}
-		c.report(it, kind, v)
+		c.report(c.event(it, kind, v))
 	case verdictRelease:
 		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
 	case verdictPause:
@@ -149,20 +149,25 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 		c.log.Info("paused by a handler", "for", v.delay, "err", v.err)
 		c.again(it)
 	case verdictRetry:
-		c.report(it, EventRetried, v)
+		ev := c.event(it, EventRetried, v)
 		c.retry(it, v)
+		c.report(ev)
 	case verdictDead, verdictQuarantine:
 		c.move(it, v)
 	}
 	c.settled(it)
 }
 
-// report tells observers. mu is released meanwhile: an observer may look at State.
-func (c *Consumer) report(it *item, kind EventKind, v verdict) {
+// event is what observers are told of an item.
+func (c *Consumer) event(it *item, kind EventKind, v verdict) Event {
+	return Event{Kind: kind, Count: 1, Bytes: int64(len(it.rec.Msg.Payload)), Attempt: it.d.Attempt, Duration: v.took, Err: v.err}
+}
+
+// report tells observers, after the fact. mu is released meanwhile: an observer may look at State.
+func (c *Consumer) report(ev Event) {
 	if len(c.observe) == 0 {
 		return
 	}
-	ev := Event{Kind: kind, Count: 1, Bytes: int64(len(it.rec.Msg.Payload)), Attempt: it.d.Attempt, Duration: v.took, Err: v.err}
 	c.mu.Unlock()
 	c.emit(ev)
 	c.mu.Lock()

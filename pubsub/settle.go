@@ -54,11 +54,13 @@ func (f *feed) flushDue() {
 }
 
 // settleLoop flushes settlements of one session, so that no worker waits for the broker.
-func (f *feed) settleLoop(ctx context.Context, src Source, ended chan struct{}) {
+func (f *feed) settleLoop(ctx context.Context, src Source, leave, ended chan struct{}) {
 	defer close(ended)
 	for {
 		select {
 		case <-f.kick:
+		case <-leave:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -175,7 +177,7 @@ func (f *feed) renew() {
 // before that. mu is held.
 func (c *Consumer) loseLease(it *item) {
 	c.log.Warn("a lease is lost", "id", it.rec.Msg.ID, "position", it.rec.Pos.String())
-	if it.key != nil && it.key.head == it && c.sub.Order.ordered() {
+	if it.key != nil && c.sub.Order.ordered() {
 		for n := it.next; n != nil; n = n.next {
 			if n.state == itemParked {
 				c.settle(n, Settlement{As: SettleRelease, Failed: n.failed})

@@ -68,7 +68,6 @@ func (c *Consumer) flushIdle() {
 func (w *worker) runSingles() {
 	c := w.c
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for it := w.take(); it != nil; it = w.take() {
 		w.begin(it)
 		c.mu.Unlock()
@@ -77,7 +76,11 @@ func (w *worker) runSingles() {
 		c.mu.Lock()
 		w.finish()
 		c.conclude(it, v, w.now)
+		if v.kind != verdictAck || len(c.observe) > 0 {
+			w.now = time.Now() // it may have taken a while
+		}
 	}
+	c.mu.Unlock() // not deferred: a handler that calls runtime.Goexit leaves with mu released
 	w.cancel(nil)
 }
 
