@@ -307,17 +307,29 @@ func (p Phase) String() string {
 	return enumText(p, "running", "standby", "paused", "reconnecting", "blocked", "draining", "stopped")
 }
 
+// slowMove is how long a dead letter may take to be confirmed before State says so: well within the 5 s in which it is to be seen.
+const slowMove = 2 * time.Second
+
 // State is a snapshot of what the consumer does now.
 func (c *Consumer) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := State{Parked: c.parked, Waiting: len(c.waiting), Stuck: c.stuck}
 	var down error
+	blocked := c.blocked
 	for _, f := range c.feeds {
 		s.InFlight += f.held
 		s.Bytes += f.bytes
 		if f.down != nil {
 			down = f.down
+		}
+		if c.moving == 0 {
+			continue
+		}
+		for it := f.oldest; it != nil; it = it.after {
+			if it.state == itemMoving && blocked == nil && time.Since(it.due) > slowMove {
+				blocked = fmt.Errorf("message %s waits for its copy to be confirmed since %v", it.rec.Msg.ID, it.due.Format(time.RFC3339))
+			}
 		}
 	}
 	switch {
@@ -327,8 +339,8 @@ func (c *Consumer) State() State {
 		s.Phase = Draining
 	case down != nil:
 		s.Phase, s.Reason = Reconnecting, down
-	case c.blocked != nil:
-		s.Phase, s.Reason = Blocked, c.blocked
+	case blocked != nil:
+		s.Phase, s.Reason = Blocked, blocked
 	case c.parkedFull():
 		s.Phase, s.Reason = Blocked, fmt.Errorf("%d messages wait for a retry or behind one, MaxParked is %d", c.parked+len(c.waiting), c.sub.MaxParked)
 	case c.isPaused():

@@ -53,7 +53,7 @@ func (c *Consumer) move(it *item, v verdict) {
 	if v.reason != "" {
 		it.why.reason = v.reason
 	}
-	it.state = itemMoving
+	it.state, it.due = itemMoving, time.Now()
 	it.lane.running++
 	c.moving++
 	c.mu.Unlock()

@@ -162,8 +162,12 @@ func (f *feed) receive(ctx context.Context, n int, maxBytes int64) error {
 		f.slab = make([]Record, min(slabRecords, f.limit))
 	}
 	buf := f.slab[:min(n, len(f.slab))]
+	full := n == 0
 	n, events, err := f.src.Recv(ctx, buf, maxBytes)
 	f.slab = f.slab[n:]
+	if full && n == 0 && len(events) == 0 && err == nil {
+		<-ctx.Done() // a driver that does not wait for events must not keep us busy
+	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	for _, ev := range events {
