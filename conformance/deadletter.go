@@ -1,0 +1,282 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+func deadLetters() []Property {
+	return []Property{
+		{
+			Name: "DeadLetters/Intact", Promises: []int{19, 20}, Gate: redelivers(), run: deadIntact,
+			Doc: "A dead letter has payload, key and headers as they came, and says why, from where and after how many attempts.",
+		},
+		{
+			Name: "DeadLetters/TargetDenied", Promises: []int{19}, Gate: redelivers(), run: targetDenied,
+			Doc: "While dead letters are refused nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
+		},
+		{
+			Name: "DeadLetters/TargetDown", Promises: []int{19}, Gate: redelivers(), run: targetDown,
+			Doc: "While the dead letters cannot be reached nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
+		},
+		{
+			Name: "DeadLetters/Undecodable", Promises: []int{12}, Gate: redelivers(), run: undecodable,
+			Doc: "A message that the adapter cannot decode goes to the dead letters as it came, and no handler sees it.",
+		},
+		{
+			Name: "DeadLetters/OtherTopic", Promises: []int{19}, Gate: redelivers(), run: otherTopic,
+			Doc: "Dead letters go to the topic that is named, or to the one that Route chooses, and can be consumed there.",
+		},
+		{
+			Name: "DeadLetters/ToldWhenStored", Promises: []int{19}, Gate: redelivers(), run: toldWhenStored,
+			Doc: "OnDeadLetter is told once of each message, after its dead letter is stored.",
+		},
+		{
+			Name: "DeadLetters/BrowsingTakesNothing", Promises: []int{19}, Gate: redelivers(), run: browsingTakesNothing,
+			Doc: "After 100 browses and a restart every dead letter is still there, in the same order.",
+		},
+	}
+}
+
+func deadIntact(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Retry = pubsub.Policy{MaxAttempts: 2, Delays: []time.Duration{10 * time.Millisecond}}
+	e.subscribe(p, s, l.handler(p, "g", func(_ context.Context, d *pubsub.Delivery) error {
+		if d.Headers.Get("fails") != "" {
+			return errFails
+		}
+		return nil
+	}))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	texts := awkward()
+	want := map[string]pubsub.Message{}
+	for i, s := range texts {
+		m := l.message([]string{"", "key-" + s}[i%2])
+		m.Payload = [][]byte{nil, {}, []byte(s)}[i%3]
+		m.Type, m.ContentType = s, s
+		m.Time = time.Unix(1_000_000_000, 0).UTC()
+		m.Headers = pubsub.Headers{{Name: "a", Value: s}, {Name: "fails", Value: "yes"}, {Name: "n", Value: "7", Kind: pubsub.HeaderInt}, {Name: "a", Value: ""}}
+		want[m.ID] = m
+		l.mustPublish(p, topic, m)
+		l.excuse(m.ID)
+	}
+	for _, r := range e.wantDead(p, topic, "g", "max-attempts", len(texts)) {
+		got := r.Msg
+		h := got.Headers
+		got.Headers = slices.DeleteFunc(slices.Clone(h), func(h pubsub.Header) bool { return strings.HasPrefix(h.Name, "omnibus-dlq-") })
+		e.wantSame(got, want[got.ID])
+		for name, value := range map[string]string{
+			"source-topic": topic, "source-group": "g", "source-broker": e.adapter, "attempts": "2",
+		} {
+			if v := h.Get("omnibus-dlq-" + name); v != value {
+				e.Errorf("the dead letter of %s says %s %q, want %q", got.ID, name, v, value)
+			}
+		}
+		for _, name := range []string{"id", "error", "error-type", "first-failed", "last-failed", "service"} {
+			if h.Get("omnibus-dlq-"+name) == "" {
+				e.Errorf("the dead letter of %s does not say %s", got.ID, name)
+			}
+		}
+		if v := h.Get("omnibus-dlq-error"); !strings.Contains(v, errFails.Error()) {
+			e.Errorf("the dead letter of %s has the error %q, want %q in it", got.ID, v, errFails)
+		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+func targetDenied(e *env) { e.deadLettersFail(brokerError{pubsub.ErrDenied, true}) }
+
+func targetDown(e *env) { e.deadLettersFail(brokerError{pubsub.ErrUnavailable, false}) }
+
+// deadLettersFail lets the dead letters answer with an error for a while.
+func (e *env) deadLettersFail(because error) {
+	e.Helper()
+	const visible, n = 5 * time.Second, 10
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Retry = pubsub.Policy{MaxAttempts: 1}
+	p.link.faults(func(o pubsub.Out) action {
+		if o.To.Kind == pubsub.PlaceDead {
+			return action{refuse, because}
+		}
+		return action{}
+	})
+	c := e.subscribe(p, s, l.handler(p, "g", onFails(fails)))
+	msgs := e.failing(p, l, topic, n, 0)
+	if !e.until(visible, func() bool { st := c.State(); return st.Phase == pubsub.Blocked && st.Reason != nil }) {
+		e.Errorf("dead letters cannot be stored for %v (%v), and the state is %v because of %v, want blocked",
+			visible, because, c.State().Phase, c.State().Reason)
+	}
+	time.Sleep(2 * time.Second)
+	if e.caps.Lag == pubsub.LagExact {
+		lag, err := p.Lag(e.Context(), topic, "g")
+		e.must(err, "lag")
+		if lag.Messages != n {
+			e.Errorf("%d of %d messages are not acked while their dead letters cannot be stored", lag.Messages, n)
+		}
+	}
+	if dead := len(e.dead(p, topic, "g")); dead > 0 {
+		e.Errorf("%d dead letters are stored while the broker refuses them", dead)
+	}
+	p.link.faults(nil)
+	e.wantDead(p, topic, "g", "max-attempts", n)
+	e.wantCalls(l, msgs, 1)
+	if !e.until(patience, func() bool { return c.State().Phase == pubsub.Running }) {
+		e.Errorf("dead letters can be stored again, and the state is %v because of %v", c.State().Phase, c.State().Reason)
+	}
+	l.await("g")
+	l.verify()
+}
+
+func undecodable(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	errBad := errors.New("conformance: this record cannot be decoded")
+	p.link.spoil(func(r *pubsub.Record) {
+		if r.Msg.Type == "bad" {
+			r.Bad = errBad
+		}
+	})
+	s := e.sub(topic, "g")
+	s.Concurrency = 2
+	e.subscribe(p, s, l.handler(p, "g", func(_ context.Context, d *pubsub.Delivery) error {
+		if d.Type == "bad" {
+			e.Errorf("a handler got message %s, which cannot be decoded", d.ID)
+		}
+		return nil
+	}))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	want := map[string]string{}
+	for _, m := range l.messages(12, 5) {
+		m.Type = "bad"
+		want[m.ID] = string(m.Payload)
+		l.mustPublish(p, topic, m)
+		l.excuse(m.ID)
+		l.mustPublish(p, topic, l.messages(2, 2)...)
+	}
+	for _, r := range e.wantDead(p, topic, "g", "undecodable", len(want)) {
+		if string(r.Msg.Payload) != want[r.Msg.ID] {
+			e.Errorf("the dead letter of %s has the payload %q, want %q", r.Msg.ID, r.Msg.Payload, want[r.Msg.ID])
+		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+func otherTopic(e *env) {
+	errRouted := errors.New("to be routed")
+	p, topic, target, routed := e.open(), e.topic("a"), e.topic("dead"), e.topic("routed")
+	l, dead := e.ledger(), e.ledger()
+	note := func(want string) pubsub.Handler {
+		return dead.handler(p, "dead", func(_ context.Context, d *pubsub.Delivery) error {
+			if d.Topic != e.topic(want) || d.Headers.Get("omnibus-dlq-source-topic") != topic || d.Headers.Get("omnibus-dlq-reason") != "permanent" {
+				e.Errorf("message %s came to %s with headers %v", d.ID, d.Topic, d.Headers)
+			}
+			return nil
+		})
+	}
+	e.subscribe(p, e.sub(target, "readers"), note("dead"))
+	e.subscribe(p, e.sub(routed, "readers"), note("routed"))
+	s := e.sub(topic, "g")
+	s.DeadLetter.Topic = target
+	s.DeadLetter.Route = func(_ *pubsub.Delivery, err error) string {
+		if errors.Is(err, errRouted) {
+			return routed
+		}
+		return ""
+	}
+	e.subscribe(p, s, l.handler(p, "g", onFails(func(_ context.Context, d *pubsub.Delivery) error {
+		if d.ContentType == "routed" {
+			return pubsub.Permanent(errRouted)
+		}
+		return pubsub.Permanent(errFails)
+	})))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	for i, m := range l.messages(30, 5) {
+		m.Type = "fails"
+		if i%3 == 0 {
+			m.ContentType = "routed"
+		}
+		dead.tell(dead.note(m), nil) // it is to come there
+		l.mustPublish(p, topic, m)
+		l.excuse(m.ID)
+	}
+	dead.await("dead")
+	if n := len(e.dead(p, topic, "g")); n > 0 {
+		e.Errorf("%d messages are in the group's own dead letters, another topic was named", n)
+	}
+	l.await("g")
+	l.verify()
+	dead.verify()
+}
+
+func toldWhenStored(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	var mu sync.Mutex
+	told := map[string]int{}
+	s := e.sub(topic, "g")
+	s.DeadLetter.OnDeadLetter = func(d *pubsub.Delivery, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[d.ID]++
+		if !errors.Is(err, errFails) {
+			e.Errorf("OnDeadLetter was told of %v, want %v", err, errFails)
+		}
+		if !slices.ContainsFunc(e.dead(p, topic, "g"), func(r pubsub.Record) bool { return r.Msg.ID == d.ID }) {
+			e.Errorf("OnDeadLetter was told of %s, which is not in the dead letters", d.ID)
+		}
+	}
+	e.subscribe(p, s, l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })))
+	msgs := e.failing(p, l, topic, 20, 5)
+	e.until(patience, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) == len(msgs)
+	})
+	e.wantDead(p, topic, "g", "permanent", len(msgs))
+	mu.Lock()
+	defer mu.Unlock()
+	for _, m := range msgs {
+		if told[m.ID] != 1 {
+			e.Errorf("OnDeadLetter was told %d times of %s", told[m.ID], m.ID)
+		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+func browsingTakesNothing(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	c := e.subscribe(p, s, l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })))
+	msgs := e.failing(p, l, topic, 20, 1)
+	ids := func(rs []pubsub.Record) (all []string) {
+		for _, r := range rs {
+			all = append(all, fmt.Sprintf("%s at %v", r.Msg.ID, r.Pos))
+		}
+		return all
+	}
+	want := ids(e.wantDead(p, topic, "g", "permanent", len(msgs)))
+	l.await("g")
+	for n := range 100 {
+		if got := ids(e.dead(p, topic, "g")); !slices.Equal(got, want) {
+			e.Fatalf("browse %d found %d dead letters, %v; the first one found %d, %v", n+1, len(got), some(got), len(want), some(want))
+		}
+	}
+	e.must(c.Drain(e.Context()), "drain")
+	e.must(p.Close(), "close")
+	q := e.open()
+	e.subscribe(q, s, l.handler(q, "g", nil))
+	if got := ids(e.dead(q, topic, "g")); !slices.Equal(got, want) {
+		e.Errorf("after a restart there are %d dead letters, %v, before there were %d, %v", len(got), some(got), len(want), some(want))
+	}
+	l.verify()
+}

@@ -1,0 +1,185 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+func faults() []Property {
+	restarts := func(h Harness) string {
+		if h.Kill == nil {
+			return "Kill and Start"
+		}
+		return ""
+	}
+	return []Property{
+		{
+			Name: "Faults/ConfirmationLost", Promises: []int{1, 2}, Gate: keepsAnything(), run: confirmationLost,
+			Doc: "Confirmations that are lost in mid-publish lose no confirmed message, and duplicate no more than was in flight.",
+		},
+		{
+			Name: "Faults/RefusedForAWhile", Promises: []int{2, 3}, Gate: keepsAnything(), run: refusedForAWhile,
+			Doc: "A broker that is unavailable for a while costs a publisher time, not messages nor their order.",
+		},
+		{
+			Name: "Faults/SessionsDropped", Promises: []int{5, 6, 14}, Gate: redelivers(), run: sessionsDropped,
+			Doc: "Sessions that are cut again and again under load lose nothing and keep keys in order.",
+		},
+		{
+			Name: "Faults/ConsumersKilled", Promises: []int{5}, Gate: redelivers(), run: consumersKilled,
+			Doc: "Consumers that are killed at random points lose nothing, and duplicate no more than they held.",
+		},
+		{
+			Name: "Faults/BrokerRestarts", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerRestarts, needs: restarts,
+			Doc: "Publishers and consumers go on by themselves after the broker was killed and started under load, and lose nothing that it had stored.",
+		},
+	}
+}
+
+func confirmationLost(e *env) {
+	const pending, rounds = 64, 6
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Concurrency = 4
+	e.subscribe(p, s, l.handler(p, "g", nil))
+	pub, err := p.Publisher(pubsub.PublisherOptions{MaxPending: pending})
+	e.must(err, "make a publisher")
+	l.mustPublish(pub, topic, l.messages(30, 0)...)
+	cuts := 0
+	for range rounds {
+		at, n := 10+e.rng.below(30), 0
+		p.link.faults(func(pubsub.Out) action {
+			switch n++; {
+			case n < at:
+				return action{}
+			case n < at+5: // these five have no answer, some of them are stored
+				return action{kind: []actionKind{swallow, noAnswer}[n%2]}
+			}
+			p.link.faults(nil)
+			cuts++
+			return action{kind: cutAfter}
+		})
+		l.publish(pub, topic, l.messages(50, 0)...)
+		p.link.faults(nil)
+	}
+	l.allow("g", cuts*pending)
+	if cuts < rounds {
+		e.Fatalf(setupPrefix+"%d of %d faults took effect", cuts, rounds)
+	}
+	l.await("g")
+	l.verify()
+}
+
+func refusedForAWhile(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger().ordered("g")
+	s := e.sub(topic, "g")
+	s.Concurrency = 4
+	e.subscribe(p, s, l.handler(p, "g", nil))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	var refused atomic.Int64
+	until := time.Now().Add(2 * time.Second)
+	p.link.faults(func(pubsub.Out) action {
+		if time.Now().After(until) {
+			return action{}
+		}
+		refused.Add(1)
+		return action{refuse, brokerError{pubsub.ErrUnavailable, false}}
+	})
+	l.publish(p, topic, l.messages(100, 5)...)
+	p.link.faults(nil)
+	if refused.Load() == 0 {
+		e.Fatalf(setupPrefix + "nothing was refused")
+	}
+	for _, s := range l.all() {
+		if s.err != nil {
+			e.Errorf("publishing %s to a broker that was unavailable for 2 s returned %v", s.msg.ID, s.err)
+		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+func sessionsDropped(e *env) {
+	const inFlight, cuts = 32, 8
+	p, topic, l := e.open(), e.topic("a"), e.ledger().ordered("g")
+	s := e.sub(topic, "g")
+	s.Concurrency, s.MaxInFlight = 4, inFlight
+	e.subscribe(p, s, l.handler(p, "g", e.busy(3*time.Millisecond)))
+	l.allow("g", cuts*inFlight)
+	l.mustPublish(p, topic, l.messages(30, 8)...)
+	for range cuts {
+		n := l.handled("g") + 10 + e.rng.below(20)
+		l.mustPublish(p, topic, l.messages(40, 8)...)
+		e.until(patience, func() bool { return l.handled("g") >= n })
+		l.forget(p) // what runs now is no longer this consumer's
+		p.link.cut()
+	}
+	l.await("g")
+	l.verify()
+}
+
+func consumersKilled(e *env) {
+	const inFlight, kills = 32, 6
+	topic, l := e.topic("a"), e.ledger()
+	s := e.competing(topic, "g")
+	s.Concurrency, s.MaxInFlight = 4, inFlight
+	pub := e.open()
+	e.ensure(pub, s)
+	join := func() *process {
+		p := e.open()
+		e.subscribe(p, s, l.handler(p, "g", e.busy(3*time.Millisecond)))
+		return p
+	}
+	l.allow("g", kills*inFlight)
+	members := []*process{join(), join()}
+	for range kills {
+		n := l.handled("g") + 5 + e.rng.below(40)
+		l.mustPublish(pub, topic, l.messages(50, 0)...)
+		e.until(patience, func() bool { return l.handled("g") >= n })
+		members[0].kill()
+		members = append(members[1:], join())
+	}
+	l.await("g")
+	l.verify()
+}
+
+func brokerRestarts(e *env) {
+	const inFlight, pending, restarts = 32, 64, 3
+	p, q, topic, l := e.open(), e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Concurrency, s.MaxInFlight = 4, inFlight
+	e.subscribe(q, s, l.handler(q, "g", e.busy(3*time.Millisecond)))
+	pub, err := p.Publisher(pubsub.PublisherOptions{MaxPending: pending})
+	e.must(err, "make a publisher")
+	l.mustPublish(pub, topic, l.messages(50, 0)...)
+	for range restarts {
+		published := make(chan struct{})
+		msgs := l.messages(100, 0)
+		go func() {
+			defer close(published)
+			for _, m := range msgs {
+				l.publish(pub, topic, m)
+			}
+		}()
+		n := l.handled("g") + 10
+		e.until(patience, func() bool { return l.handled("g") >= n })
+		e.must(e.h.Kill(e.Context()), "kill the broker")
+		if err := q.Ping(e.Context()); err == nil {
+			e.Fatalf(setupPrefix + "the broker answers after Kill")
+		}
+		e.must(e.h.Start(e.Context()), "start the broker")
+		<-published
+	}
+	l.allow("g", restarts*(inFlight+pending))
+	l.mustPublish(pub, topic, l.messages(20, 0)...)
+	l.await("g")
+	l.verify()
+}
+
+var errFails = errors.New("this message fails")
+
+func fails(context.Context, *pubsub.Delivery) error { return errFails }

@@ -1,0 +1,83 @@
+package conformance
+
+import (
+	"context"
+	"iter"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method is called only where the driver
+// below has it.
+type optional interface {
+	pubsub.Driver
+	Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error]
+	Lag(ctx context.Context, topic, group string) (pubsub.Lag, error)
+	Seek(ctx context.Context, topic, group string, to pubsub.Start) error
+}
+
+// shaped shows of layer only the optional interfaces that below has: the engine asks for them by type.
+func shaped(layer optional, below pubsub.Driver) pubsub.Driver {
+	_, b := below.(pubsub.Browser)
+	_, l := below.(pubsub.Lagger)
+	_, s := below.(pubsub.Seeker)
+	type (
+		driver  = pubsub.Driver
+		browser = pubsub.Browser
+		lagger  = pubsub.Lagger
+		seeker  = pubsub.Seeker
+	)
+	switch {
+	case b && l && s:
+		return layer
+	case b && l:
+		return struct {
+			driver
+			browser
+			lagger
+		}{layer, layer, layer}
+	case b && s:
+		return struct {
+			driver
+			browser
+			seeker
+		}{layer, layer, layer}
+	case l && s:
+		return struct {
+			driver
+			lagger
+			seeker
+		}{layer, layer, layer}
+	case b:
+		return struct {
+			driver
+			browser
+		}{layer, layer}
+	case l:
+		return struct {
+			driver
+			lagger
+		}{layer, layer}
+	case s:
+		return struct {
+			driver
+			seeker
+		}{layer, layer}
+	}
+	return struct{ driver }{layer}
+}
+
+// below forwards the optional interfaces to a driver.
+type below struct{ pubsub.Driver }
+
+func (b below) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
+	return b.Driver.(pubsub.Browser).Browse(ctx, p, from)
+}
+
+func (b below) Lag(ctx context.Context, topic, group string) (pubsub.Lag, error) {
+	return b.Driver.(pubsub.Lagger).Lag(ctx, topic, group)
+}
+
+func (b below) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {
+	return b.Driver.(pubsub.Seeker).Seek(ctx, topic, group, to)
+}

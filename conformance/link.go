@@ -1,0 +1,424 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A link is the connection of one process to the broker, right above the adapter's driver. It breaks when a property asks for it, and
+// counts what passes.
+type link struct {
+	below
+
+	mu       sync.Mutex
+	dead     bool
+	sources  map[*linkSource]struct{}
+	onOut    func(o pubsub.Out) action // what becomes of a message on its way to the broker; nil = passes
+	onRecord func(r *pubsub.Record)    // may spoil what comes; nil = passes
+	fetched  int                       // records handed upwards
+	held     int                       // of those, not settled
+	peak     int                       // most of them at once
+	bytes    int64                     // payload bytes of held
+	sessions int                       // sources opened
+	noRenew  bool                      // renewals are never answered
+	timed    bool                      // leases end by themselves, as the records say
+}
+
+// An action is what a link does with a message that is to be stored.
+type action struct {
+	kind actionKind
+	err  error // of refuse
+}
+
+type actionKind uint8
+
+const (
+	pass      actionKind = iota
+	refuse               // the broker says no, for certain
+	cutBefore            // the connection breaks, the message is not stored, nobody knows
+	cutAfter             // the message is stored, and the connection breaks before the answer
+	swallow              // a black hole: not stored, never an answer
+	noAnswer             // stored, never an answer
+)
+
+// errReset is what a broken connection says.
+var errReset = errors.New("conformance: connection reset by the suite")
+
+// errKilled is what everything says that belongs to a killed process.
+var errKilled = errors.New("conformance: this process was killed by the suite")
+
+// A brokerError is an answer that the suite puts into the broker's mouth.
+type brokerError struct {
+	code  pubsub.Code
+	final bool
+}
+
+func (e brokerError) Error() string { return "conformance: the broker says: " + e.code.Error() }
+
+func newLink(d pubsub.Driver) *link {
+	return &link{below: below{d}, sources: map[*linkSource]struct{}{}}
+}
+
+func (l *link) isDead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dead
+}
+
+// kill ends the connection at once, like the death of its process: nothing more is sent or settled, and the broker sees it go.
+func (l *link) kill(ctx context.Context) error {
+	l.die()
+	l.cut()
+	return l.Driver.Close(ctx)
+}
+
+func (l *link) die() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+}
+
+// cut breaks all sources that are open.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.sources {
+		s.broken.cancel()
+	}
+}
+
+func (l *link) Classify(err error) (pubsub.Code, bool) {
+	if e, ok := errors.AsType[brokerError](err); ok {
+		return e.code, e.final
+	}
+	if errors.Is(err, errReset) || errors.Is(err, errKilled) {
+		return pubsub.ErrUnavailable, false
+	}
+	return l.Driver.Classify(err)
+}
+
+func (l *link) Ensure(ctx context.Context, t pubsub.Topology, m pubsub.Manage) error {
+	if l.isDead() {
+		return errKilled
+	}
+	return l.Driver.Ensure(ctx, t, m)
+}
+
+func (l *link) Ping(ctx context.Context) error {
+	if l.isDead() {
+		return errKilled
+	}
+	return l.Driver.Ping(ctx)
+}
+
+func (l *link) Close(ctx context.Context) error {
+	if l.isDead() {
+		return nil
+	}
+	return l.Driver.Close(ctx)
+}
+
+func (l *link) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
+	if l.isDead() {
+		return func(yield func(pubsub.Record, error) bool) { yield(pubsub.Record{}, errKilled) }
+	}
+	return l.below.Browse(ctx, p, from)
+}
+
+// faults sets what happens to messages on their way in; nil = nothing any more.
+func (l *link) faults(onOut func(o pubsub.Out) action) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onOut = onOut
+}
+
+func (l *link) spoil(onRecord func(r *pubsub.Record)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onRecord = onRecord
+}
+
+func (l *link) swallowRenewals() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noRenew = true
+}
+
+// opened is how many sources there have been.
+func (l *link) opened() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sessions
+}
+
+// load tells how many records and bytes are with the engine now, and were at most.
+func (l *link) load() (fetched, held, peak int, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fetched, l.held, l.peak, l.bytes
+}
+
+func (l *link) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
+	if l.isDead() {
+		return nil, errKilled
+	}
+	p := &linkProducer{l: l, report: report, mute: map[uint64]bool{}}
+	below, err := l.Driver.OpenProducer(ctx, s, p.answers)
+	if err != nil {
+		return nil, err
+	}
+	p.Producer = below
+	return p, nil
+}
+
+// A linkProducer is a session of a link.
+type linkProducer struct {
+	pubsub.Producer
+	l      *link
+	report func([]pubsub.Result)
+
+	mu      sync.Mutex
+	mute    map[uint64]bool // messages whose answers are lost
+	unknown []uint64        // messages that have no answer; reported when the session closes
+	broken  bool
+}
+
+// answers passes the broker's answers on, but for those that are lost.
+func (p *linkProducer) answers(rs []pubsub.Result) {
+	p.mu.Lock()
+	out := make([]pubsub.Result, 0, len(rs))
+	for _, r := range rs {
+		if !p.mute[r.Seq] {
+			out = append(out, r)
+		}
+	}
+	p.mu.Unlock()
+	if len(out) > 0 {
+		p.report(out)
+	}
+}
+
+func (p *linkProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	p.mu.Lock()
+	broken := p.broken
+	p.mu.Unlock()
+	p.l.mu.Lock()
+	fault, dead := p.l.onOut, p.l.dead
+	p.l.mu.Unlock()
+	switch {
+	case dead:
+		return 0, errKilled
+	case broken:
+		return 0, errReset
+	case fault == nil:
+		return p.Producer.Send(ctx, run)
+	}
+	for i := range run {
+		n, err := p.send(ctx, run[i:i+1], fault(run[i]))
+		if n == 0 || err != nil {
+			return i + n, err
+		}
+	}
+	return len(run), nil
+}
+
+// send sends one message as the fault wants it.
+func (p *linkProducer) send(ctx context.Context, one []pubsub.Out, a action) (int, error) {
+	seq := one[0].Seq
+	if a.kind == pass {
+		return p.Producer.Send(ctx, one)
+	}
+	if a.kind == refuse {
+		p.report([]pubsub.Result{{Seq: seq, Fate: pubsub.FateRefused, Err: a.err}})
+		return 1, nil
+	}
+	p.mu.Lock()
+	p.mute[seq] = true
+	p.mu.Unlock()
+	n := 1
+	var err error
+	if a.kind == cutAfter || a.kind == noAnswer {
+		n, err = p.Producer.Send(ctx, one)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n == 1 {
+		p.unknown = append(p.unknown, seq)
+	}
+	if err == nil && (a.kind == cutBefore || a.kind == cutAfter) {
+		p.broken = true
+		err = errReset
+	}
+	return n, err
+}
+
+func (p *linkProducer) Close(ctx context.Context) error {
+	if p.l.isDead() { // its driver is closed, and the process has no use for answers
+		return nil
+	}
+	err := p.Producer.Close(ctx)
+	p.mu.Lock()
+	rs := make([]pubsub.Result, 0, len(p.unknown))
+	for _, seq := range p.unknown {
+		rs = append(rs, pubsub.Result{Seq: seq, Fate: pubsub.FateUnknown, Err: errReset})
+	}
+	p.unknown = nil
+	p.mu.Unlock()
+	if len(rs) > 0 {
+		p.report(rs)
+	}
+	return err
+}
+
+func (l *link) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Source, error) {
+	if l.isDead() {
+		return nil, errKilled
+	}
+	below, err := l.Driver.OpenSource(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	src := &linkSource{Source: below, l: l, held: map[pubsub.Token]int64{}}
+	src.broken.ctx, src.broken.cancel = context.WithCancel(context.Background())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sessions++
+	l.sources[src] = struct{}{}
+	return src, nil
+}
+
+// A linkSource is a session of a link.
+type linkSource struct {
+	pubsub.Source
+	l      *link
+	broken struct {
+		ctx    context.Context
+		cancel context.CancelFunc
+	}
+	held map[pubsub.Token]int64 // payload bytes of what is not settled; guarded by l.mu
+}
+
+// lost says why the session cannot be used any more.
+func (s *linkSource) lost() error {
+	switch {
+	case s.l.isDead():
+		return errKilled
+	case s.broken.ctx.Err() != nil:
+		return errReset
+	}
+	return nil
+}
+
+func (s *linkSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
+	if err := s.lost(); err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.broken.ctx, cancel)()
+	n, events, err := s.Source.Recv(ctx, buf, maxBytes)
+	if lost := s.lost(); lost != nil { // what came with it goes back when the session closes
+		return 0, nil, lost
+	}
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	for i := range buf[:n] {
+		r := &buf[i]
+		size := int64(len(r.Msg.Payload))
+		s.held[r.Token] = size
+		s.l.fetched++
+		s.l.held++
+		s.l.bytes += size
+		s.l.timed = s.l.timed || !r.LeaseUntil.IsZero()
+		if s.l.onRecord != nil {
+			s.l.onRecord(r)
+		}
+	}
+	s.l.peak = max(s.l.peak, s.l.held)
+	return n, events, err
+}
+
+// free takes a record off the count. l.mu is held.
+func (s *linkSource) free(t pubsub.Token) {
+	if size, ok := s.held[t]; ok {
+		delete(s.held, t)
+		s.l.held--
+		s.l.bytes -= size
+	}
+}
+
+func (s *linkSource) Settle(ctx context.Context, ss []pubsub.Settlement, errs []error) error {
+	if err := s.lost(); err != nil {
+		return err
+	}
+	s.l.mu.Lock()
+	for i := range ss {
+		s.free(ss[i].Token)
+	}
+	s.l.mu.Unlock()
+	return s.Source.Settle(ctx, ss, errs)
+}
+
+func (s *linkSource) Renew(ctx context.Context, rs []pubsub.Renewal, errs []error) error {
+	if err := s.lost(); err != nil {
+		return err
+	}
+	s.l.mu.Lock()
+	swallow := s.l.noRenew
+	s.l.mu.Unlock()
+	if swallow {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.Source.Renew(ctx, rs, errs)
+}
+
+func (s *linkSource) Sync(ctx context.Context) error {
+	if err := s.lost(); err != nil {
+		return err
+	}
+	return s.Source.Sync(ctx)
+}
+
+func (s *linkSource) Quiesce(ctx context.Context) error {
+	if err := s.lost(); err != nil {
+		return err
+	}
+	return s.Source.Quiesce(ctx)
+}
+
+func (s *linkSource) LaneDone(ctx context.Context, lane int32) error {
+	if err := s.lost(); err != nil {
+		return err
+	}
+	return s.Source.LaneDone(ctx, lane)
+}
+
+func (s *linkSource) Close(ctx context.Context) error {
+	s.broken.cancel()
+	s.l.mu.Lock()
+	delete(s.l.sources, s)
+	for t := range s.held {
+		s.free(t)
+	}
+	dead := s.l.dead
+	s.l.mu.Unlock()
+	if dead {
+		return nil
+	}
+	if err := s.Source.Close(ctx); err != nil {
+		return fmt.Errorf("closing a source: %w", err)
+	}
+	return nil
+}
+
+// RecordAs forwards what a source may leave out.
+func (s *linkSource) RecordAs(t pubsub.Token, target any) bool {
+	a, ok := s.Source.(pubsub.RecordAser)
+	return ok && a.RecordAs(t, target)
+}

@@ -1,0 +1,148 @@
+package conformance
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A Mutant is a broken adapter: a sound driver with one fault. The suite is only worth something if it finds it.
+type Mutant struct {
+	Name   string // what the adapter does wrong
+	Breaks string // the property that must notice
+
+	make func() *mutation
+}
+
+// Mutants returns the catalogue. Every property has at least one.
+func Mutants() []Mutant {
+	return slices.Concat(
+		publishMutants(),
+		settleMutants(),
+		orderMutants(),
+		groupMutants(),
+		flowMutants(),
+		fidelityMutants(),
+		lifecycleMutants(),
+		retryMutants(),
+		otherMutants(),
+	)
+}
+
+// A MutantResult is a mutant's row in the report.
+type MutantResult struct {
+	Name         string   `json:"name"`
+	Breaks       string   `json:"breaks"`
+	CaughtBy     []string `json:"caught_by"`
+	FirstFailure string   `json:"first_failure"`
+	Seconds      float64  `json:"seconds"`
+
+	escaped string // why it does not count as caught; "" = it does
+}
+
+// A MutantsReport says which mutants the suite finds.
+type MutantsReport struct {
+	Schema    string         `json:"schema"`
+	Mutants   []MutantResult `json:"mutants"`
+	Unguarded []string       `json:"properties_without_mutant"`
+}
+
+// RunMutants breaks the adapter of h in every way of the catalogue, each as a subtest of t that fails when the property that it breaks
+// does not notice, and writes the report.
+func RunMutants[R Runner[R]](t R, h Harness) {
+	t.Helper()
+	base, err := newReport(h)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	rep := MutantsReport{Schema: "omnibus.mutants/1", Mutants: []MutantResult{}, Unguarded: withoutMutant()}
+	all := Mutants()
+	for _, m := range all {
+		t.Run(m.Breaks+"/"+strings.ReplaceAll(m.Name, " ", "-"), func(t R) {
+			res, broker := m.try(t, h, base.Seed)
+			base.Broker = broker
+			rep.Mutants = append(rep.Mutants, res)
+			if res.escaped != "" {
+				t.Errorf("%q breaks %s: %s (SEED=%d)", m.Name, m.Breaks, res.escaped, base.Seed)
+			}
+			t.Logf("%s", firstLine(res.FirstFailure))
+		})
+	}
+	if len(rep.Unguarded) > 0 {
+		t.Errorf("properties without a mutant: %v", rep.Unguarded)
+	}
+	if len(rep.Mutants) < len(all) {
+		t.Logf("not all mutants were selected: no report is written")
+		return
+	}
+	dir, err := ReportDir()
+	if err == nil {
+		err = writeJSON(dir, fmt.Sprintf("mutants-%s-%s.json", base.Broker, base.Variant), rep)
+	}
+	if err != nil {
+		t.Errorf("%v", err)
+	}
+}
+
+// withoutMutant names the properties that nothing in the catalogue breaks.
+func withoutMutant() []string {
+	broken := map[string]bool{}
+	for _, m := range Mutants() {
+		broken[m.Breaks] = true
+	}
+	names := []string{}
+	for _, p := range Properties() {
+		if !broken[p.Name] {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// try runs the property against the mutant. It counts as caught if the property's own assertion was the first to notice.
+func (m Mutant) try(outer T, h Harness, seed uint64) (res MutantResult, broker string) {
+	res = MutantResult{Name: m.Name, Breaks: m.Breaks, CaughtBy: []string{}}
+	i := slices.IndexFunc(Properties(), func(p Property) bool { return p.Name == m.Breaks })
+	if i < 0 {
+		res.escaped = "there is no such property"
+		return res, ""
+	}
+	h.KnownFailing = nil
+	row := check(outer, h, Properties()[i], seed, m.make())
+	res.Seconds = row.Seconds
+	switch {
+	case row.Status != Failed:
+		res.escaped = fmt.Sprintf("not noticed: %s %s", row.Status, row.Reason)
+	case !isVerdict(row.failures[0]):
+		res.escaped = "noticed only because the property could not be asked: " + row.failures[0]
+	case row.handed == 0:
+		res.escaped = "it delivers nothing at all: " + row.failures[0]
+	default:
+		res.CaughtBy = append(res.CaughtBy, m.Breaks)
+	}
+	if len(row.failures) > 0 {
+		res.FirstFailure = row.failures[0]
+	}
+	return res, row.adapter
+}
+
+// sound is how many messages every mutant gets right.
+const sound = 20
+
+// every makes a function that says true at each n-th call, but for the first ones.
+func every(n int) func() bool {
+	calls := 0
+	return func() bool {
+		calls++
+		return calls > sound && calls%n == 0
+	}
+}
+
+// edit gives o a message of its own and changes it.
+func edit(o *pubsub.Out, f func(m *pubsub.Message)) {
+	m := o.Msg.Clone()
+	f(&m)
+	o.Msg = &m
+}

@@ -1,0 +1,92 @@
+package conformance
+
+import (
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// retryMutants break faults' consequences and what becomes of failures.
+func retryMutants() []Mutant {
+	return []Mutant{
+		{"says stored to what had no answer", "Faults/ConfirmationLost", func() *mutation {
+			return &mutation{result: func(r *pubsub.Result) {
+				if r.Fate == pubsub.FateUnknown {
+					r.Fate, r.Err = pubsub.FateAccepted, nil
+				}
+			}}
+		}},
+		{"says stored to what a broker that is not ready refused", "Faults/RefusedForAWhile", acceptsRefusals},
+		{"acks every 3rd message when it is delivered", "Faults/SessionsDropped", func() *mutation { return acksEarly(3) }},
+		{"acks every 4th message when it is delivered", "Faults/ConsumersKilled", func() *mutation { return acksEarly(4) }},
+		{"loses every 10th message of sessions that follow another", "Faults/BrokerRestarts", func() *mutation {
+			var first *tapSource
+			strike := every(10)
+			return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
+				if first == nil {
+					first = s
+				}
+				if strike() && s != first {
+					return recordLose
+				}
+				return recordKeep
+			}}
+		}},
+		{"forgets every 5th failure", "Retry/MaxAttempts", func() *mutation {
+			strike := every(5)
+			return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
+				if x.As == pubsub.SettleRetryIn && strike() {
+					x.Failed--
+				}
+				return true
+			}}
+		}},
+		{"forgets every 4th dead letter", "Retry/Permanent", func() *mutation { return losesDead(4) }},
+		{"doubles delays and adds 2 s", "Retry/RetryAfter", func() *mutation {
+			return delays(func(d time.Duration) time.Duration { return 2*d + 2*time.Second })
+		}},
+		{"counts whatever is to come later as a failure", "Retry/Snooze", func() *mutation {
+			n := 0
+			return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
+				if n++; n > sound && x.As == pubsub.SettleRetryIn {
+					x.Failed++
+				}
+				return true
+			}}
+		}},
+		{"loses what comes first after a pause", "Retry/Pause", losesAfterPause},
+		{"halves delays", "Retry/Rules", func() *mutation { return delays(func(d time.Duration) time.Duration { return d / 2 }) }},
+		{"acks what should be retried", "Retry/Panic", acksRetries},
+		{"forgets every 2nd dead letter", "Retry/Hang", func() *mutation { return losesDead(2) }},
+		{"does not count deliveries", "Retry/ProcessKiller", func() *mutation {
+			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+				r.Deliveries = 0
+				return recordKeep
+			}}
+		}},
+		{"takes a second dead letter of a message for a duplicate", "Retry/EachCopyIsStored", func() *mutation {
+			seen := map[string]bool{}
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if o.To.Kind != pubsub.PlaceDead {
+					return outStore
+				}
+				if seen[o.Msg.ID] {
+					return outLose
+				}
+				seen[o.Msg.ID] = true
+				return outStore
+			}}
+		}},
+	}
+}
+
+// acksEarly acks every n-th message when it is delivered.
+func acksEarly(n int) *mutation {
+	strike := every(n)
+	return &mutation{record: func(*tapSource, *pubsub.Record) recordFate {
+		if strike() {
+			return recordAck
+		}
+		return recordKeep
+	}}
+}

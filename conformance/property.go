@@ -1,0 +1,114 @@
+package conformance
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A Property is one thing that every adapter promises.
+type Property struct {
+	Name     string // Group/Property
+	Doc      string // what holds, in one sentence
+	Promises []int  // those of DESIGN.md that it belongs to
+	Gate     Gate   // what the broker must be able to do; the zero value: nothing
+
+	run     func(e *env)
+	refused func(e *env)         // of a gate that is closed: asserts that asking for the feature is refused; nil = nobody can ask
+	needs   func(Harness) string // what the harness cannot do, "" = nothing
+}
+
+// Group is the part of the name before the slash.
+func (p Property) Group() string {
+	g, _, _ := strings.Cut(p.Name, "/")
+	return g
+}
+
+// A Gate is the capability that a property is about.
+type Gate struct {
+	Text string // as the report shows it: fields of pubsub.Capabilities
+	open func(pubsub.Capabilities) bool
+}
+
+// Open says whether a broker with these capabilities has to keep the promise.
+func (g Gate) Open(c pubsub.Capabilities) bool { return g.open == nil || g.open(c) }
+
+// and joins two gates.
+func (g Gate) and(o Gate) Gate {
+	return Gate{g.Text + ", " + o.Text, func(c pubsub.Capabilities) bool { return g.Open(c) && o.Open(c) }}
+}
+
+func caps(text string, open func(pubsub.Capabilities) bool) Gate { return Gate{text, open} }
+
+// The gates, as functions: a package has no variables.
+func keepsAnything() Gate {
+	return caps("Durability > none", func(c pubsub.Capabilities) bool { return c.Durability > pubsub.None })
+}
+
+func redelivers() Gate {
+	return caps("Redelivery", func(c pubsub.Capabilities) bool { return c.Redelivery })
+}
+
+func leases() Gate {
+	return caps("LeaseMax > 0", func(c pubsub.Capabilities) bool { return c.LeaseMax > 0 })
+}
+
+func storesAttempts() Gate {
+	return caps("StoresAttempts", func(c pubsub.Capabilities) bool { return c.StoresAttempts > pubsub.StoresNone })
+}
+
+func countsDeliveries() Gate {
+	return caps("Deliveries", func(c pubsub.Capabilities) bool { return c.Deliveries })
+}
+
+func keepsHistory() Gate {
+	return caps("History", func(c pubsub.Capabilities) bool { return c.History })
+}
+
+func exclusive() Gate {
+	return caps("Order = group, or Exclusive", func(c pubsub.Capabilities) bool { return c.Order == pubsub.OrderInGroup || c.Exclusive })
+}
+
+func partitioned() Gate {
+	return caps("Partitions", func(c pubsub.Capabilities) bool { return c.Partitions })
+}
+
+func patterned() Gate {
+	return caps("Patterns", func(c pubsub.Capabilities) bool { return c.Patterns })
+}
+
+func schedules() Gate {
+	return caps("Schedule", func(c pubsub.Capabilities) bool { return c.Schedule })
+}
+
+func prioritizes() Gate {
+	return caps("Priority", func(c pubsub.Capabilities) bool { return c.Priority })
+}
+
+func limited() Gate {
+	return caps("MaxMessage > 0", func(c pubsub.Capabilities) bool { return c.MaxMessage > 0 })
+}
+
+func lagged() Gate {
+	return caps("Lag", func(c pubsub.Capabilities) bool { return c.Lag != pubsub.LagUnknown })
+}
+
+// Properties returns the suite, in the order in which it runs: group by group.
+func Properties() []Property {
+	return slices.Concat(
+		delivery(),
+		settlement(),
+		order(),
+		groups(),
+		flow(),
+		fidelity(),
+		lifecycle(),
+		faults(),
+		retry(),
+		deadLetters(),
+		timing(),
+		replay(),
+		observation(),
+	)
+}
