@@ -33,14 +33,15 @@ func orderMutants() []Mutant {
 			}
 		}},
 		{"swaps neighbours of a key in what it sends, once in 100 messages", "Order/AcrossReconnects", func() *mutation {
-			n := 0
+			n, due := 0, false
 			return &mutation{run: func(run []pubsub.Out) {
-				due := n/100 < (n+len(run))/100
+				due = due || n/100 < (n+len(run))/100 // until a run has two of a key
 				n += len(run)
 				for i := 0; due && i < len(run); i++ {
 					for j := i + 1; j < len(run); j++ {
 						if run[i].Msg.Key == run[j].Msg.Key {
 							run[i], run[j] = run[j], run[i]
+							due = false
 							return
 						}
 					}
