@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,14 @@ func deadLetters() []Property {
 		{
 			Name: "DeadLetters/ToldWhenStored", Promises: []int{19}, Gate: redelivers(), run: toldWhenStored,
 			Doc: "OnDeadLetter is told once of each message, after its dead letter is stored.",
+		},
+		{
+			Name: "DeadLetters/Expected", Promises: []int{19}, Gate: redelivers(), run: expected,
+			Doc: "An expected failure is dead-lettered like any other, and OnDeadLetter can tell.",
+		},
+		{
+			Name: "DeadLetters/Largest", Promises: []int{12, 19}, Gate: redelivers().and(limited()), run: largestDead,
+			Doc: "A message of the largest size that is given up is in the dead letters once, and what follows goes on.",
 		},
 		{
 			Name: "DeadLetters/BrowsingTakesNothing", Promises: []int{19}, Gate: redelivers(), run: browsingTakesNothing,
@@ -230,8 +239,9 @@ func toldWhenStored(e *env) {
 		if !errors.Is(err, errFails) {
 			e.Errorf("OnDeadLetter was told of %v, want %v", err, errFails)
 		}
-		if !slices.ContainsFunc(e.dead(p, topic, "g"), func(r pubsub.Record) bool { return r.Msg.ID == d.ID }) {
-			e.Errorf("OnDeadLetter was told of %s, which is not in the dead letters", d.ID)
+		dead, err := e.browse(p, topic, "g")
+		if !slices.ContainsFunc(dead, func(r pubsub.Record) bool { return r.Msg.ID == d.ID }) {
+			e.Errorf("OnDeadLetter was told of %s, which is not in the dead letters (%v)", d.ID, err)
 		}
 	}
 	e.subscribe(p, s, l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })))
@@ -248,6 +258,63 @@ func toldWhenStored(e *env) {
 		if told[m.ID] != 1 {
 			e.Errorf("OnDeadLetter was told %d times of %s", told[m.ID], m.ID)
 		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+func expected(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	var mu sync.Mutex
+	told := map[string]bool{}
+	s := e.sub(topic, "g")
+	s.DeadLetter.OnDeadLetter = func(d *pubsub.Delivery, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[d.ID] = pubsub.IsExpected(err)
+	}
+	e.subscribe(p, s, l.handler(p, "g", onFails(func(_ context.Context, d *pubsub.Delivery) error {
+		if d.Key == "key-0" {
+			return pubsub.Permanent(errFails)
+		}
+		return pubsub.Permanent(pubsub.Expected(errFails))
+	})))
+	msgs := e.failing(p, l, topic, 20, 4)
+	e.wantDead(p, topic, "g", "permanent", len(msgs))
+	e.until(patience, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) == len(msgs)
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	for _, m := range msgs {
+		if want := m.Key != "key-0"; told[m.ID] != want {
+			e.Errorf("OnDeadLetter was told that the failure of %s was expected: %v, want %v", m.ID, told[m.ID], want)
+		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+func largestDead(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error {
+		return pubsub.Permanent(errors.New(strings.Repeat("a long reason ", 1000)))
+	})))
+	msgs := e.failing(p, l, topic, 3, 0)
+	big := l.message("")
+	big.Type, big.Payload = "fails", nil
+	big.Payload = bytes.Repeat([]byte{'x'}, int(e.caps.MaxMessage-big.Size()))
+	l.mustPublish(p, topic, big)
+	l.excuse(big.ID)
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	dead := e.wantDead(p, topic, "g", "permanent", len(msgs)+1)
+	if n := len(l.calls("g", big.ID)); n != 1 {
+		e.Errorf("the handler was called %d times with the largest message, want once", n)
+	}
+	if !slices.ContainsFunc(dead, func(r pubsub.Record) bool { return r.Msg.ID == big.ID }) {
+		e.Errorf("a message of %d bytes, the largest, is not in the dead letters", e.caps.MaxMessage)
 	}
 	l.await("g")
 	l.verify()

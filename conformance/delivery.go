@@ -44,6 +44,18 @@ func delivery() []Property {
 			Name: "Delivery/BuffersMayBeReused", Promises: []int{4}, run: buffersMayBeReused,
 			Doc: "Once a publish is done its payload and headers may be overwritten without changing what is received.",
 		},
+		{
+			Name: "Delivery/OpenBelowProcess", Promises: []int{1, 16}, run: openBelowProcess,
+			Doc: "A broker that would not survive a crash is refused at Open, unless the user has asked for it by name.",
+		},
+		{
+			Name: "Delivery/DedupByID", Promises: []int{2}, Gate: deduplicates(), run: dedupByID,
+			Doc: "With DedupByID a message that is published again under its ID is accepted and stored once.",
+			refused: func(e *env) {
+				_, err := e.open().Publisher(pubsub.PublisherOptions{DedupByID: true})
+				e.wantUnsupported(err, "PublisherOptions.DedupByID")
+			},
+		},
 	}
 }
 

@@ -11,7 +11,8 @@
 // Each [Property] states one promise of package pubsub and the capability that gates it. What the broker declares must hold; what it does not
 // declare must be refused by name where a caller can ask for it. The suite goes through the public API, wraps the driver to break it (sessions
 // cut, answers lost, processes killed), records what was confirmed and what arrived, and counts duplicates against a bound instead of forgiving them.
-// Every run writes a JSON report; nothing is skipped silently. SEED=n repeats what is random.
+// Every run writes a JSON report to OMNIBUS_REPORTS, by default build/reports beside go.mod; nothing is skipped silently. SEED=n repeats what is
+// random.
 //
 // [Mutants] are adapters with one fault each. [RunMutants] shows that the property which a mutant breaks notices it by its own assertion. A
 // property without a mutant is not in the suite.

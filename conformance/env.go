@@ -69,6 +69,12 @@ func (e *env) openWith(opts *pubsub.Options) *process {
 // tryOpen starts a process; an error is that of pubsub.New.
 func (e *env) tryOpen(opts *pubsub.Options) (*process, error) {
 	e.Helper()
+	return e.openClaiming(opts, nil)
+}
+
+// openClaiming starts a process whose server claims less than it does.
+func (e *env) openClaiming(opts *pubsub.Options, claims func(c *pubsub.Capabilities)) (*process, error) {
+	e.Helper()
 	ctx, cancel := context.WithTimeout(e.Context(), patience)
 	defer cancel()
 	d, err := e.h.Driver(ctx)
@@ -76,6 +82,7 @@ func (e *env) tryOpen(opts *pubsub.Options) (*process, error) {
 	e.mu.Lock()
 	e.drivers++
 	p := &process{e: e, name: fmt.Sprintf("process %d", e.drivers), link: newLink(d)}
+	p.link.claims = claims
 	e.mu.Unlock()
 	b, err := pubsub.New(ctx, e.m.over(shaped(p.link, d)), opts)
 	if err != nil {

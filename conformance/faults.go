@@ -34,6 +34,14 @@ func faults() []Property {
 			Doc: "Consumers that are killed at random points lose nothing, and duplicate no more than they held.",
 		},
 		{
+			Name: "Faults/BrokerStalls", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerStalls,
+			Doc: "A broker that answers nothing for a while costs time, not messages: who publishes and consumes goes on by itself.",
+		},
+		{
+			Name: "Faults/CredentialsRotate", Promises: []int{14}, Gate: redelivers(), run: credentialsRotate,
+			Doc: "Sessions that are refused as unauthenticated for some seconds come back by themselves.",
+		},
+		{
 			Name: "Faults/BrokerRestarts", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerRestarts, needs: restarts,
 			Doc: "Publishers and consumers go on by themselves after the broker was killed and started under load, and lose nothing that it had stored.",
 		},
@@ -143,6 +151,69 @@ func consumersKilled(e *env) {
 		members[0].kill()
 		members = append(members[1:], join())
 	}
+	l.await("g")
+	l.verify()
+}
+
+func brokerStalls(e *env) {
+	const inFlight, pending, stalls = 32, 64, 3
+	p, q, topic, l := e.open(), e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Concurrency, s.MaxInFlight, s.AckWait = 4, inFlight, 2*time.Second
+	e.subscribe(q, s, l.handler(q, "g", e.busy(3*time.Millisecond)))
+	pub, err := p.Publisher(pubsub.PublisherOptions{MaxPending: pending})
+	e.must(err, "make a publisher")
+	l.mustPublish(pub, topic, l.messages(30, 0)...)
+	for range stalls {
+		n := l.handled("g") + 10
+		l.mustPublish(pub, topic, l.messages(50, 0)...)
+		e.until(patience, func() bool { return l.handled("g") >= n })
+		resume := []func(){p.link.stall(), q.link.stall()}
+		published := make(chan struct{})
+		msgs := l.messages(20, 0)
+		go func() {
+			defer close(published)
+			l.publish(pub, topic, msgs...)
+		}()
+		time.Sleep(3 * time.Second) // longer than the leases
+		for _, f := range resume {
+			f()
+		}
+		<-published
+	}
+	l.allow("g", stalls*(inFlight+pending))
+	l.mustPublish(pub, topic, l.messages(20, 0)...)
+	l.await("g")
+	l.verify()
+}
+
+func credentialsRotate(e *env) {
+	const inFlight, outage = 32, 5 * time.Second
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Concurrency, s.MaxInFlight = 4, inFlight
+	c := e.subscribe(p, s, l.handler(p, "g", e.busy(3*time.Millisecond)))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	l.mustPublish(p, topic, l.messages(50, 5)...)
+	e.until(patience, func() bool { return l.handled("g") >= 40 })
+	var refused atomic.Int64
+	p.link.refuseSessions(func() error {
+		refused.Add(1)
+		return brokerError{pubsub.ErrUnauthenticated, true}
+	})
+	p.link.cut()
+	if e.closed(outage, c.Done()) {
+		e.Errorf("a consumer whose credentials were refused for less than %v has ended: %v", outage, c.Err())
+	}
+	if refused.Load() == 0 {
+		e.Fatalf(setupPrefix + "no session was refused")
+	}
+	if st := c.State(); st.Phase != pubsub.Reconnecting || st.Reason == nil {
+		e.Errorf("while its credentials are refused the consumer is %v because of %v, want reconnecting and the reason", st.Phase, st.Reason)
+	}
+	p.link.refuseSessions(nil)
+	l.allow("g", inFlight)
+	l.mustPublish(p, topic, l.messages(30, 5)...)
 	l.await("g")
 	l.verify()
 }

@@ -39,10 +39,7 @@ func leaseOver(e *env) {
 	if !e.until(patience, func() bool { return stale.Load() != nil }) {
 		e.Fatalf("only %d messages came", l.handled("g"))
 	}
-	p.link.mu.Lock()
-	timed := p.link.timed
-	p.link.mu.Unlock()
-	if !timed {
+	if !p.link.leasesEnd() {
 		close(taken)
 		e.skip("the leases of this broker end with their session only")
 	}

@@ -3,7 +3,6 @@ package conformance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
 
@@ -27,6 +26,9 @@ type link struct {
 	sessions int                       // sources opened
 	noRenew  bool                      // renewals are never answered
 	timed    bool                      // leases end by themselves, as the records say
+	claims   func(c *pubsub.Capabilities)
+	onOpen   func() error  // why no session can be opened
+	stalled  chan struct{} // closed when the broker answers again; nil = it does
 }
 
 // An action is what a link does with a message that is to be stored.
@@ -90,6 +92,68 @@ func (l *link) cut() {
 	for s := range l.sources {
 		s.broken.cancel()
 	}
+}
+
+// Capabilities are the driver's, less what a property takes away.
+func (l *link) Capabilities() pubsub.Capabilities {
+	c := l.Driver.Capabilities()
+	if l.claims != nil {
+		l.claims(&c)
+	}
+	return c
+}
+
+// stall lets nothing answer until resume is called.
+func (l *link) stall() (resume func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ch := make(chan struct{})
+	l.stalled = ch
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		l.stalled = nil
+		l.mu.Unlock()
+		close(ch)
+	})
+}
+
+// answers waits while the link is stalled.
+func (l *link) answers(ctx context.Context) error {
+	l.mu.Lock()
+	stalled := l.stalled
+	l.mu.Unlock()
+	if stalled == nil {
+		return nil
+	}
+	select {
+	case <-stalled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// opens says whether a session can be opened.
+func (l *link) opens(ctx context.Context) error {
+	if err := l.answers(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.dead:
+		return errKilled
+	case l.onOpen != nil:
+		return l.onOpen()
+	}
+	return nil
+}
+
+// refuseSessions sets what opening a session says; nil = it works again.
+func (l *link) refuseSessions(onOpen func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onOpen = onOpen
 }
 
 func (l *link) Classify(err error) (pubsub.Code, bool) {
@@ -156,6 +220,13 @@ func (l *link) opened() int {
 	return l.sessions
 }
 
+// leasesEnd says whether leases end by themselves.
+func (l *link) leasesEnd() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.timed
+}
+
 // load tells how many records and bytes are with the engine now, and were at most.
 func (l *link) load() (fetched, held, peak int, bytes int64) {
 	l.mu.Lock()
@@ -164,8 +235,8 @@ func (l *link) load() (fetched, held, peak int, bytes int64) {
 }
 
 func (l *link) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
-	if l.isDead() {
-		return nil, errKilled
+	if err := l.opens(ctx); err != nil {
+		return nil, err
 	}
 	p := &linkProducer{l: l, report: report, mute: map[uint64]bool{}}
 	below, err := l.Driver.OpenProducer(ctx, s, p.answers)
@@ -204,6 +275,9 @@ func (p *linkProducer) answers(rs []pubsub.Result) {
 }
 
 func (p *linkProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	if err := p.l.answers(ctx); err != nil {
+		return 0, err
+	}
 	p.mu.Lock()
 	broken := p.broken
 	p.mu.Unlock()
@@ -273,152 +347,4 @@ func (p *linkProducer) Close(ctx context.Context) error {
 		p.report(rs)
 	}
 	return err
-}
-
-func (l *link) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Source, error) {
-	if l.isDead() {
-		return nil, errKilled
-	}
-	below, err := l.Driver.OpenSource(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	src := &linkSource{Source: below, l: l, held: map[pubsub.Token]int64{}}
-	src.broken.ctx, src.broken.cancel = context.WithCancel(context.Background())
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sessions++
-	l.sources[src] = struct{}{}
-	return src, nil
-}
-
-// A linkSource is a session of a link.
-type linkSource struct {
-	pubsub.Source
-	l      *link
-	broken struct {
-		ctx    context.Context
-		cancel context.CancelFunc
-	}
-	held map[pubsub.Token]int64 // payload bytes of what is not settled; guarded by l.mu
-}
-
-// lost says why the session cannot be used any more.
-func (s *linkSource) lost() error {
-	switch {
-	case s.l.isDead():
-		return errKilled
-	case s.broken.ctx.Err() != nil:
-		return errReset
-	}
-	return nil
-}
-
-func (s *linkSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
-	if err := s.lost(); err != nil {
-		return 0, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.broken.ctx, cancel)()
-	n, events, err := s.Source.Recv(ctx, buf, maxBytes)
-	if lost := s.lost(); lost != nil { // what came with it goes back when the session closes
-		return 0, nil, lost
-	}
-	s.l.mu.Lock()
-	defer s.l.mu.Unlock()
-	for i := range buf[:n] {
-		r := &buf[i]
-		size := int64(len(r.Msg.Payload))
-		s.held[r.Token] = size
-		s.l.fetched++
-		s.l.held++
-		s.l.bytes += size
-		s.l.timed = s.l.timed || !r.LeaseUntil.IsZero()
-		if s.l.onRecord != nil {
-			s.l.onRecord(r)
-		}
-	}
-	s.l.peak = max(s.l.peak, s.l.held)
-	return n, events, err
-}
-
-// free takes a record off the count. l.mu is held.
-func (s *linkSource) free(t pubsub.Token) {
-	if size, ok := s.held[t]; ok {
-		delete(s.held, t)
-		s.l.held--
-		s.l.bytes -= size
-	}
-}
-
-func (s *linkSource) Settle(ctx context.Context, ss []pubsub.Settlement, errs []error) error {
-	if err := s.lost(); err != nil {
-		return err
-	}
-	s.l.mu.Lock()
-	for i := range ss {
-		s.free(ss[i].Token)
-	}
-	s.l.mu.Unlock()
-	return s.Source.Settle(ctx, ss, errs)
-}
-
-func (s *linkSource) Renew(ctx context.Context, rs []pubsub.Renewal, errs []error) error {
-	if err := s.lost(); err != nil {
-		return err
-	}
-	s.l.mu.Lock()
-	swallow := s.l.noRenew
-	s.l.mu.Unlock()
-	if swallow {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	return s.Source.Renew(ctx, rs, errs)
-}
-
-func (s *linkSource) Sync(ctx context.Context) error {
-	if err := s.lost(); err != nil {
-		return err
-	}
-	return s.Source.Sync(ctx)
-}
-
-func (s *linkSource) Quiesce(ctx context.Context) error {
-	if err := s.lost(); err != nil {
-		return err
-	}
-	return s.Source.Quiesce(ctx)
-}
-
-func (s *linkSource) LaneDone(ctx context.Context, lane int32) error {
-	if err := s.lost(); err != nil {
-		return err
-	}
-	return s.Source.LaneDone(ctx, lane)
-}
-
-func (s *linkSource) Close(ctx context.Context) error {
-	s.broken.cancel()
-	s.l.mu.Lock()
-	delete(s.l.sources, s)
-	for t := range s.held {
-		s.free(t)
-	}
-	dead := s.l.dead
-	s.l.mu.Unlock()
-	if dead {
-		return nil
-	}
-	if err := s.Source.Close(ctx); err != nil {
-		return fmt.Errorf("closing a source: %w", err)
-	}
-	return nil
-}
-
-// RecordAs forwards what a source may leave out.
-func (s *linkSource) RecordAs(t pubsub.Token, target any) bool {
-	a, ok := s.Source.(pubsub.RecordAser)
-	return ok && a.RecordAs(t, target)
 }

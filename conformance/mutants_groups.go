@@ -10,15 +10,7 @@ import (
 // groupMutants break who gets what, and from where on.
 func groupMutants() []Mutant {
 	return []Mutant{
-		{"shows every 100th message twice", "Groups/MembersShare", func() *mutation {
-			strike := every(100)
-			return &mutation{record: func(*tapSource, *pubsub.Record) recordFate {
-				if strike() {
-					return recordTwice
-				}
-				return recordKeep
-			}}
-		}},
+		{"shows every 100th message twice", "Groups/MembersShare", func() *mutation { return shows(recordTwice, 100) }},
 		{"loses every 100th message for all groups but the first", "Groups/FanOut", func() *mutation {
 			first, strike := "", every(100)
 			return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
@@ -61,6 +53,7 @@ func groupMutants() []Mutant {
 				}
 			}}
 		}},
+		{"loses every 100th message of a broadcast", "Groups/BroadcastIsLive", func() *mutation { return shows(recordLose, 100) }},
 		{"takes * for any number of segments", "Groups/Patterns", func() *mutation {
 			return &mutation{spec: func(s *pubsub.SourceSpec) {
 				if before, _, ok := strings.Cut(s.From.Topic, ".*"); ok {

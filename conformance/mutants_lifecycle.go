@@ -41,7 +41,8 @@ func lifecycleMutants() []Mutant {
 			return &mutation{beforeClose: func(context.Context, *tapSource) { go time.Sleep(time.Minute) }}
 		}},
 		{"sends each ack together with the next one, and forgets the last when it is drained", "Lifecycle/Drain", forgetsLastAck},
-		{"counts a hand-back as a failure", "Lifecycle/DrainsRecordNothing", countsReleases},
+		{"loses every 100th message", "Lifecycle/Drain", func() *mutation { return shows(recordLose, 100) }},
+		{"counts every 100th hand-back as a failure", "Lifecycle/DrainsRecordNothing", countsReleases},
 		{"listens only some time after it says so", "Lifecycle/LiveOnReturn", func() *mutation {
 			begins := map[pubsub.Place]time.Time{}
 			return &mutation{
@@ -69,6 +70,7 @@ func lifecycleMutants() []Mutant {
 			}}
 		}},
 		{"acks what should be retried, in batches", "Lifecycle/BatchForm", acksRetries},
+		{"shows every 100th message twice, in batches", "Lifecycle/BatchForm", func() *mutation { return shows(recordTwice, 100) }},
 		{"acks what a Receive loop leaves unsettled", "Lifecycle/PullForm", acksReleases},
 		{"does not say its name", "Lifecycle/Require", func() *mutation { return &mutation{name: " "} }},
 		{"knows no codes", "Lifecycle/WrongUses", func() *mutation {
@@ -87,11 +89,11 @@ func acksRetries() *mutation {
 	}}
 }
 
-// countsReleases records a failure for each message that is handed back.
+// countsReleases records a failure for every 100th message that is handed back.
 func countsReleases() *mutation {
-	n := 0
+	strike := every(100)
 	return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
-		if n++; n > sound && x.As == pubsub.SettleRelease {
+		if x.As == pubsub.SettleRelease && strike() {
 			x.Failed++
 		}
 		return true

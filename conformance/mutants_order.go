@@ -10,11 +10,11 @@ import (
 // orderMutants break the order of messages, or what goes on beside it.
 func orderMutants() []Mutant {
 	return []Mutant{
-		{"shows every 100th message after the next one of its key", "Order/PerKey", func() *mutation { return holds(100) }},
+		{"shows every 100th message after the next one of its key", "Order/PerKey", func() *mutation { return shows(recordHold, 100) }},
 		{"waits for each settlement before it shows the next message", "Order/KeyWhileRetried", func() *mutation {
 			return oneAtATime(0)
 		}},
-		{"shows every 90th message after the next one", "Order/Strict", func() *mutation { return holds(90) }},
+		{"shows every 90th message after the next one", "Order/Strict", func() *mutation { return shows(recordHold, 90) }},
 		{"shows nothing while a message waits for its time", "Order/LooseLetsPass", func() *mutation {
 			var until time.Time
 			return &mutation{
@@ -32,10 +32,10 @@ func orderMutants() []Mutant {
 				},
 			}
 		}},
-		{"swaps neighbours of a key in what it sends, once in 100 messages", "Order/AcrossReconnects", func() *mutation {
+		{"swaps neighbours of a key in what it sends, once in 30 messages", "Order/AcrossReconnects", func() *mutation {
 			n, due := 0, false
 			return &mutation{run: func(run []pubsub.Out) {
-				due = due || n/100 < (n+len(run))/100 // until a run has two of a key
+				due = due || n/30 < (n+len(run))/30 // until a run has two of a key
 				n += len(run)
 				for i := 0; due && i < len(run); i++ {
 					for j := i + 1; j < len(run); j++ {
@@ -60,7 +60,7 @@ func orderMutants() []Mutant {
 		}},
 		{"lets a later message of a key go first, in sessions that follow another", "Order/Handover", func() *mutation {
 			var first *tapSource
-			strike := every(30)
+			strike := every(90)
 			return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
 				if first == nil {
 					first = s
@@ -95,12 +95,12 @@ func orderMutants() []Mutant {
 	}
 }
 
-// holds shows every n-th message after the next one of its key.
-func holds(n int) *mutation {
+// shows does that with every n-th message that it shows.
+func shows(what recordFate, n int) *mutation {
 	strike := every(n)
 	return &mutation{record: func(*tapSource, *pubsub.Record) recordFate {
 		if strike() {
-			return recordHold
+			return what
 		}
 		return recordKeep
 	}}

@@ -48,6 +48,15 @@ func otherMutants() []Mutant {
 			}}
 		}},
 		{"forgets every 6th dead letter", "DeadLetters/ToldWhenStored", func() *mutation { return losesDead(6) }},
+		{"forgets every 3rd dead letter", "DeadLetters/Expected", func() *mutation { return losesDead(3) }},
+		{"forgets dead letters of more than 500 kB", "DeadLetters/Largest", func() *mutation {
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if o.To.Kind == pubsub.PlaceDead && len(o.Msg.Payload) > 500_000 {
+					return outLose
+				}
+				return outStore
+			}}
+		}},
 		{"takes the first dead letter away at every 50th browse", "DeadLetters/BrowsingTakesNothing", func() *mutation {
 			n, taken := 0, 0
 			return &mutation{browse: func(p pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error] {
@@ -75,8 +84,8 @@ func otherMutants() []Mutant {
 				return outStore
 			}}
 		}},
-		{"loses the engine's headers of every 10th message", "Time/TTL", func() *mutation {
-			strike := every(10)
+		{"loses the engine's headers of every 100th message", "Time/TTL", func() *mutation {
+			strike := every(100)
 			return &mutation{out: func(o *pubsub.Out) outFate {
 				if strike() {
 					edit(o, func(m *pubsub.Message) {
@@ -139,15 +148,7 @@ func otherMutants() []Mutant {
 				},
 			}
 		}},
-		{"shows every 100th message twice", "Observation/SeenOnce", func() *mutation {
-			strike := every(100)
-			return &mutation{record: func(*tapSource, *pubsub.Record) recordFate {
-				if strike() {
-					return recordTwice
-				}
-				return recordKeep
-			}}
-		}},
+		{"shows every 100th message twice", "Observation/SeenOnce", func() *mutation { return shows(recordTwice, 100) }},
 		{"counts one message too few", "Observation/Lag", func() *mutation {
 			return &mutation{lag: func(l *pubsub.Lag) {
 				if l.Messages > 0 {

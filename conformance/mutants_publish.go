@@ -14,6 +14,7 @@ func publishMutants() []Mutant {
 				return outStore
 			}}
 		}},
+		{"loses every 100th message on its way out", "Delivery/ConfirmedIsReceived", func() *mutation { return shows(recordLose, 100) }},
 		{"says refused to every 100th message that it stores", "Delivery/BatchResults", func() *mutation {
 			strike := every(100)
 			return &mutation{out: func(*pubsub.Out) outFate {
@@ -70,6 +71,18 @@ func publishMutants() []Mutant {
 			return &mutation{out: func(o *pubsub.Out) outFate {
 				if strike() {
 					edit(o, func(m *pubsub.Message) { clear(m.Payload) })
+				}
+				return outStore
+			}}
+		}},
+		{"claims the durability of a disk, whatever the server says", "Delivery/OpenBelowProcess", func() *mutation {
+			return &mutation{capabilities: func(c *pubsub.Capabilities) { c.Durability = pubsub.Disk }}
+		}},
+		{"forgets the token of every 100th message", "Delivery/DedupByID", func() *mutation {
+			strike := every(100)
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if strike() {
+					o.Dedup, o.Again = pubsub.Dedup{}, false
 				}
 				return outStore
 			}}

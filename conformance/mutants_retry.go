@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"sync"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -19,9 +20,40 @@ func retryMutants() []Mutant {
 		{"says stored to what a broker that is not ready refused", "Faults/RefusedForAWhile", acceptsRefusals},
 		{"acks every 3rd message when it is delivered", "Faults/SessionsDropped", func() *mutation { return acksEarly(3) }},
 		{"acks every 4th message when it is delivered", "Faults/ConsumersKilled", func() *mutation { return acksEarly(4) }},
-		{"loses every 10th message of sessions that follow another", "Faults/BrokerRestarts", func() *mutation {
+		{"loses the first 50 messages after a long silence", "Faults/BrokerStalls", func() *mutation {
+			var last time.Time
+			lose := 0
+			return &mutation{record: func(*tapSource, *pubsub.Record) recordFate {
+				if silence := time.Since(last); silence > time.Second && silence < time.Minute {
+					lose = 50 // more than come again
+				}
+				last = time.Now()
+				if lose--; lose >= 0 {
+					return recordLose
+				}
+				return recordKeep
+			}}
+		}},
+		{"takes a refused session for the end, and hears nothing any more", "Faults/CredentialsRotate", func() *mutation {
+			var mu sync.Mutex
+			refused := false
+			return &mutation{
+				opened: func(_ pubsub.Driver, _ pubsub.SourceSpec, err error) error {
+					mu.Lock()
+					defer mu.Unlock()
+					refused = true
+					return err
+				},
+				recvBlocks: func(*tapSource) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return refused
+				},
+			}
+		}},
+		{"loses every 90th message of sessions that follow another", "Faults/BrokerRestarts", func() *mutation {
 			var first *tapSource
-			strike := every(10)
+			strike := every(90)
 			return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
 				if first == nil {
 					first = s
@@ -64,6 +96,7 @@ func retryMutants() []Mutant {
 				return recordKeep
 			}}
 		}},
+		{"shows one message at a time", "Retry/OthersDoNotWait", func() *mutation { return oneAtATime(0) }},
 		{"takes a second dead letter of a message for a duplicate", "Retry/EachCopyIsStored", func() *mutation {
 			seen := map[string]bool{}
 			return &mutation{out: func(o *pubsub.Out) outFate {
@@ -81,12 +114,4 @@ func retryMutants() []Mutant {
 }
 
 // acksEarly acks every n-th message when it is delivered.
-func acksEarly(n int) *mutation {
-	strike := every(n)
-	return &mutation{record: func(*tapSource, *pubsub.Record) recordFate {
-		if strike() {
-			return recordAck
-		}
-		return recordKeep
-	}}
-}
+func acksEarly(n int) *mutation { return shows(recordAck, n) }

@@ -45,6 +45,15 @@ func settleMutants() []Mutant {
 		}},
 		{"forgets how often a message has failed", "Settlement/AttemptsCountUp", forgetsFailures},
 		{"does not store how often a message has failed", "Settlement/AttemptsSurviveCrash", forgetsFailures},
+		{"gives leases that have no end", "Settlement/PastLeaseMax", func() *mutation {
+			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+				r.LeaseUntil = time.Time{}
+				return recordKeep
+			}}
+		}},
+		{"claims leases without an end", "Settlement/TooLongDelay", func() *mutation {
+			return &mutation{capabilities: func(c *pubsub.Capabilities) { c.LeaseMax = pubsub.Forever }}
+		}},
 	}
 }
 

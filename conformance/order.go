@@ -32,7 +32,7 @@ func order() []Property {
 			Doc: "What a publisher publishes to a key stays in order while its sessions break again and again.",
 		},
 		{
-			Name: "Order/StandbyTakesOver", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: standbyTakesOver,
+			Name: "Order/StandbyTakesOver", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: standbyTakesOver, refused: exclusiveRefused,
 			Doc: "The second member of an exclusive group stands by, says so, and takes over when the first one ends or dies.",
 		},
 		{

@@ -94,6 +94,10 @@ func lagged() Gate {
 	return caps("Lag", func(c pubsub.Capabilities) bool { return c.Lag != pubsub.LagUnknown })
 }
 
+func deduplicates() Gate {
+	return caps("Dedup", func(c pubsub.Capabilities) bool { return c.Dedup > 0 })
+}
+
 // Properties returns the suite, in the order in which it runs: group by group.
 func Properties() []Property {
 	return slices.Concat(

@@ -51,6 +51,10 @@ func retry() []Property {
 			Doc: "A message that kills its process is started at most MaxAttempts + 2 times and dead-lettered, and its neighbours succeed.",
 		},
 		{
+			Name: "Retry/OthersDoNotWait", Promises: []int{6, 10}, Gate: redelivers(), run: othersDoNotWait,
+			Doc: "While one message waits ten minutes for its retry the messages of other keys take no longer than before.",
+		},
+		{
 			Name: "Retry/EachCopyIsStored", Promises: []int{19}, Gate: redelivers(), run: eachCopyIsStored,
 			Doc: "A dead letter, its replay, and the dead letter of the replay are each stored, however soon they follow.",
 		},
@@ -397,6 +401,39 @@ func processKiller(e *env) {
 	for _, r := range l.calls("g") {
 		if r.msg.ID != killer.ID && r.attempt != 1 {
 			e.Errorf("message %s, a neighbour of one that kills processes, comes with attempt %d", r.msg.ID, r.attempt)
+		}
+	}
+	l.verify()
+}
+
+func othersDoNotWait(e *env) {
+	const bound = time.Second
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Concurrency = 2
+	failed := make(chan struct{})
+	e.subscribe(p, s, l.handler(p, "g", func(_ context.Context, d *pubsub.Delivery) error {
+		if d.Type == "fails" {
+			close(failed)
+			return pubsub.RetryAfter(10*time.Minute, errFails)
+		}
+		return nil
+	}))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	l.await("g")
+	m := l.message("waits")
+	m.Type = "fails"
+	l.mustPublish(p, topic, m)
+	l.excuse(m.ID)
+	if !e.closed(patience, failed) {
+		e.Fatalf("the message that fails did not come")
+	}
+	for range 30 {
+		begin := time.Now()
+		l.mustPublish(p, topic, l.messages(5, 5)...)
+		if !l.await("g") || time.Since(begin) > bound {
+			e.Errorf("while one message waits, five of other keys took %v: %s", time.Since(begin), l.progress("g"))
+			break
 		}
 	}
 	l.verify()

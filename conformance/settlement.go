@@ -13,7 +13,7 @@ import (
 func settlement() []Property {
 	return []Property{
 		{
-			Name: "Settlement/ErrorIsRedelivered", Promises: []int{5, 9}, Gate: redelivers(), run: errorIsRedelivered,
+			Name: "Settlement/ErrorIsRedelivered", Promises: []int{5, 9}, Gate: redelivers(), run: errorIsRedelivered, refused: redeliveryRefused,
 			Doc: "A message whose handler returned an error is delivered again, with or without a key, and one that succeeded is not.",
 		},
 		{
@@ -55,6 +55,14 @@ func settlement() []Property {
 		{
 			Name: "Settlement/AttemptsSurviveCrash", Promises: []int{9}, Gate: redelivers().and(storesAttempts()), run: attemptsSurviveCrash,
 			Doc: "Failures that the broker has stored still count after the process was killed.",
+		},
+		{
+			Name: "Settlement/PastLeaseMax", Promises: []int{8}, Gate: redelivers().and(leases()), run: pastLeaseMax,
+			Doc: "A handler that goes on past LeaseMax has its context ended with ErrLeaseLost, and another member gets the message.",
+		},
+		{
+			Name: "Settlement/TooLongDelay", Promises: []int{10, 16}, Gate: redelivers().and(exclusive()), run: tooLongDelay,
+			Doc: "In an ordered subscription a policy with a delay beyond LeaseMax is refused, and a longer RetryAfter is cut to it.",
 		},
 	}
 }
@@ -143,12 +151,20 @@ func settleOnce(e *env) {
 // dead lists the dead letters of a group.
 func (e *env) dead(p *process, topic, group string) []pubsub.Record {
 	e.Helper()
-	var all []pubsub.Record
+	all, err := e.browse(p, topic, group)
+	e.must(err, "browse the dead letters of %s in %s", group, topic)
+	return all
+}
+
+// browse is dead for goroutines that the property must not end.
+func (e *env) browse(p *process, topic, group string) (all []pubsub.Record, err error) {
 	for r, err := range p.Browse(e.Context(), pubsub.Place{Topic: topic, Group: group, Kind: pubsub.PlaceDead}, pubsub.Position{}) {
-		e.must(err, "browse the dead letters of %s in %s", group, topic)
+		if err != nil {
+			return nil, err
+		}
 		all = append(all, r)
 	}
-	return all
+	return all, nil
 }
 
 func peerTakesOver(e *env) {

@@ -293,7 +293,7 @@ func (s *tapSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int6
 		return n, nil, nil
 	}
 	if s.m.recvOne {
-		buf = buf[:1]
+		buf = buf[:min(1, len(buf))]
 	}
 	for {
 		n, events, err := s.Source.Recv(ctx, buf, maxBytes)

@@ -187,7 +187,7 @@ func (c *Consumer) again(it *item) {
 // retry delivers an item again after v.delay: at the broker where order allows it and the broker can, else held here. mu is held.
 func (c *Consumer) retry(it *item, v verdict) {
 	ordered := it.key != nil && c.sub.Order != OrderByKeyLoose
-	limit := c.b.caps.LeaseMax
+	limit := c.b.longestHold()
 	switch {
 	case it.state == itemGone: // lost while observers were told
 	case c.draining || it.lane.losing:

@@ -134,7 +134,7 @@ func (f *feed) renew() {
 		case it.leaseOver(now):
 			c.loseLease(it)
 			after = f.oldest // those behind it in its key are gone too; start again, this happens rarely
-		case c.b.caps.LeaseMax == Forever || now.Sub(it.got) < c.b.caps.LeaseMax:
+		case c.b.longestHold() == Forever || now.Sub(it.got) < c.b.caps.LeaseMax:
 			items = append(items, it)
 			renewals = append(renewals, Renewal{Token: it.rec.Token, Failed: it.failed})
 		}

@@ -113,15 +113,23 @@ func (b *Broker) checkSubscription(op string, s Subscription) error {
 	case s.Order.Exclusive() && s.Group != Broadcast && b.caps.Order != OrderInGroup && !b.caps.Exclusive:
 		return lacking("Subscription.Order "+s.Order.String(), "this broker has no exclusive groups: choose OrderPerMember or OrderNone")
 	}
-	if s.Order.ordered() && b.caps.LeaseMax != Forever {
+	if s.Order.ordered() && b.longestHold() != Forever {
 		for _, p := range append([]Policy{s.Retry}, rulePolicies(s.Rules)...) {
-			if p = p.withDefaults(); p.longest(p.maxRetries()) > b.caps.LeaseMax {
-				return lacking(fmt.Sprintf("policy %q with a delay above %v in an ordered subscription", p.Name, b.caps.LeaseMax),
+			if p = p.withDefaults(); p.longest(p.maxRetries()) > b.longestHold() {
+				return lacking(fmt.Sprintf("policy %q with a delay above %v in an ordered subscription", p.Name, b.longestHold()),
 					"a message that waits keeps its lease: shorten Policy.Max or Delays, or choose OrderByKeyLoose or OrderNone")
 			}
 		}
 	}
 	return nil
+}
+
+// longestHold is how long a message can wait in process. Where nothing is redelivered there is no lease that could end.
+func (b *Broker) longestHold() time.Duration {
+	if !b.caps.Redelivery {
+		return Forever
+	}
+	return b.caps.LeaseMax
 }
 
 func rulePolicies(rules []Rule) []Policy {

@@ -1,0 +1,199 @@
+package conformance_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+func TestCatalogue(t *testing.T) {
+	name := regexp.MustCompile(`^[A-Z][A-Za-z]+/[A-Z][A-Za-z]+$`)
+	properties, broken, mutants := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, m := range conformance.Mutants() {
+		if mutants[m.Breaks+m.Name] {
+			t.Errorf("the mutant %q of %s is there twice", m.Name, m.Breaks)
+		}
+		mutants[m.Breaks+m.Name], broken[m.Breaks] = true, true
+	}
+	for _, p := range conformance.Properties() {
+		if properties[p.Name] {
+			t.Errorf("%s is there twice", p.Name)
+		}
+		properties[p.Name] = true
+		if !name.MatchString(p.Name) {
+			t.Errorf("%s is not named Group/Property", p.Name)
+		}
+		if !strings.HasSuffix(p.Doc, ".") || strings.Contains(p.Doc, ". ") {
+			t.Errorf("%s: its doc is to be one sentence: %q", p.Name, p.Doc)
+		}
+		if !broken[p.Name] {
+			t.Errorf("%s has no mutant: nothing shows that it can fail", p.Name)
+		}
+		if slices.ContainsFunc(p.Promises, func(n int) bool { return n < 1 || n > 22 }) {
+			t.Errorf("%s: there are no promises %v", p.Name, p.Promises)
+		}
+	}
+	for name := range broken {
+		if !properties[name] {
+			t.Errorf("a mutant breaks %s, which is no property", name)
+		}
+	}
+}
+
+// checkIn runs the suite without package testing, but for the bubbles.
+func checkIn(t *testing.T, h conformance.Harness) *conformance.Report {
+	t.Helper()
+	h.Wrap = func(_ conformance.T, f func()) { synctest.Test(t, func(*testing.T) { f() }) }
+	rep, err := conformance.Check(h, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rep
+}
+
+// changed is the memory harness with another driver.
+func changed(f func(d pubsub.Driver) pubsub.Driver) conformance.Harness {
+	h := onMemory()
+	fresh := h.Fresh
+	h.Fresh = func() conformance.Harness {
+		sound := fresh()
+		return conformance.Harness{Driver: func(ctx context.Context) (pubsub.Driver, error) {
+			d, err := sound.Driver(ctx)
+			return f(d), err
+		}}
+	}
+	return h
+}
+
+// A modest driver claims nothing, and shows none of the optional interfaces.
+type modest struct{ pubsub.Driver }
+
+func (modest) Capabilities() pubsub.Capabilities { return pubsub.Capabilities{OptedDown: true} }
+
+func TestUndeclaredIsRefused(t *testing.T) {
+	rep := checkIn(t, changed(func(d pubsub.Driver) pubsub.Driver { return modest{d} }))
+	refused := 0
+	for _, p := range rep.Properties {
+		switch {
+		case p.Status == conformance.Failed:
+			t.Errorf("%s fails on a broker that claims nothing: %s", p.Name, p.Reason)
+		case strings.HasPrefix(p.Reason, "refused as it should be"):
+			refused++
+		case p.Status == conformance.NotRun && p.Reason == "":
+			t.Errorf("%s was not run, and nobody says why", p.Name)
+		}
+	}
+	if refused < 10 || rep.Totals[conformance.Passed] <= refused || rep.Totals[conformance.Gated] == 0 {
+		t.Errorf("%d refusals were asserted; %v", refused, rep.Totals)
+	}
+}
+
+// A careless driver breaks one property: it does not say that a topic is missing.
+type careless struct{ pubsub.Driver }
+
+func (careless) Classify(error) (pubsub.Code, bool) { return pubsub.ErrBroker, true }
+
+func TestKnownFailing(t *testing.T) {
+	h := changed(func(d pubsub.Driver) pubsub.Driver { return careless{d} })
+	const fails, passes = "Delivery/Unroutable", "Fidelity/NilAndEmpty"
+	h.KnownFailing = map[string]string{fails: "issue 12", passes: "issue 13"}
+	rep := checkIn(t, h)
+	got := map[string]conformance.PropertyResult{}
+	for _, p := range rep.Properties {
+		got[p.Name] = p
+	}
+	if p := got[fails]; p.Status != conformance.KnownFailing || p.Reason != "issue 12" {
+		t.Errorf("%s, which is known to fail, is reported as %s: %s", fails, p.Status, p.Reason)
+	}
+	if p := got[passes]; p.Status != conformance.Failed || !strings.Contains(p.Reason, "issue 13") {
+		t.Errorf("%s, which passes although it is said to fail, is reported as %s: %s", passes, p.Status, p.Reason)
+	}
+	if p := got["Lifecycle/WrongUses"]; p.Status != conformance.Failed {
+		t.Errorf("Lifecycle/WrongUses is reported as %s on a driver that knows no codes", p.Status)
+	}
+	if rep.OK() {
+		t.Error("a report with failures is OK")
+	}
+	h.KnownFailing = map[string]string{"Delivery/Nonsense": "issue 14"}
+	if _, err := conformance.Check(h, nil); err == nil || !strings.Contains(err.Error(), "Delivery/Nonsense") {
+		t.Errorf("a known failure that is no property: %v", err)
+	}
+}
+
+// What keeps the suite from asking is no verdict on the adapter, and says so.
+func TestNoVerdict(t *testing.T) {
+	for want, h := range map[string]conformance.Harness{
+		"setup: connect: nobody there": {Driver: func(context.Context) (pubsub.Driver, error) { return nil, errors.New("nobody there") }},
+		"panic: a bug":                 {Driver: func(context.Context) (pubsub.Driver, error) { panic("a bug") }},
+		"harness: a bubble burst": {
+			Driver: func(context.Context) (pubsub.Driver, error) { return nil, nil },
+			Wrap:   func(conformance.T, func()) { panic("a bubble burst") },
+		},
+	} {
+		rep, err := conformance.Check(h, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range rep.Properties {
+			if p.Status != conformance.Failed || !strings.HasPrefix(p.Reason, want) {
+				t.Errorf("%s: %s %q, want a failure %q", p.Name, p.Status, p.Reason, want)
+			}
+		}
+	}
+	if _, err := conformance.Check(conformance.Harness{}, nil); err == nil {
+		t.Error("a harness without a Driver was accepted")
+	}
+	h := onMemory()
+	h.Kill = func(context.Context) error { return nil }
+	if _, err := conformance.Check(h, nil); err == nil {
+		t.Error("a harness with Kill and without Start was accepted")
+	}
+}
+
+func TestReportSchema(t *testing.T) {
+	rep := checkIn(t, onMemory())
+	dir := t.TempDir()
+	if err := rep.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "conformance-memory-default.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	keys := func(v any) []string { return slices.Sorted(maps.Keys(v.(map[string]any))) }
+	want := []string{"broker", "capabilities", "client_version", "go", "properties", "race", "schema", "seconds", "seed", "server_version", "totals", "variant"}
+	if got := keys(doc); !slices.Equal(got, want) {
+		t.Errorf("a report has %v, want %v", got, want)
+	}
+	want = []string{"confirmed", "duplicate_bound", "duplicates", "gate", "lost", "name", "order_violations", "reason", "received", "seconds", "status"}
+	if got := keys(doc["properties"].([]any)[0]); !slices.Equal(got, want) {
+		t.Errorf("a property has %v, want %v", got, want)
+	}
+	if doc["schema"] != "omnibus.conformance/1" || doc["broker"] != "memory" {
+		t.Errorf("schema %v, broker %v", doc["schema"], doc["broker"])
+	}
+	if c := doc["capabilities"].(map[string]any); c["Durability"] != "memory" || c["LeaseMax"] != "forever" || c["History"] != true {
+		t.Errorf("capabilities %v", c)
+	}
+	var table bytes.Buffer
+	rep.Table(&table)
+	if n := strings.Count(table.String(), "\n"); n != len(rep.Properties)+3 {
+		t.Errorf("the table has %d lines for %d properties", n, len(rep.Properties))
+	}
+}
