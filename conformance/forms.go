@@ -71,16 +71,22 @@ func batchForm(e *env) {
 	}
 	l.mustPublish(p, topic, msgs...)
 	l.await("g")
+	l.failedTwice("was in %d batches", msgs)
+	l.verify()
+}
+
+// failedTwice asserts that the messages of type "fails" came twice and the others once.
+func (l *ledger) failedTwice(what string, msgs []pubsub.Message) {
+	l.e.Helper()
 	for _, m := range msgs {
 		want := 1
 		if m.Type == "fails" {
 			want = 2
 		}
 		if n := len(l.calls("g", m.ID)); n != want {
-			e.Errorf("message %s (%q) was in %d batches, want %d", m.ID, m.Type, n, want)
+			l.e.Errorf("message %s (%q) "+what+", want %d", m.ID, m.Type, n, want)
 		}
 	}
-	l.verify()
 }
 
 func pullForm(e *env) {
@@ -122,15 +128,7 @@ func pullForm(e *env) {
 	q := e.open()
 	e.pull(q, s, func(lease pubsub.Lease) bool { settle(q, lease); return true })
 	l.await("g")
-	for _, m := range msgs {
-		want := 1
-		if m.Type == "fails" {
-			want = 2
-		}
-		if n := len(l.calls("g", m.ID)); n != want {
-			e.Errorf("message %s (%q) was settled %d times, want %d", m.ID, m.Type, n, want)
-		}
-	}
+	l.failedTwice("was settled %d times", msgs)
 	l.verify()
 }
 

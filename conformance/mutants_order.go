@@ -59,17 +59,7 @@ func orderMutants() []Mutant {
 			}
 		}},
 		{"lets a later message of a key go first, in sessions that follow another", "Order/Handover", func() *mutation {
-			var first *tapSource
-			strike := every(90)
-			return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
-				if first == nil {
-					first = s
-				}
-				if strike() && s != first {
-					return recordHold
-				}
-				return recordKeep
-			}}
+			return laterSessions(recordHold)
 		}},
 		{"shows nothing of any partition while one has a message out", "Order/StalledPartition", func() *mutation {
 			return oneAtATime(0)
@@ -132,4 +122,19 @@ func oneAtATime(longer time.Duration) *mutation {
 			return false
 		},
 	}
+}
+
+// laterSessions treats every 90th message so, but for those of the first session.
+func laterSessions(fate recordFate) *mutation {
+	var first *tapSource
+	strike := every(90)
+	return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
+		if first == nil {
+			first = s
+		}
+		if strike() && s != first {
+			return fate
+		}
+		return recordKeep
+	}}
 }

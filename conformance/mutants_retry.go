@@ -52,17 +52,7 @@ func retryMutants() []Mutant {
 			}
 		}},
 		{"loses every 90th message of sessions that follow another", "Faults/BrokerRestarts", func() *mutation {
-			var first *tapSource
-			strike := every(90)
-			return &mutation{record: func(s *tapSource, _ *pubsub.Record) recordFate {
-				if first == nil {
-					first = s
-				}
-				if strike() && s != first {
-					return recordLose
-				}
-				return recordKeep
-			}}
+			return laterSessions(recordLose)
 		}},
 		{"forgets every 5th failure", "Retry/MaxAttempts", func() *mutation {
 			strike := every(5)

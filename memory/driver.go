@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 
@@ -109,7 +110,8 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	place, key := spec.From, spec.From
 	if place.Group == pubsub.Broadcast {
-		key.Group, m = "* "+spec.Member, pubsub.Create // nobody else's
+		d.s.stamp++
+		key.Group, m = fmt.Sprintf("* %d", d.s.stamp), pubsub.Create // nobody else's, whatever its name
 	}
 	g, err := d.s.ensureGroup(key, spec.Order, spec.AckWait, spec.Start, m)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // Config bounds a Server. The zero value is usable.
 type Config struct {
-	MaxBytes   int64 // all messages that are stored; 0 = 256 MiB. History goes first; what a group needs is never dropped: then publishing fails with ErrExhausted
+	MaxBytes   int64 // all messages that are stored, each counted 200 bytes more than its size; 0 = 256 MiB. History goes first; what a group needs is never dropped: then publishing fails with ErrExhausted
 	MaxMessage int64 // 0 = 16 MiB
 }
 
@@ -21,6 +21,7 @@ const (
 	defaultMaxMessage = 16 << 20
 	dedupWindow       = 2 * time.Minute
 	positionKind      = 1
+	entryCost         = 200 // bytes that a message takes besides its own, so that empty ones are bounded too
 )
 
 // A Server is a broker. Safe for concurrent use.
@@ -175,6 +176,7 @@ func (s *Server) store(o *pubsub.Out, now time.Time) (pubsub.Position, error) {
 	if size > s.cfg.MaxMessage {
 		return pubsub.Position{}, says(pubsub.ErrTooLarge, true, "%d bytes, at most %d", size, s.cfg.MaxMessage)
 	}
+	size += entryCost
 	var part *partition
 	t := s.topics[o.To.Topic]
 	if o.To.Kind == pubsub.PlaceMain {

@@ -114,7 +114,7 @@ func (m *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 
 // find returns what a token names, if m still has it.
 func (m *source) find(t pubsub.Token) (*lane, *flight) {
-	if int(t.Lane) >= len(m.g.lanes) {
+	if t.Lane < 0 || int(t.Lane) >= len(m.g.lanes) {
 		return nil, nil
 	}
 	ln := m.g.lanes[t.Lane]
@@ -186,7 +186,13 @@ func (m *source) Renew(ctx context.Context, list []pubsub.Renewal, errs []error)
 }
 
 // Sync implements pubsub.Source: settlements are stored when Settle returns.
-func (m *source) Sync(context.Context) error { return nil }
+func (m *source) Sync(ctx context.Context) error {
+	if err := m.s.enter(ctx); err != nil {
+		return err
+	}
+	defer m.s.mu.Unlock()
+	return m.dead
+}
 
 // Quiesce implements pubsub.Source.
 func (m *source) Quiesce(ctx context.Context) error {
@@ -215,7 +221,7 @@ func (m *source) LaneDone(ctx context.Context, lane int32) error {
 		return err
 	}
 	defer m.s.mu.Unlock()
-	if int(lane) < len(m.g.lanes) {
+	if lane >= 0 && int(lane) < len(m.g.lanes) {
 		if ln := m.g.lanes[lane]; ln.owner == m && ln.losing {
 			m.g.done(ln)
 		}

@@ -113,7 +113,7 @@ func (w *worker) handleBatch(items []*item) []verdict {
 	var batch []*Delivery
 	var at []int
 	for i, it := range items {
-		if it.todo != taskHandle {
+		if it.job != taskHandle {
 			verdicts[i] = c.work(w.ctx, it)
 			continue
 		}

@@ -49,7 +49,7 @@ var (
 // Options apply to a whole Broker. A nil *Options is the zero value.
 type Options struct {
 	Service      string        // named in dead letters and client IDs; "" = the program's name
-	Logger       *slog.Logger  // nil = silent
+	Logger       *slog.Logger  // nil = silent; its handler must not call into the Broker
 	Use          []Middleware  // from the wire inwards, for every publisher and subscription
 	Require      Capabilities  // each field: at least; Open fails where the broker has less
 	Manage       Manage        // zero = Create: what Ensure and Subscribe need is created, durable; Verify; Off

@@ -41,11 +41,11 @@ const (
 // move begins to put a copy of an item into the dead letters or the quarantine. The original is settled when the copy is
 // confirmed, see moved. mu is held, and released while the copy is handed over.
 func (c *Consumer) move(it *item, v verdict) {
-	if it.todo == taskHandle {
-		it.todo = taskDeadLetter
+	if it.job == taskHandle {
+		it.job = taskDeadLetter
 	}
 	if v.kind == verdictQuarantine {
-		it.todo = taskQuarantine
+		it.job = taskQuarantine
 	}
 	if it.why.reason == "" {
 		it.why = v
@@ -73,7 +73,7 @@ func (c *Consumer) send(it *item) {
 	own := Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceDead}
 	var m Message
 	switch {
-	case it.todo == taskQuarantine:
+	case it.job == taskQuarantine:
 		own.Kind = PlaceQuarantine
 		m = it.rec.Msg
 		m.Headers = append(slices.Clip(m.Headers), Header{Name: headerAttempts, Value: strconv.Itoa(int(it.failed))})
@@ -94,7 +94,7 @@ func (c *Consumer) send(it *item) {
 	if it.rec.Pos != (Position{}) && c.b.caps.Dedup > 0 {
 		dedup = hashToken("move", own, it.rec.Topic, strconv.Itoa(int(it.feed.place.Kind)), it.rec.Pos.String())
 	}
-	if it.todo != taskQuarantine {
+	if it.job != taskQuarantine {
 		topic := d.Topic
 		if d.Route != nil {
 			if to := d.Route(&it.d, it.why.err); to != "" {
@@ -116,7 +116,7 @@ func (c *Consumer) send(it *item) {
 		to.PublishAsync(c.base, own.Topic, m, done)
 		return
 	}
-	if it.todo == taskQuarantine {
+	if it.job == taskQuarantine {
 		pub = c.b.moves
 	}
 	if err := pub.sendAsync(c.base, own, m, dedup, done); err != nil {
@@ -150,7 +150,7 @@ func (c *Consumer) moved(it *item, err error) {
 		c.blocked = nil
 		c.settle(it, Settlement{As: SettleAck})
 		c.flushIdle()
-		if it.todo == taskDeadLetter {
+		if it.job == taskDeadLetter {
 			c.report(c.event(it, EventDeadLettered, it.why))
 			if hook := c.sub.DeadLetter.OnDeadLetter; hook != nil {
 				c.mu.Unlock()

@@ -23,7 +23,6 @@ type feed struct {
 	limit   int // messages held
 	salt    uint64
 	slab    []Record // not yet received into; only fetch uses it
-	room    chan struct{}
 	kick    chan struct{}
 	fetched chan struct{} // closed when fetch is over
 
@@ -47,6 +46,7 @@ type feed struct {
 	flush       alarm
 	lease       alarm
 	wantsRoom   bool
+	foundRoom   context.CancelFunc // ends a Recv that waits for it
 	lowestWater int
 }
 
@@ -61,7 +61,7 @@ type lane struct {
 func newFeed(c *Consumer, place Place) *feed {
 	f := &feed{
 		c: c, place: place, limit: c.sub.MaxInFlight, salt: maphash.Comparable(keySeed, place),
-		room: make(chan struct{}, 1), kick: make(chan struct{}, 1), fetched: make(chan struct{}), lanes: map[int32]*lane{},
+		kick: make(chan struct{}, 1), fetched: make(chan struct{}), lanes: map[int32]*lane{},
 	}
 	if place.Kind == PlaceQuarantine {
 		f.limit = 1 // so that a process killer is known by its name
@@ -132,7 +132,7 @@ func (f *feed) fetch() error {
 		n, maxBytes := f.freeRoom()
 		err := f.receive(ctx, n, maxBytes)
 		switch {
-		case err == nil, ctx.Err() == nil && isContextError(err): // there is room again
+		case err == nil:
 		case f.c.life.Err() != nil:
 			return nil
 		case f.ctx.Err() != nil:
@@ -144,36 +144,39 @@ func (f *feed) fetch() error {
 }
 
 // receive takes up to n records in. Where there is no room it waits for room, and for lanes that come and go: those do not wait.
-func (f *feed) receive(ctx context.Context, n int, maxBytes int64) error {
-	if n == 0 {
+func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
+	ctx, full := session, n == 0
+	if full {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
+		ctx, cancel = context.WithCancel(session)
 		defer cancel()
-		wait := ctx
-		go func() {
-			select {
-			case <-f.room:
-				cancel()
-			case <-wait.Done():
-			}
-		}()
+		f.c.mu.Lock()
+		if f.wantsRoom {
+			f.foundRoom = cancel
+		} else { // since freeRoom looked
+			cancel()
+		}
+		f.c.mu.Unlock()
 	}
 	if len(f.slab) == 0 {
 		f.slab = make([]Record, min(slabRecords, f.limit))
 	}
 	buf := f.slab[:min(n, len(f.slab))]
-	full := n == 0
 	n, events, err := f.src.Recv(ctx, buf, maxBytes)
 	f.slab = f.slab[n:]
-	if full && n == 0 && len(events) == 0 && err == nil {
+	switch {
+	case !full || session.Err() != nil:
+	case err == nil && n == 0 && len(events) == 0:
 		<-ctx.Done() // a driver that does not wait for events must not keep us busy
+	case isContextError(err) && ctx.Err() != nil:
+		err = nil // there is room
 	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	for _, ev := range events {
 		f.laneEvent(ev)
 	}
-	if n > 0 && (err == nil || ctx.Err() != nil) {
+	if n > 0 && (err == nil || session.Err() != nil) {
 		f.arrive(buf[:n])
 	}
 	return err
@@ -190,10 +193,6 @@ func (f *feed) freeRoom() (int, int64) {
 	if n > 0 && bytes > 0 && dry && !c.parkedFull() && !c.isPaused() {
 		return n, bytes
 	}
-	select {
-	case <-f.room: // of an earlier time
-	default:
-	}
 	f.wantsRoom = true
 	if bytes <= 0 && f.unflushed > 0 {
 		f.kickSettler()
@@ -201,13 +200,12 @@ func (f *feed) freeRoom() (int, int64) {
 	return 0, 0
 }
 
+// signalRoom lets fetch look again, if it waits for that. mu is held.
 func (f *feed) signalRoom() {
-	if f.wantsRoom {
-		f.wantsRoom = false
-		select {
-		case f.room <- struct{}{}:
-		default:
-		}
+	f.wantsRoom = false
+	if f.foundRoom != nil {
+		f.foundRoom()
+		f.foundRoom = nil
 	}
 }
 
@@ -247,14 +245,14 @@ func (f *feed) arrive(recs []Record) {
 func (c *Consumer) admit(it *item) {
 	attempts := int32(min(c.sub.Retry.MaxAttempts, 1<<30))
 	switch {
-	case it.todo != taskHandle:
+	case it.job != taskHandle:
 	case it.rec.Bad != nil:
-		it.todo, it.why = taskDeadLetter, verdict{reason: reasonUndecodable, err: it.rec.Bad}
+		it.job, it.why = taskDeadLetter, verdict{reason: reasonUndecodable, err: it.rec.Bad}
 	case attempts == Unlimited || it.rec.Deliveries == 0:
 	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries > 1+it.rec.Failed:
-		it.todo, it.why = taskDeadLetter, verdict{reason: reasonKiller, err: errors.New("its handler was started alone and the process ended")}
+		it.job, it.why = taskDeadLetter, verdict{reason: reasonKiller, err: errors.New("its handler was started alone and the process ended")}
 	case it.feed.place.Kind == PlaceMain && it.rec.Deliveries > attempts && it.failed < attempts && c.quarantines():
-		it.todo = taskQuarantine
+		it.job = taskQuarantine
 	}
 }
 

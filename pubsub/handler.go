@@ -69,7 +69,7 @@ func Snooze(d time.Duration, reason error) error {
 	return &outcome{kind: OutcomeSnooze, after: max(d, 0), err: reason}
 }
 
-// Pause hands the message back at no cost and stops the whole subscription from fetching and handling for d:
+// Pause keeps the message, at no cost, to be the first again, and stops the whole subscription from fetching and handling for d:
 // for a database that is down, not for a message that is bad.
 func Pause(d time.Duration, reason error) error {
 	return &outcome{kind: OutcomePause, after: max(d, 0), err: reason}

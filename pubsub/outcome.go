@@ -222,11 +222,11 @@ func (c *Consumer) checkParked(it *item) {
 			it = w
 		}
 	}
-	if it == nil || it.state != itemWaiting || it.todo != taskHandle {
+	if it == nil || it.state != itemWaiting || it.job != taskHandle {
 		return
 	}
 	c.stopWaiting(it)
-	it.todo = taskDeadLetter
+	it.job = taskDeadLetter
 	it.why.reason = reasonParkedFull
 	it.state = itemReady
 	c.ready.pushFront(it)
@@ -263,7 +263,7 @@ func (it *item) unpack(now time.Time) {
 			}
 			m.TTL, _ = time.ParseDuration(ttl)
 			if it.feed.place.Kind == PlaceMain && now.UnixNano() > n {
-				it.todo = taskExpire
+				it.job = taskExpire
 			}
 		case headerAttempts:
 			if n, err := strconv.ParseInt(h.Value, 10, 32); err == nil && n > 0 && it.feed.place.Kind != PlaceMain {

@@ -100,7 +100,7 @@ func (c *Consumer) pull(ctx context.Context) *item {
 		it.cancel = cancel
 		it.pulled = &pulled{}
 		c.mu.Unlock()
-		if it.todo == taskHandle {
+		if it.job == taskHandle {
 			c.delivered(it)
 			it.pulled.chain = newCoroutine(c.chain)
 			if it.pulled.chain.start(itemCtx, &it.d) {

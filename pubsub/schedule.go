@@ -19,7 +19,7 @@ type item struct {
 	after  *item
 	run    *worker // while its handler runs
 	state  itemState
-	todo   task
+	job    task
 	lost   bool  // its lease is over: settle nothing
 	failed int32 // recorded failures
 	size   int64

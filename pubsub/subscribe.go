@@ -78,7 +78,8 @@ type Start struct {
 	pos  Position
 }
 
-func FromNow() Start { return Start{} } // what is published from now on
+// FromNow starts with what is published from then on.
+func FromNow() Start { return Start{} }
 
 // DeadLetter says where messages go that are out of attempts or fail for good.
 type DeadLetter struct {

@@ -140,7 +140,7 @@ func (c *Consumer) overdue() {
 
 // work does what is to be done with an item, and says what becomes of it.
 func (c *Consumer) work(ctx context.Context, it *item) verdict {
-	switch it.todo {
+	switch it.job {
 	case taskDeadLetter:
 		v := it.why
 		v.kind, v.counts = verdictDead, false // the failure is counted already

@@ -1,0 +1,95 @@
+package memory_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/omnibus-go/omnibus/memory"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+func openSource(t *testing.T, d pubsub.Driver, group, member string) pubsub.Source {
+	t.Helper()
+	src, err := d.OpenSource(t.Context(), pubsub.SourceSpec{From: pubsub.Place{Topic: "t", Group: group}, AckWait: 1e9, MaxInFlight: 10, Member: member})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
+func TestTokenOfANegativeLaneIsStale(t *testing.T) {
+	d := memory.NewServer(memory.Config{}).Driver()
+	src := openSource(t, d, "g", "m")
+	errs := make([]error, 1)
+	if err := src.Settle(t.Context(), []pubsub.Settlement{{Token: pubsub.Token{Lane: -1}, As: pubsub.SettleAck}}, errs); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := d.Classify(errs[0]); code != pubsub.ErrLeaseLost {
+		t.Fatalf("got %v", errs[0])
+	}
+	if err := src.LaneDone(t.Context(), -1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSyncOfADeadSessionFails(t *testing.T) {
+	s := memory.NewServer(memory.Config{})
+	src := openSource(t, s.Driver(), "g", "m")
+	if err := src.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.DropSessions()
+	if src.Sync(t.Context()) == nil {
+		t.Fatal("nothing can be told to a dead session")
+	}
+}
+
+func TestEmptyMessagesAreBounded(t *testing.T) {
+	b, err := memory.NewServer(memory.Config{MaxBytes: 10 << 10}).Open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	err = b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{{Topic: "t", Group: "g"}}})
+	for range 1000 {
+		if err == nil {
+			err = b.Publish(t.Context(), "t", pubsub.Message{})
+		}
+	}
+	if !errors.Is(err, pubsub.ErrExhausted) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestBroadcastsOfOneMemberNameDoNotShare(t *testing.T) {
+	s := memory.NewServer(memory.Config{})
+	d := s.Driver()
+	one, two := openSource(t, d, pubsub.Broadcast, "m"), openSource(t, d, pubsub.Broadcast, "m")
+	b, err := s.Open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Publish(t.Context(), "t", pubsub.Message{ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, src := range []pubsub.Source{one, two} {
+		if n := receive(t.Context(), t, src); n != 1 {
+			t.Errorf("%d messages, want 1", n)
+		}
+	}
+}
+
+// receive waits for a record.
+func receive(ctx context.Context, t *testing.T, src pubsub.Source) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 5e9)
+	defer cancel()
+	for {
+		n, _, err := src.Recv(ctx, make([]pubsub.Record, 10), 1<<20)
+		if n > 0 || err != nil {
+			return n
+		}
+	}
+}
