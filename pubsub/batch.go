@@ -49,9 +49,11 @@ func (b *Broker) SubscribeBatch(ctx context.Context, sub Subscription, batch Bat
 // runBatches collects batches and calls the handler.
 func (w *worker) runBatches() {
 	c := w.c
+	defer w.leave()
 	c.mu.Lock()
 	for it := w.take(); it != nil; it = w.take() {
 		items := w.collect(it)
+		w.batch = items
 		for _, it := range slices.Backward(items) { // the first is the one that the worker is known by
 			w.begin(it)
 		}
@@ -59,9 +61,6 @@ func (w *worker) runBatches() {
 		verdicts := w.handleBatch(items)
 		w.now = time.Now()
 		c.mu.Lock()
-		for _, it := range items {
-			it.run = nil
-		}
 		w.finish()
 		for i, it := range items {
 			c.conclude(it, verdicts[i], w.now)
@@ -69,7 +68,6 @@ func (w *worker) runBatches() {
 		w.now = time.Now()
 	}
 	c.mu.Unlock()
-	w.cancel(nil)
 }
 
 // collect waits until the batch is full or its time is over. mu is held.
@@ -109,7 +107,6 @@ func (w *worker) collect(it *item) []*item {
 func (w *worker) handleBatch(items []*item) []verdict {
 	c := w.c
 	verdicts := make([]verdict, len(items))
-	chains := make([]*coroutine, len(items))
 	var batch []*Delivery
 	var at []int
 	for i, it := range items {
@@ -118,12 +115,10 @@ func (w *worker) handleBatch(items []*item) []verdict {
 			continue
 		}
 		c.delivered(it)
-		co := newCoroutine(c.chain)
-		if co.start(w.ctx, &it.d) {
-			chains[i] = co
-			batch, at = append(batch, &it.d), append(at, i)
+		if newCoroutine(c.chain).start(w.ctx, it.d) {
+			batch, at = append(batch, it.d), append(at, i)
 		} else {
-			verdicts[i] = c.decide(w.ctx, it, co.err)
+			verdicts[i] = c.decide(w.ctx, it, it.co.err)
 		}
 	}
 	if len(batch) == 0 {
@@ -133,7 +128,7 @@ func (w *worker) handleBatch(items []*item) []verdict {
 	errs := batchErrors(c.callBatch(w.ctx, batch), len(batch))
 	took := time.Since(start)
 	for j, i := range at {
-		v := c.decide(w.ctx, items[i], chains[i].finish(errs[j]))
+		v := c.decide(w.ctx, items[i], items[i].co.finish(errs[j]))
 		v.took = took
 		verdicts[i] = v
 	}

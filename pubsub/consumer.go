@@ -19,6 +19,7 @@ type Consumer struct {
 	sub     Subscription
 	chain   Handler   // the middleware around the handler
 	batch   *batching // nil for a handler of single messages
+	layered bool      // some middleware is in it
 	pulls   bool      // a Receive loop takes the place of the workers
 	observe []func(Event)
 	log     *slog.Logger
@@ -34,8 +35,9 @@ type Consumer struct {
 	ready    queue
 	keys     map[uint64]*keyQueue
 	freeKeys []*keyQueue
-	waiting  dueHeap // for their time
-	parked   int     // behind a key that waits
+	waiting  dueHeap            // for their time
+	leases   map[*item]struct{} // that a Receive loop has out
+	parked   int                // behind a key that waits
 	workers  []*worker
 	idle     int // workers that wait for something to do
 	running  int // handlers, and leases that a Receive loop has out
@@ -106,8 +108,9 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 		log:    b.log.With("topic", sub.Topic, "group", sub.Group),
 		member: b.opts.Service + "-" + b.ids.id(),
 		base:   context.WithoutCancel(ctx),
-		keys:   map[uint64]*keyQueue{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
+		keys:   map[uint64]*keyQueue{}, leases: map[*item]struct{}{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
 	}
+	c.layered = slices.ContainsFunc(layers, func(m Middleware) bool { return m.Incoming != nil })
 	c.cond.L = &c.mu
 	c.life, c.stop = context.WithCancelCause(c.base)
 	c.alarm.f, c.watch.f = c.ring, c.overdue

@@ -20,7 +20,7 @@ type coroutine struct {
 
 // callUser is the handler at the bottom of such a chain: it hands over to whoever runs the coroutine.
 func callUser(ctx context.Context, d *Delivery) error {
-	co := d.co
+	co := d.item.co
 	d.ctx = ctx
 	if !co.finished { // else a middleware calls next again: it gets the same outcome
 		co.yield(struct{}{})
@@ -29,7 +29,7 @@ func callUser(ctx context.Context, d *Delivery) error {
 }
 
 func newCoroutine(chain Handler) *coroutine {
-	co := &coroutine{}
+	co := &coroutine{err: errGoexit} // unless it returns
 	co.next, _ = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {
 			if r := recover(); r != nil {
@@ -45,7 +45,7 @@ func newCoroutine(chain Handler) *coroutine {
 // start says whether the chain has come down to the handler; else it has returned already.
 func (co *coroutine) start(ctx context.Context, d *Delivery) bool {
 	co.ctx, co.d = ctx, d
-	d.ctx, d.co = ctx, co
+	d.ctx, d.item.co = ctx, co
 	_, down := co.next()
 	return down
 }

@@ -97,7 +97,7 @@ func (c *Consumer) send(it *item) {
 	if it.job != taskQuarantine {
 		topic := d.Topic
 		if d.Route != nil {
-			if to := d.Route(&it.d, it.why.err); to != "" {
+			if to := d.Route(it.d, it.why.err); to != "" {
 				topic = to
 			}
 		}
@@ -168,7 +168,7 @@ func (c *Consumer) tellDead(hook func(*Delivery, error), it *item) {
 			c.log.Error("OnDeadLetter panicked", "err", newPanic(r))
 		}
 	}()
-	hook(&it.d, it.why.err)
+	hook(it.d, it.why.err)
 }
 
 // deadLetter is the message as it came, with headers that tell what happened.

@@ -14,12 +14,13 @@ type Delivery struct {
 	Position   Position // where it is in the topic
 
 	ctx  context.Context
-	item *item      // nil in a unit test
-	co   *coroutine // of a batch or a Receive loop
+	item *item // nil in a unit test
+	use  uint64
+	raw  *Message // nil where no middleware could replace Message
 }
 
-// As stores the broker's own message in target, see the function As.
-func (d *Delivery) As(target any) bool { return d.item != nil && d.item.as(target) }
+// As stores the broker's own message in target, see the function As. It is there until the message is settled.
+func (d *Delivery) As(target any) bool { return d.item != nil && d.item.as(d.use, target) }
 
 // Context returns the context of this message as the middleware left it: in a Handler the same as ctx,
 // in a batch and a Receive loop the only way to it.
@@ -32,8 +33,8 @@ func (d *Delivery) Context() context.Context {
 
 // Raw returns the message as it came from the broker, before any middleware.
 func (d *Delivery) Raw() Message {
-	if d.item != nil {
-		return d.item.rec.Msg
+	if d.raw != nil {
+		return *d.raw
 	}
 	return d.Message
 }

@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	slabRecords   = 128
+	bufRecords    = 128
+	slabItems     = 58               // as many deliveries as fit into a block of 16 KiB
 	notFoundGrace = 30 * time.Second // a topic that vanished may be on its way to another node
 	authGrace     = time.Minute      // credentials may be in rotation
 )
@@ -22,7 +23,9 @@ type feed struct {
 	place   Place
 	limit   int // messages held
 	salt    uint64
-	slab    []Record // not yet received into; only fetch uses it
+	buf     []Record // received into; only fetch uses it
+	slab    []Delivery
+	raws    []Message // what middleware may replace in a Delivery
 	kick    chan struct{}
 	fetched chan struct{} // closed when fetch is over
 
@@ -45,6 +48,10 @@ type feed struct {
 	notes       []Renewal // failures for the broker to keep
 	flush       alarm
 	lease       alarm
+	suspect     Position // of the quarantine: the message that was delivered last
+	sightings   int32    // how often, to this process
+	free        []*item  // to be used again
+	renewing    int      // renewals on their way: they know their items, so none is used again
 	wantsRoom   bool
 	foundRoom   context.CancelFunc // ends a Recv that waits for it
 	lowestWater int
@@ -158,12 +165,12 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 		}
 		f.c.mu.Unlock()
 	}
-	if len(f.slab) == 0 {
-		f.slab = make([]Record, min(slabRecords, f.limit))
+	if f.buf == nil {
+		f.buf = make([]Record, min(bufRecords, f.limit))
 	}
-	buf := f.slab[:min(n, len(f.slab))]
+	buf := f.buf[:min(n, len(f.buf))]
 	n, events, err := f.src.Recv(ctx, buf, maxBytes)
-	f.slab = f.slab[n:]
+	defer clear(buf[:n]) // a consumer that waits keeps nothing alive
 	switch {
 	case !full || session.Err() != nil:
 	case err == nil && n == 0 && len(events) == 0:
@@ -211,34 +218,84 @@ func (f *feed) signalRoom() {
 
 // arrive takes records in. mu is held.
 func (f *feed) arrive(recs []Record) {
-	items := make([]item, len(recs))
-	var now time.Time
+	now := time.Now()
+	var ln *lane
 	for i := range recs {
-		rec, it := &recs[i], &items[i]
-		it.rec, it.feed, it.failed = rec, f, rec.Failed
-		it.lane = f.lanes[rec.Token.Lane]
-		if it.lane == nil {
-			it.lane = &lane{id: rec.Token.Lane}
-			f.lanes[rec.Token.Lane] = it.lane
+		rec := &recs[i]
+		if ln == nil || ln.id != rec.Token.Lane {
+			ln = f.laneOf(rec.Token.Lane)
 		}
-		it.size = rec.Msg.Size()
-		if len(rec.Msg.Headers) > 0 || !rec.LeaseUntil.IsZero() {
-			if now.IsZero() {
-				now = time.Now()
-			}
-			it.got = now
+		it := f.newItem(len(recs) - i)
+		it.held = held{rec: *rec, lane: ln, failed: rec.Failed, size: rec.Msg.Size(), got: now}
+		if len(rec.Msg.Headers) > 0 {
 			it.unpack(now)
-			if !rec.LeaseUntil.IsZero() && f.lease.at.IsZero() {
-				f.lease.set(now.Add(f.c.sub.AckWait / 3))
-			}
 		}
-		it.d = Delivery{Topic: rec.Topic, Group: f.c.sub.Group, Deliveries: int(rec.Deliveries), Position: rec.Pos, item: it}
+		if !rec.LeaseUntil.IsZero() && f.lease.at.IsZero() {
+			f.lease.set(now.Add(f.c.sub.AckWait / 3))
+		}
+		it.newDelivery()
 		f.c.admit(it)
 		f.hold(it)
 		f.c.enqueue(it)
 	}
 	f.c.checkParked(nil)
 	f.c.wakeWorkers()
+}
+
+// newItem takes an item to be used again, or makes some: no more than are needed now. mu is held.
+func (f *feed) newItem(needed int) *item {
+	if len(f.free) == 0 {
+		items := make([]item, min(needed, slabItems))
+		for i := range items {
+			items[i].feed = f
+			f.free = append(f.free, &items[i])
+		}
+	}
+	last := len(f.free) - 1
+	it := f.free[last]
+	f.free = f.free[:last]
+	it.use++
+	return it
+}
+
+// reuse takes back an item that nobody knows any more: it was taken from the ready queue, was the first of its key, and is settled. mu is held.
+func (f *feed) reuse(it *item) {
+	if f.renewing == 0 && it.pulled == notPulled {
+		it.held = held{state: itemGone}
+		f.free = append(f.free, it)
+	}
+}
+
+// newDelivery makes what the next attempt's handler gets: nobody else's memory, so that it can be kept. mu is held.
+func (it *item) newDelivery() {
+	f := it.feed
+	if len(f.slab) == 0 {
+		f.slab = make([]Delivery, min(slabItems, f.limit))
+	}
+	d := &f.slab[0]
+	f.slab = f.slab[1:]
+	*d = Delivery{
+		Message: it.rec.Msg, Topic: it.rec.Topic, Group: f.c.sub.Group,
+		Attempt: int(it.failed) + 1, Deliveries: int(it.rec.Deliveries), Position: it.rec.Pos, item: it, use: it.use,
+	}
+	if f.c.layered {
+		if len(f.raws) == 0 {
+			f.raws = make([]Message, min(slabItems, f.limit))
+		}
+		d.raw = &f.raws[0]
+		f.raws = f.raws[1:]
+		*d.raw = it.rec.Msg
+	}
+	it.d = d
+}
+
+func (f *feed) laneOf(id int32) *lane {
+	ln := f.lanes[id]
+	if ln == nil {
+		ln = &lane{id: id}
+		f.lanes[id] = ln
+	}
+	return ln
 }
 
 // admit decides whether the handler is called at all.
@@ -249,11 +306,21 @@ func (c *Consumer) admit(it *item) {
 	case it.rec.Bad != nil:
 		it.job, it.why = taskDeadLetter, verdict{reason: reasonUndecodable, err: it.rec.Bad}
 	case attempts == Unlimited || it.rec.Deliveries == 0:
-	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries > 1+it.rec.Failed:
+	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries-it.feed.survived(it.rec.Pos) > 1+it.rec.Failed:
 		it.job, it.why = taskDeadLetter, verdict{reason: reasonKiller, err: errors.New("its handler was started alone and the process ended")}
 	case it.feed.place.Kind == PlaceMain && it.rec.Deliveries > attempts && it.failed < attempts && c.quarantines():
 		it.job = taskQuarantine
 	}
+}
+
+// survived tells how often the quarantine has delivered this message to this process before: it lives, so the message did not end it, whatever
+// else brought it back. Only the last message is remembered, since one at a time is in flight. mu is held.
+func (f *feed) survived(pos Position) int32 {
+	if f.suspect != pos {
+		f.suspect, f.sightings = pos, 0
+	}
+	f.sightings++
+	return f.sightings - 1
 }
 
 func (f *feed) hold(it *item) {

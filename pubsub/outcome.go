@@ -156,6 +156,9 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 		c.move(it, v)
 	}
 	c.settled(it)
+	if it.state == itemGone && v.kind == verdictAck {
+		it.feed.reuse(it)
+	}
 }
 
 // event is what observers are told of an item.

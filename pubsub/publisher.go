@@ -50,8 +50,9 @@ type publisher struct {
 	slab            []Message // copies of messages and small payloads, carved from blocks that are never reused
 	buf             []byte
 
-	wake chan struct{} // one token: there is something to do for the sender
-	done chan struct{} // closed when the sender has ended
+	asleep bool          // the sender waits for wake
+	wake   chan struct{} // one token: there is something to do for the sender
+	done   chan struct{} // closed when the sender has ended
 }
 
 type pending struct {
@@ -100,7 +101,7 @@ type flusher struct {
 
 const (
 	maxRun     = 256      // messages handed to a driver at once
-	slabSize   = 64       // messages
+	slabSize   = 102      // messages: as many as fit into a block of 16 KiB
 	bufSize    = 32 << 10 // bytes
 	bufPayload = 1 << 10  // larger payloads get memory of their own
 	maxLost    = 16       // failures kept for Flush, the others are counted
@@ -119,13 +120,13 @@ func (p *publisher) Publish(ctx context.Context, topic string, msg Message) erro
 
 func (p *publisher) publishTo(ctx context.Context, to Place, msg Message) error {
 	now := time.Now()
-	m, owned, err := p.intake(ctx, to.Topic, msg, now)
+	owned, err := p.intake(ctx, to.Topic, &msg, now)
 	if err != nil {
 		return err
 	}
 	w := &waiter{ch: make(chan struct{}, 1), left: 1, n: 1}
 	p.mu.Lock()
-	seq, err := p.enqueue(ctx, to, &m, owned, pending{wait: w, at: now})
+	seq, err := p.enqueue(ctx, to, &msg, owned, pending{wait: w, at: now})
 	if err != nil {
 		p.mu.Unlock()
 		return err
@@ -136,8 +137,8 @@ func (p *publisher) publishTo(ctx context.Context, to Place, msg Message) error 
 		p.pump()
 		p.release()
 	} else {
-		p.mu.Unlock()
 		p.poke()
+		p.mu.Unlock()
 	}
 	return p.await(ctx, w, seq, seq)
 }
@@ -190,7 +191,8 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 	var some bool
 	for i := range msgs {
 		now := time.Now()
-		m, owned, err := p.intake(ctx, topic, msgs[i], now)
+		m := msgs[i]
+		owned, err := p.intake(ctx, topic, &m, now)
 		if err == nil {
 			p.mu.Lock()
 			var seq uint64
@@ -200,11 +202,10 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 					first, some = seq, true
 				}
 			}
-			run := p.end-p.next == maxRun
-			p.mu.Unlock()
-			if run { // let it go while the rest is prepared
+			if p.end-p.next == maxRun { // let it go while the rest is prepared
 				p.poke()
 			}
+			p.mu.Unlock()
 		}
 		if err != nil {
 			if errs == nil {
@@ -221,10 +222,10 @@ func (p *publisher) PublishBatch(ctx context.Context, topic string, msgs []Messa
 	if w.left == 0 {
 		w.ch <- struct{}{}
 	}
-	p.mu.Unlock()
 	if some {
 		p.poke()
 	}
+	p.mu.Unlock()
 	err := p.await(ctx, w, first, last)
 	if errs == nil {
 		if len(msgs) == 1 && err != nil {
@@ -264,30 +265,30 @@ func (p *publisher) PublishAsync(ctx context.Context, topic string, msg Message,
 // sendAsync hands one message over; told is called unless it returns an error.
 func (p *publisher) sendAsync(ctx context.Context, to Place, msg Message, dedup Dedup, told func(Receipt, error)) error {
 	now := time.Now()
-	m, owned, err := p.intake(ctx, to.Topic, msg, now)
+	owned, err := p.intake(ctx, to.Topic, &msg, now)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	_, err = p.enqueue(ctx, to, &m, owned, pending{told: told, at: now, out: Out{Dedup: dedup}})
-	p.mu.Unlock()
-	if err == nil {
+	defer p.mu.Unlock()
+	if _, err = p.enqueue(ctx, to, &msg, owned, pending{told: told, at: now, out: Out{Dedup: dedup}}); err == nil {
 		p.poke()
 	}
 	return err
 }
 
-// intake checks a message that is published now and passes it through the middleware. owned says that payload and headers are ours already.
-func (p *publisher) intake(ctx context.Context, topic string, m Message, now time.Time) (_ Message, owned bool, err error) {
-	fail := func(code Code, err error, hint string) (Message, bool, error) {
-		return m, false, &Error{Op: "publish", Broker: p.b.name, Topic: topic, Code: code, Err: err, Hint: hint}
+// intake checks a message that is published now and passes it through the middleware. m is the caller's copy; owned says that its
+// payload and headers are ours, too.
+func (p *publisher) intake(ctx context.Context, topic string, m *Message, now time.Time) (owned bool, err error) {
+	fail := func(code Code, err error, hint string) (bool, error) {
+		return false, &Error{Op: "publish", Broker: p.b.name, Topic: topic, Code: code, Err: err, Hint: hint}
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(ErrCanceled, context.Cause(ctx), "")
 	}
 	moved := p == p.b.moves // what the engine moves was checked, changed and signed when it was published
 	if !moved {
-		if code, err := p.checkMessage(&m); err != nil {
+		if code, err := p.checkMessage(m); err != nil {
 			return fail(code, err, "")
 		}
 		if m.ID == "" {
@@ -298,9 +299,8 @@ func (p *publisher) intake(ctx context.Context, topic string, m Message, now tim
 		}
 		m.Time = m.Time.Round(0).UTC()
 		if len(p.b.opts.Use) > 0 {
-			m, err = p.outgoing(ctx, topic, m)
-			if err != nil {
-				return m, false, err
+			if *m, err = p.outgoing(ctx, topic, *m); err != nil {
+				return false, err
 			}
 			owned = true
 		}
@@ -313,7 +313,7 @@ func (p *publisher) intake(ctx context.Context, topic string, m Message, now tim
 	if limit := p.b.caps.MaxMessage; limit > 0 && m.Size() > limit {
 		return fail(ErrTooLarge, fmt.Errorf("%d bytes, at most %d", m.Size(), limit), "raise the broker's limit, compress, or publish a reference to the data")
 	}
-	return m, owned, nil
+	return owned, nil
 }
 
 func (p *publisher) checkMessage(m *Message) (Code, error) {
@@ -375,8 +375,8 @@ func (p *publisher) enqueue(ctx context.Context, to Place, m *Message, owned boo
 			p.roomC = make(chan struct{})
 		}
 		room := p.roomC
-		p.mu.Unlock()
 		p.poke()
+		p.mu.Unlock()
 		select {
 		case <-room:
 		case <-ctx.Done():
@@ -430,8 +430,8 @@ func (p *publisher) Flush(ctx context.Context) error {
 	if p.told < p.end {
 		f := flusher{p.end, make(chan struct{})}
 		p.flushers = append(p.flushers, f)
-		p.mu.Unlock()
 		p.poke()
+		p.mu.Unlock()
 		select {
 		case <-f.ch:
 		case <-ctx.Done():

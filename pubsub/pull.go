@@ -25,11 +25,14 @@ func (l Lease) Settle(ctx context.Context, outcome error) error {
 	return it.feed.c.settleLease(it, outcome)
 }
 
-// pulled is what belongs to a lease that a Receive loop has out.
-type pulled struct {
-	chain   *coroutine
-	settled bool
-}
+// leaseState is where the lease of an item stands.
+type leaseState uint8
+
+const (
+	notPulled   leaseState = iota // a handler has it
+	pulled                        // the Receive loop has it
+	pulledEnded                   // and has settled it
+)
 
 // Receive returns once the subscription is live, see Subscriber.
 func (b *Broker) Receive(ctx context.Context, sub Subscription) (iter.Seq2[Lease, error], error) {
@@ -48,29 +51,37 @@ func (b *Broker) Receive(ctx context.Context, sub Subscription) (iter.Seq2[Lease
 			yield(Lease{}, invalidOn(b, "receive", sub.Topic, errors.New("the sequence was ranged over already"), "call Receive again"))
 			return
 		}
-		for {
-			it := c.pull(ctx)
-			if it == nil {
-				break
+		over := false
+		defer func() {
+			if !over { // left by break, return or panic: nobody can be told
+				_ = c.endReceive(ctx)
 			}
-			if !yield(Lease{&it.d}, nil) {
-				break
+		}()
+		for it := c.pull(ctx); it != nil; it = c.pull(ctx) {
+			if !yield(Lease{it.d}, nil) {
+				return
 			}
 		}
-		drainCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.opts.DrainTimeout)
-		defer cancel()
-		c.handBack()
-		err := c.Drain(drainCtx)
-		if failure := c.Err(); failure != nil {
-			err = failure
-		}
-		if err != nil {
-			c.log.Warn("a Receive loop ended", "err", err)
-			if ctx.Err() == nil && c.Err() != nil {
-				yield(Lease{}, err)
-			}
+		over = true
+		if err := c.endReceive(ctx); ctx.Err() == nil && c.Err() != nil {
+			yield(Lease{}, err)
 		}
 	}, nil
+}
+
+// endReceive hands back what the loop left unsettled, and ends the consumer.
+func (c *Consumer) endReceive(ctx context.Context) error {
+	drainCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.b.opts.DrainTimeout)
+	defer cancel()
+	c.handBack()
+	err := c.Drain(drainCtx)
+	if failure := c.Err(); failure != nil {
+		err = failure
+	}
+	if err != nil {
+		c.log.Warn("a Receive loop ended", "err", err)
+	}
+	return err
 }
 
 // pull waits for the next lease; nil means that the consumer ends.
@@ -97,13 +108,12 @@ func (c *Consumer) pull(ctx context.Context) *item {
 			continue
 		}
 		itemCtx, cancel := context.WithCancelCause(c.base)
-		it.cancel = cancel
-		it.pulled = &pulled{}
+		it.cancel, it.pulled = cancel, pulled
+		c.leases[it] = struct{}{}
 		c.mu.Unlock()
 		if it.job == taskHandle {
 			c.delivered(it)
-			it.pulled.chain = newCoroutine(c.chain)
-			if it.pulled.chain.start(itemCtx, &it.d) {
+			if newCoroutine(c.chain).start(itemCtx, it.d) {
 				return it
 			}
 		}
@@ -115,14 +125,14 @@ func (c *Consumer) pull(ctx context.Context) *item {
 func (c *Consumer) settleLease(it *item, outcome error) error {
 	c.mu.Lock()
 	switch {
-	case it.pulled == nil:
+	case it.pulled == notPulled:
 		c.mu.Unlock()
 		return &Error{Op: "settle", Broker: c.b.name, Topic: it.rec.Topic, Code: ErrInvalid, Err: errors.New("a handler's delivery is settled by what the handler returns")}
-	case it.pulled.settled:
+	case it.pulled == pulledEnded:
 		c.mu.Unlock()
 		return nil
 	}
-	it.pulled.settled = true
+	it.pulled = pulledEnded
 	lost := it.lost || it.feed.src == nil || it.state == itemGone || it.leaseOver(time.Now())
 	c.mu.Unlock()
 	c.endLease(it, outcome)
@@ -135,14 +145,15 @@ func (c *Consumer) settleLease(it *item, outcome error) error {
 // endLease lets the middleware finish with the outcome and carries out what it makes of it.
 func (c *Consumer) endLease(it *item, outcome error) {
 	var v verdict
-	if co := it.pulled.chain; co != nil {
-		v = c.decide(it.d.Context(), it, co.finish(outcome))
+	if it.co != nil {
+		v = c.decide(it.d.Context(), it, it.co.finish(outcome))
 	} else {
 		v = c.work(c.base, it)
 	}
 	c.mu.Lock()
 	it.cancel(nil)
 	it.cancel = nil
+	delete(c.leases, it)
 	if it.state != itemGone {
 		c.conclude(it, v, time.Now())
 	}
@@ -152,23 +163,19 @@ func (c *Consumer) endLease(it *item, outcome error) {
 	c.mu.Unlock()
 }
 
-// handBack releases the leases that the loop left unsettled.
+// handBack releases the leases that the loop left unsettled, also those that the consumer no longer holds: their middleware is to end.
 func (c *Consumer) handBack() {
 	c.mu.Lock()
 	var left []*item
-	for _, f := range c.feeds {
-		for it := f.oldest; it != nil; it = it.after {
-			if it.pulled != nil && !it.pulled.settled && it.state == itemRunning {
-				it.pulled.settled = true
-				left = append(left, it)
-			}
+	for it := range c.leases {
+		if it.pulled == pulled {
+			it.pulled = pulledEnded
+			it.cancel(errDrained)
+			left = append(left, it)
 		}
 	}
 	c.mu.Unlock()
 	for _, it := range left {
-		if it.cancel != nil {
-			it.cancel(errDrained)
-		}
 		c.endLease(it, errDrained)
 	}
 }

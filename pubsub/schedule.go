@@ -7,11 +7,18 @@ import (
 	"time"
 )
 
-// An item is one message that the consumer holds.
+// An item is one message that the consumer holds. Items are used again, for another message of the same feed: what users
+// get to see is the Delivery, which never is.
 type item struct {
-	d      Delivery // what the handler gets; its Message is set anew for each attempt
-	rec    *Record
-	feed   *feed
+	feed *feed
+	use  uint64 // counts its messages: tells a Delivery of an earlier one
+	held
+}
+
+// held is what an item knows of its message.
+type held struct {
+	d      *Delivery // what the handler gets; a new one for each attempt
+	rec    Record
 	lane   *lane
 	key    *keyQueue // what it blocks, or waits behind; nil = nothing
 	next   *item     // behind it in key
@@ -21,6 +28,7 @@ type item struct {
 	state  itemState
 	job    task
 	lost   bool  // its lease is over: settle nothing
+	shown  bool  // a worker has had its Delivery
 	failed int32 // recorded failures
 	size   int64
 	got    time.Time               // when it was received
@@ -30,7 +38,8 @@ type item struct {
 	index  int                     // in the heap of those that wait
 	why    verdict                 // of the last failure
 	cancel context.CancelCauseFunc // of a lease that a Receive loop has out
-	pulled *pulled
+	co     *coroutine              // of its middleware, in a batch or a Receive loop
+	pulled leaseState
 }
 
 type itemState uint8
@@ -175,7 +184,11 @@ func (c *Consumer) next(now time.Time) *item {
 			c.loseLease(it)
 			continue
 		}
-		it.state = itemRunning
+		if it.shown {
+			it.newDelivery()
+			it.co = nil
+		}
+		it.state, it.shown = itemRunning, true
 		it.lane.running++
 		c.running++
 		if c.ready.n == 0 {

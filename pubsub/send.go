@@ -13,12 +13,20 @@ import (
 // closeGrace is how long a dying session may take to tell the fates that it knows.
 const closeGrace = 2 * time.Second
 
-// poke tells the sender that there is something to do.
+// poke tells the sender that there is something to do. mu is held.
 func (p *publisher) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
+	if p.asleep {
+		p.asleep = false
+		p.wake <- struct{}{}
 	}
+}
+
+// sleep waits for a poke. mu is held, and held again when it returns.
+func (p *publisher) sleep() {
+	p.asleep = true
+	p.mu.Unlock()
+	<-p.wake
+	p.mu.Lock()
 }
 
 // serve is the sender: it keeps a session open while there is something to send.
@@ -51,14 +59,13 @@ func (p *publisher) serve() {
 func (p *publisher) connect(delays *backoff.Backoff) Producer {
 	for {
 		p.mu.Lock()
-		idle, ended := p.next == p.end, p.ended
+		for p.next == p.end && !p.ended {
+			p.sleep()
+		}
+		ended := p.ended
 		p.mu.Unlock()
 		if ended {
 			return nil
-		}
-		if idle {
-			<-p.wake
-			continue
 		}
 		ctx, cancel := context.WithTimeout(p.b.life, openTimeout)
 		prod, err := p.b.drv.OpenProducer(ctx, ProducerSpec{Ack: p.opts.Ack, MaxPending: p.opts.MaxPending}, p.report)
@@ -97,17 +104,14 @@ func (p *publisher) send(prod Producer, delays *backoff.Backoff) (ended bool) {
 				delays.Reset() // it is a working session
 			}
 			p.release()
+			p.mu.Lock()
 		} else {
-			p.mu.Unlock()
-			<-p.wake
+			p.sleep()
 		}
-		p.mu.Lock()
 	}
 	for p.sending { // a blocking caller is in Send; cut has been called, or soon its run is over
 		cut()
-		p.mu.Unlock()
-		<-p.wake
-		p.mu.Lock()
+		p.sleep()
 	}
 	p.prod, p.cut, ended = nil, nil, p.ended
 	p.mu.Unlock()
@@ -445,8 +449,8 @@ func (p *publisher) close(ctx context.Context) error {
 	}
 	started := p.started
 	p.started = true // no sender starts any more
-	p.release()
 	p.poke()
+	p.release()
 	if started {
 		<-p.done
 	}

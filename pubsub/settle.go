@@ -148,20 +148,23 @@ func (f *feed) renew() {
 		return
 	}
 	using.Add(1)
+	f.renewing++
 	c.mu.Unlock()
 	defer using.Done()
 
 	ctx, cancel := context.WithTimeout(ctx, c.sub.AckWait/3)
 	defer cancel()
 	errs := make([]error, len(renewals))
-	if err := src.Renew(ctx, renewals, errs); err != nil {
+	err := src.Renew(ctx, renewals, errs)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.renewing--
+	if err != nil { // a session that does not answer loses its leases by our own clock
 		if !isContextError(err) {
 			f.cut(err)
 		}
-		return // a session that does not answer loses its leases by our own clock
+		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for i, it := range items {
 		switch {
 		case it.state == itemGone || it.lost:

@@ -2,8 +2,10 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -13,6 +15,7 @@ type worker struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	item   *item     // that it works on; its first, in a batch
+	batch  []*item   // all of them, in a batch
 	since  time.Time // when the handler was called
 	now    time.Time // read once a message: when the last handler returned, or the worker woke up
 	ended  error     // why its context was ended
@@ -67,6 +70,7 @@ func (c *Consumer) flushIdle() {
 
 func (w *worker) runSingles() {
 	c := w.c
+	defer w.leave()
 	c.mu.Lock()
 	for it := w.take(); it != nil; it = w.take() {
 		w.begin(it)
@@ -81,7 +85,38 @@ func (w *worker) runSingles() {
 		}
 	}
 	c.mu.Unlock() // not deferred: a handler that calls runtime.Goexit leaves with mu released
-	w.cancel(nil)
+}
+
+// errGoexit is the failure of a handler that ends its goroutine, as testing's FailNow does.
+var errGoexit = errors.New("the handler called runtime.Goexit")
+
+// leave ends the worker. If its handler called runtime.Goexit, that is a failure like another, and another worker takes over.
+func (w *worker) leave() {
+	defer w.cancel(nil)
+	if w.item == nil {
+		return
+	}
+	c, items := w.c, w.batch
+	if items == nil {
+		items = []*item{w.item}
+	}
+	verdicts := make([]verdict, len(items))
+	for i, it := range items {
+		err := error(errGoexit)
+		if it.co != nil {
+			err = it.co.finish(errGoexit)
+		}
+		verdicts[i] = c.decide(w.ctx, it, err)
+	}
+	w.now = time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.workers = slices.DeleteFunc(c.workers, func(o *worker) bool { return o == w })
+	w.finish()
+	for i, it := range items {
+		c.conclude(it, verdicts[i], w.now)
+	}
+	c.spawn()
 }
 
 // begin notes that the handler is called. mu is held.
@@ -99,6 +134,10 @@ func (w *worker) begin(it *item) {
 // finish notes that the handler has returned. mu is held.
 func (w *worker) finish() {
 	w.item.run, w.item = nil, nil
+	for _, it := range w.batch {
+		it.run = nil
+	}
+	w.batch = nil
 	if w.stuck {
 		w.stuck = false
 		w.c.stuck--
@@ -159,9 +198,8 @@ func (c *Consumer) work(ctx context.Context, it *item) verdict {
 	return v
 }
 
-// delivered prepares an attempt.
+// delivered tells observers that a handler is called.
 func (c *Consumer) delivered(it *item) (start time.Time) {
-	it.d.Message, it.d.Attempt = it.rec.Msg, int(it.failed)+1
 	if len(c.observe) > 0 {
 		start = time.Now()
 		c.emit(Event{Kind: EventDelivered, Count: 1, Bytes: int64(len(it.rec.Msg.Payload)), Attempt: it.d.Attempt})
@@ -177,7 +215,7 @@ func (c *Consumer) call(ctx context.Context, it *item) (err error) {
 		}
 	}()
 	it.d.ctx = ctx
-	return c.chain(ctx, &it.d)
+	return c.chain(ctx, it.d)
 }
 
 // A panicError is a handler's panic.
@@ -195,11 +233,11 @@ func (p *panicError) Unwrap() error {
 	return err
 }
 
-// as stores the driver's own message in target.
-func (it *item) as(target any) bool {
+// as stores the driver's own message in target, while the item is still about the same message.
+func (it *item) as(use uint64, target any) bool {
 	it.feed.c.mu.Lock()
-	src := it.feed.src
+	src, token, still := it.feed.src, it.rec.Token, it.use == use
 	it.feed.c.mu.Unlock()
 	a, ok := src.(RecordAser)
-	return ok && a.RecordAs(it.rec.Token, target)
+	return still && ok && a.RecordAs(token, target)
 }
