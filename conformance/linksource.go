@@ -139,11 +139,11 @@ func (s *linkSource) Quiesce(ctx context.Context) error {
 	return s.Source.Quiesce(ctx)
 }
 
-func (s *linkSource) LaneDone(ctx context.Context, lane int32) error {
+func (s *linkSource) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
-	return s.Source.LaneDone(ctx, lane)
+	return s.Source.LaneDone(ctx, losing)
 }
 
 func (s *linkSource) Close(ctx context.Context) error {

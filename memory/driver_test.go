@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -28,7 +30,7 @@ func TestTokenOfANegativeLaneIsStale(t *testing.T) {
 	if code, _ := d.Classify(errs[0]); code != pubsub.ErrLeaseLost {
 		t.Fatalf("got %v", errs[0])
 	}
-	if err := src.LaneDone(t.Context(), -1); err != nil {
+	if err := src.LaneDone(t.Context(), pubsub.LaneEvent{Lane: -1}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -92,4 +94,63 @@ func receive(ctx context.Context, t *testing.T, src pubsub.Source) int {
 			return n
 		}
 	}
+}
+
+// An answer to a handover that was given up on must not answer the next one: the member still handles messages of that lane.
+func TestLateLaneDoneIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memory.NewServer(memory.Config{}).Driver()
+		if err := d.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "t", Partitions: 2}}}, pubsub.Create); err != nil {
+			t.Fatal(err)
+		}
+		a := openSource(t, d, "g", "a")
+		events(t, a)
+		b := openSource(t, d, "g", "b")
+		first := losing(t, events(t, a))
+		time.Sleep(2 * time.Second) // past the deadline
+		events(t, a)
+		if err := b.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		events(t, a)
+		c := openSource(t, d, "g", "c")
+		second := losing(t, events(t, a))
+		if err := a.LaneDone(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		if got := events(t, c); len(got) > 0 {
+			t.Fatalf("the lane was handed on by an answer to an earlier event: %v", got)
+		}
+		if err := a.LaneDone(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		if got := events(t, c); len(got) != 1 || got[0].Kind != pubsub.LaneGained {
+			t.Fatalf("the next member has %v, not the lane", got)
+		}
+	})
+}
+
+// events takes what has happened to a source's lanes.
+func events(t *testing.T, src pubsub.Source) (all []pubsub.LaneEvent) {
+	t.Helper()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, got, err := src.Recv(ctx, nil, 0)
+		cancel()
+		if err != nil {
+			return all
+		}
+		all = append(all, got...)
+	}
+}
+
+func losing(t *testing.T, all []pubsub.LaneEvent) pubsub.LaneEvent {
+	t.Helper()
+	for _, ev := range all {
+		if ev.Kind == pubsub.LaneLosing {
+			return ev
+		}
+	}
+	t.Fatalf("no lane is asked for: %v", all)
+	return pubsub.LaneEvent{}
 }

@@ -24,6 +24,7 @@ type lane struct {
 	prio    bool     // messages with a priority lie beyond high
 
 	owner  *source // of an exclusive group
+	gen    uint32  // of owner
 	losing bool
 	limit  *time.Timer // of losing
 }
@@ -289,16 +290,17 @@ func (g *group) rebalance() {
 		switch {
 		case ln.owner == nil:
 			ln.owner = want
-			want.tell(pubsub.LaneEvent{Lane: ln.id, Kind: pubsub.LaneGained})
+			ln.gen++
+			want.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneGained})
 		case ln.owner != want && !ln.losing:
 			ln.losing = true
-			ln.owner.tell(pubsub.LaneEvent{Lane: ln.id, Kind: pubsub.LaneLosing, Deadline: time.Now().Add(g.ackWait)})
-			owner := ln.owner
+			ln.owner.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLosing, Deadline: time.Now().Add(g.ackWait)})
+			owner, gen := ln.owner, ln.gen
 			ln.limit = time.AfterFunc(g.ackWait, func() {
 				g.s.mu.Lock()
 				defer g.s.mu.Unlock()
-				if ln.losing && ln.owner == owner {
-					owner.tell(pubsub.LaneEvent{Lane: ln.id, Kind: pubsub.LaneLost})
+				if ln.losing && ln.gen == gen {
+					owner.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLost})
 					g.done(ln)
 				}
 			})

@@ -216,13 +216,13 @@ func (m *source) Pause(lane int32, on bool) {
 }
 
 // LaneDone implements pubsub.Source.
-func (m *source) LaneDone(ctx context.Context, lane int32) error {
+func (m *source) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
 	if err := m.s.enter(ctx); err != nil {
 		return err
 	}
 	defer m.s.mu.Unlock()
-	if lane >= 0 && int(lane) < len(m.g.lanes) {
-		if ln := m.g.lanes[lane]; ln.owner == m && ln.losing {
+	if lane := losing.Lane; lane >= 0 && int(lane) < len(m.g.lanes) {
+		if ln := m.g.lanes[lane]; ln.owner == m && ln.losing && ln.gen == losing.Gen {
 			m.g.done(ln)
 		}
 	}

@@ -136,7 +136,7 @@ func (c *Consumer) moved(it *item, err error) {
 	case err != nil:
 		c.log.Error("a message cannot be moved and is kept", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", err)
 		c.blocked = fmt.Errorf("message %s cannot be stored as a dead letter: %w", it.rec.Msg.ID, err)
-		if c.draining || it.lane.losing {
+		if c.draining || it.lane.losing != nil {
 			c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
 			break
 		}

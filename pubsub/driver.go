@@ -103,8 +103,9 @@ type Source interface {
 	// Pause stops (on) or resumes the fetching of one lane.
 	Pause(lane int32, on bool)
 
-	// LaneDone answers LaneLosing: the engine has settled what it will settle of the lane. What is not settled goes back.
-	LaneDone(ctx context.Context, lane int32) error
+	// LaneDone answers that LaneLosing: the engine has settled what it will settle of the lane. What is not settled goes back. An answer to an
+	// event whose lane was lost meanwhile comes too late and does nothing, also when the lane has come again.
+	LaneDone(ctx context.Context, losing LaneEvent) error
 
 	// Close ends the session. What is not settled goes back. No method is called after it.
 	Close(ctx context.Context) error
@@ -174,6 +175,7 @@ const (
 // A LaneEvent says that a lane comes or goes.
 type LaneEvent struct {
 	Lane     int32
+	Gen      uint32 // tells one time that a lane is ours from the next, like Token.Gen
 	Kind     LaneChange
 	Deadline time.Time // of LaneLosing: LaneDone by then
 }

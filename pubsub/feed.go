@@ -60,9 +60,9 @@ type feed struct {
 // A lane is a partition that the feed reads.
 type lane struct {
 	id      int32
-	running int // items in a handler, or being moved
-	losing  bool
-	told    bool // LaneDone was called
+	running int        // items in a handler, or being moved
+	losing  *LaneEvent // nil while it is ours
+	told    bool       // LaneDone was called
 }
 
 func newFeed(c *Consumer, place Place) *feed {
@@ -365,7 +365,7 @@ func (f *feed) laneEvent(ev LaneEvent) {
 			ln = &lane{id: ev.Lane}
 			f.lanes[ev.Lane] = ln
 		}
-		ln.losing = true
+		ln.losing = &ev
 		f.dropLane(ln, false)
 		f.kickSettler()
 	case LaneLost:

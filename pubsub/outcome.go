@@ -178,7 +178,7 @@ func (c *Consumer) report(ev Event) {
 
 // again puts an item that was taken out back to the front. mu is held.
 func (c *Consumer) again(it *item) {
-	if c.draining || it.lane.losing {
+	if c.draining || it.lane.losing != nil {
 		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
 		return
 	}
@@ -193,7 +193,7 @@ func (c *Consumer) retry(it *item, v verdict) {
 	limit := c.b.longestHold()
 	switch {
 	case it.state == itemGone: // lost while observers were told
-	case c.draining || it.lane.losing:
+	case c.draining || it.lane.losing != nil:
 		if !ordered && v.delay > 0 && v.delay <= c.b.caps.RetryIn {
 			c.settle(it, Settlement{As: SettleRetryIn, Delay: v.delay, Failed: it.failed})
 			return
@@ -238,7 +238,7 @@ func (c *Consumer) checkParked(it *item) {
 
 // settled tells a drain that waits for it that nothing runs any more, and the settler that a lane may be given up. mu is held.
 func (c *Consumer) settled(it *item) {
-	if it.lane.losing && it.lane.running == 0 {
+	if it.lane.losing != nil && it.lane.running == 0 {
 		it.feed.kickSettler()
 	}
 	if c.draining && c.running == 0 && c.moving == 0 && c.quiet != nil {

@@ -101,17 +101,17 @@ func (f *feed) flushNow(ctx context.Context, src Source) error {
 		f.spare, f.flushing = batch[:0], 0
 		f.signalRoom()
 	}
-	var finished []int32
+	var finished []LaneEvent
 	for _, ln := range f.lanes {
-		if ln.losing && !ln.told && ln.running == 0 {
+		if ln.losing != nil && !ln.told && ln.running == 0 {
 			ln.told = true
-			finished = append(finished, ln.id)
+			finished = append(finished, *ln.losing)
 			delete(f.lanes, ln.id)
 		}
 	}
 	c.mu.Unlock()
-	for _, id := range finished {
-		if err := src.LaneDone(ctx, id); err != nil {
+	for _, ev := range finished {
+		if err := src.LaneDone(ctx, ev); err != nil {
 			return err
 		}
 	}
