@@ -22,6 +22,10 @@ func faults() []Property {
 			Doc: "Confirmations that are lost in mid-publish lose no confirmed message, and duplicate no more than was in flight.",
 		},
 		{
+			Name: "Faults/CopyConfirmationLost", Promises: []int{2, 19}, Gate: redelivers().and(deduplicates()), run: copyConfirmationLost,
+			Doc: "A replay and a dead letter whose confirmation is lost are sent again and stored once.",
+		},
+		{
 			Name: "Faults/RefusedForAWhile", Promises: []int{2, 3}, Gate: keepsAnything(), run: refusedForAWhile,
 			Doc: "A broker that is unavailable for a while costs a publisher time, not messages nor their order.",
 		},

@@ -62,6 +62,10 @@ func groups() []Property {
 			Doc: "A member that wants another ack wait than its group has is refused with ErrConflict.",
 		},
 		{
+			Name: "Groups/TopicDisagrees", Promises: []int{16}, run: topicDisagrees,
+			Doc: "Asking for a topic with other settings than it has is ErrConflict, whoever manages it.",
+		},
+		{
 			Name: "Groups/VerifyAndOff", Promises: []int{16}, run: verifyAndOff,
 			Doc: "With Manage Verify what is missing is ErrNotFound, with Off it is not looked for; neither makes anything.",
 		},

@@ -27,6 +27,7 @@ func Mutants() []Mutant {
 		fidelityMutants(),
 		lifecycleMutants(),
 		retryMutants(),
+		placeMutants(),
 		otherMutants(),
 	)
 }

@@ -44,6 +44,10 @@ func order() []Property {
 			Doc: "A handler that stalls in one partition leaves the other keys and partitions going.",
 		},
 		{
+			Name: "Order/SentToGroup", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: sentToGroup,
+			Doc: "What is sent to one group alone is not handled beside another message of its key, whoever of the group has that.",
+		},
+		{
 			Name: "Order/OutOfOrderAcks", Promises: []int{5}, Gate: redelivers(), run: outOfOrderAcks,
 			Doc: "Acking later messages before earlier ones, and then dying, loses none of the earlier ones.",
 		},

@@ -29,6 +29,10 @@ func replay() []Property {
 			Name: "Replay/OthersUntouched", Promises: []int{21}, Gate: keepsHistory(), run: othersUntouched, refused: refused,
 			Doc: "Moving one group moves no other.",
 		},
+		{
+			Name: "Replay/BrowseOldestFirst", Promises: []int{21}, Gate: keepsHistory().and(partitioned()), run: browseOldestFirst,
+			Doc: "Browsing a topic shows its messages in the order in which they came, over all its partitions.",
+		},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -61,5 +62,68 @@ func BenchmarkPublishHandleAck(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkDriver is the broker's own share: publish, deliver and ack through the driver alone, in batches of 256.
+func BenchmarkDriver(b *testing.B) {
+	for _, parts := range []int{1, 4} {
+		b.Run(fmt.Sprint("partitions=", parts), func(b *testing.B) { throughDriver(b, parts) })
+	}
+}
+
+func throughDriver(b *testing.B, parts int) {
+	b.Helper()
+	const batch = 256
+	ctx := b.Context()
+	s := memory.NewServer(memory.Config{})
+	defer s.DeleteTopic("t") // with the group's timer, which would keep all this for the ack wait
+	d := s.Driver()
+	stored := 0
+	prod, err := d.OpenProducer(ctx, pubsub.ProducerSpec{}, func(rs []pubsub.Result) { stored += len(rs) })
+	if err == nil {
+		err = d.Ensure(ctx, pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "t", Partitions: parts}}}, pubsub.Create)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	src, err := d.OpenSource(ctx, pubsub.SourceSpec{From: pubsub.Place{Topic: "t", Group: "g"}, AckWait: time.Minute, MaxInFlight: 2 * batch})
+	if err != nil {
+		b.Fatal(err)
+	}
+	run, recs := make([]pubsub.Out, batch), make([]pubsub.Record, batch)
+	acks, errs := make([]pubsub.Settlement, batch), make([]error, batch)
+	for i := range run {
+		key := fmt.Sprint("key-", i%100)
+		run[i] = pubsub.Out{To: pubsub.Place{Topic: "t"}, Msg: &pubsub.Message{Key: key, Payload: make([]byte, 256)}, Dedup: pubsub.Dedup{1}}
+	}
+	received := 0
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; done += batch {
+		for i := range run {
+			run[i].Seq = uint64(done + i)
+		}
+		if n, err := prod.Send(ctx, run); n != batch || err != nil {
+			b.Fatal(n, err)
+		}
+		for got := 0; got < batch; {
+			n, _, err := src.Recv(ctx, recs, 1<<30)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := range n {
+				acks[i] = pubsub.Settlement{Token: recs[i].Token, As: pubsub.SettleAck}
+			}
+			if err := src.Settle(ctx, acks[:n], errs[:n]); err != nil {
+				b.Fatal(err)
+			}
+			got += n
+		}
+		received += batch
+	}
+	b.StopTimer()
+	if stored != received {
+		b.Fatalf("%d stored, %d received", stored, received)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"slices"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -99,6 +99,9 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 		return nil, err
 	}
 	defer d.s.mu.Unlock()
+	if spec.From.Kind == pubsub.PlaceRetry {
+		return nil, says(pubsub.ErrUnsupported, true, "what is sent to a group alone comes with the group's other messages, not by itself")
+	}
 	m := spec.Manage
 	if m == pubsub.Off {
 		m = pubsub.Verify
@@ -163,45 +166,6 @@ func (d *driver) dropSessions(err error) {
 	}
 }
 
-// Browse implements pubsub.Browser.
-func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
-	return func(yield func(pubsub.Record, error) bool) {
-		if err := d.enter(ctx); err != nil {
-			yield(pubsub.Record{}, err)
-			return
-		}
-		var parts []*partition
-		if p.Kind != pubsub.PlaceMain {
-			if log := d.s.private[p]; log != nil {
-				parts = append(parts, log)
-			}
-		} else if t := d.s.topics[p.Topic]; t != nil {
-			parts = t.parts
-		} else {
-			d.s.mu.Unlock()
-			yield(pubsub.Record{}, says(pubsub.ErrNotFound, true, "there is no topic %q", p.Topic))
-			return
-		}
-		_, start, _, index := from.Parts()
-		var all []pubsub.Record
-		for _, part := range parts {
-			low := part.base
-			if from != (pubsub.Position{}) && index == part.index {
-				low = max(low, start)
-			}
-			for off := low; off < part.end; off++ {
-				all = append(all, pubsub.Record{Msg: *part.at(off).msg, Topic: part.topic, Pos: part.position(off)})
-			}
-		}
-		d.s.mu.Unlock()
-		for _, r := range all {
-			if !yield(r, nil) {
-				return
-			}
-		}
-	}
-}
-
 // Lag implements pubsub.Lagger.
 func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error) {
 	if err := d.enter(ctx); err != nil {
@@ -213,11 +177,10 @@ func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error
 		return pubsub.Lag{}, says(pubsub.ErrNotFound, true, "there is no group %q of %q", name, topic)
 	}
 	lag := pubsub.Lag{Kind: pubsub.LagExact}
-	for _, ln := range g.lanes {
-		n, oldest := ln.unsettledCount()
-		lag.Messages += n
-		if !oldest.IsZero() && (lag.Oldest.IsZero() || oldest.Before(lag.Oldest)) {
-			lag.Oldest = oldest
+	for ln := range g.each {
+		lag.Messages += ln.pending
+		if at := ln.oldest(); !at.IsZero() && (lag.Oldest.IsZero() || at.Before(lag.Oldest)) {
+			lag.Oldest = at
 		}
 	}
 	return lag, nil
@@ -236,12 +199,7 @@ func (d *driver) Seek(ctx context.Context, topic, name string, to pubsub.Start) 
 	case len(g.members) > 0:
 		return says(pubsub.ErrConflict, true, "group %q of %q has %d members", name, topic, len(g.members))
 	}
-	for _, ln := range g.lanes {
-		if !ln.private {
-			ln.low = ln.part.offsetOf(to)
-			ln.high, ln.flights, ln.redo.list, ln.due = ln.low, nil, nil, nil
-		}
-	}
+	g.seek(to)
 	return nil
 }
 
@@ -251,6 +209,15 @@ type producer struct {
 	report  func([]pubsub.Result)
 	dead    error
 	results []pubsub.Result
+	topic   *topic // of the message before: most go to one
+}
+
+// topicOf finds a topic, nil if there is none of that name.
+func (p *producer) topicOf(name string) *topic {
+	if p.topic == nil || p.topic.deleted || p.topic.spec.Name != name {
+		p.topic = p.d.s.topics[name]
+	}
+	return p.topic
 }
 
 // Send implements pubsub.Producer.
@@ -264,20 +231,19 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 		return 0, p.dead
 	}
 	now := time.Now()
-	results := p.results[:0]
+	s.last = max(s.last, now.UnixNano())
+	results := slices.Grow(p.results[:0], len(run))
 	for i := range run {
-		r := pubsub.Result{Seq: run[i].Seq, Fate: pubsub.FateAccepted}
+		results = append(results, pubsub.Result{Seq: run[i].Seq, Fate: pubsub.FateAccepted})
+		r := &results[i]
 		if err := s.faults.refusal(); err != nil {
 			r.Fate, r.Err = pubsub.FateRefused, err
-		} else if r.Pos, err = s.store(&run[i], now); err != nil {
+		} else if r.Pos, err = s.store(p.topicOf(run[i].To.Topic), &run[i], now); err != nil {
 			r.Fate, r.Err = pubsub.FateRefused, err
 		} else if s.faults.lose > 0 { // stored, but nobody will say so
 			s.faults.lose--
-			r = pubsub.Result{Seq: r.Seq, Fate: pubsub.FateUnknown, Err: errGone}
+			*r = pubsub.Result{Seq: r.Seq, Fate: pubsub.FateUnknown, Err: errGone}
 			p.dead = errGone
-		}
-		results = append(results, r)
-		if p.dead != nil {
 			break
 		}
 	}

@@ -103,32 +103,3 @@ func (s *Server) Restart() {
 	defer s.mu.Unlock()
 	s.faults.down = false
 }
-
-// DeleteTopic removes a topic with all its groups and places, whoever uses them: their sessions die with ErrNotFound.
-func (s *Server) DeleteTopic(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.topics[name]
-	if t == nil {
-		return
-	}
-	delete(s.topics, name)
-	for _, p := range t.parts {
-		s.bytes -= p.bytes
-	}
-	for place, g := range s.groups {
-		if place.Topic != name {
-			continue
-		}
-		for len(g.members) > 0 {
-			g.members[0].die(says(pubsub.ErrNotFound, false, "topic %q was deleted", name))
-		}
-		g.remove()
-	}
-	for place, p := range s.private {
-		if place.Topic == name {
-			s.bytes -= p.bytes
-			delete(s.private, place)
-		}
-	}
-}

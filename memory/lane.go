@@ -2,31 +2,38 @@ package memory
 
 import (
 	"container/heap"
-	"slices"
+	"iter"
 	"time"
-
-	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A lane is a partition as one group sees it. Everything below low is settled, everything from high on has not been looked at; between
-// them each message has a flight.
+// A lane is a partition as one group sees it, from start on. What lies from high on has not been looked at, but for messages with a
+// delay or a priority: those get a flight when they come. The others get theirs when they are picked.
+//
+// Flights come in chunks as entries do, and a chunk that is settled as a whole goes, whatever lies before it. Below high no flight
+// means settled.
 type lane struct {
 	g       *group
 	id      int32
 	part    *partition
-	private bool
-	low     int64
+	start   int64
 	high    int64
-	flights []flight // of low … high
-	redo    offsets  // came back, or are to go first: before high
-	due     dues     // wait for their time
-	stirred bool     // to be woken when the publisher has its answer
-	prio    bool     // messages with a priority lie beyond high
+	first   int64 // of chunks[0]
+	chunks  []*flights
+	unused  *flights
+	ready   ready // came back, or go first
+	due     dues  // wait for their time
+	pending int64 // not settled
+	stirred bool  // to be woken when the publisher has its answer
 
 	owner  *source // of an exclusive group
 	gen    uint32  // of owner
 	losing bool
 	limit  *time.Timer // of losing
+}
+
+type flights struct {
+	open int // not settled
+	list [chunkSize]flight
 }
 
 type flight struct {
@@ -35,30 +42,82 @@ type flight struct {
 	failed     int32
 	owner      *source
 	stamp      uint64
-	lease      time.Time
+	lease      time.Duration // since the server started
 }
 
 type flightState uint8
 
 const (
-	flightReady   flightState = iota // in redo
+	flightNew     flightState = iota // nobody has looked at it
+	flightReady                      // in ready
 	flightOut                        // with its owner
 	flightWaiting                    // in due
 	flightSettled
 )
 
-func (ln *lane) flight(off int64) *flight {
-	if off < ln.low || off >= ln.high {
-		return nil
-	}
-	return &ln.flights[off-ln.low]
+func newLane(g *group, id int32, p *partition, start int64) *lane {
+	return &lane{g: g, id: id, part: p, start: start, high: start, first: start - start%chunkSize}
 }
 
-// arrived is told of each new entry.
-func (ln *lane) arrived(_ int64, m *pubsub.Message) {
-	if m.Priority > 0 {
-		ln.prio = true
+// sees says whether an entry is there for this group.
+func (ln *lane) sees(e *entry) bool {
+	return e != nil && e.msg != nil && (e.only == nil || e.only == ln.g)
+}
+
+// flight returns a flight that there is.
+func (ln *lane) flight(off int64) *flight {
+	i := uint64(off-ln.first) / chunkSize
+	if i >= uint64(len(ln.chunks)) || ln.chunks[i] == nil {
+		return nil
 	}
+	return &ln.chunks[i].list[uint64(off)%chunkSize]
+}
+
+// touch returns a flight, and makes it if need be.
+func (ln *lane) touch(off int64) *flight {
+	if f := ln.flight(off); f != nil {
+		return f
+	}
+	i := (off - ln.first) / chunkSize
+	for int64(len(ln.chunks)) <= i {
+		ln.chunks = append(ln.chunks, nil)
+	}
+	c := ln.unused
+	if ln.unused = nil; c == nil {
+		c = new(flights)
+	}
+	*c = flights{open: chunkSize}
+	for k := range max(ln.start-ln.first-i*chunkSize, 0) {
+		c.list[k].state = flightSettled
+		c.open--
+	}
+	ln.chunks[i] = c
+	return &c.list[off%chunkSize]
+}
+
+// admit takes an entry in that the group has to settle.
+func (ln *lane) admit(off int64) {
+	e := ln.part.at(off)
+	if !ln.sees(e) {
+		return
+	}
+	ln.part.need(off)
+	ln.pending++
+	if e.msg.Delay > 0 {
+		now := time.Now()
+		if wait := time.Duration(e.at-now.UnixNano()) + e.msg.Delay; wait > 0 {
+			ln.postpone(off, now.Add(wait))
+			return
+		}
+	}
+	if e.msg.Priority > 0 {
+		ln.back(off)
+	}
+	ln.stir()
+}
+
+// stir has the lane woken when the publisher has its answer.
+func (ln *lane) stir() {
 	if !ln.stirred {
 		ln.stirred = true
 		ln.g.s.stirred = append(ln.g.s.stirred, ln)
@@ -77,305 +136,193 @@ func (ln *lane) wake() {
 	}
 }
 
-// look takes the message at high into the flights; now or later is its time. It says whether it can go out at once.
-func (ln *lane) look(now time.Time) (int64, bool) {
-	off := ln.high
-	ln.high++
-	ln.flights = append(ln.flights, flight{})
-	e := ln.part.at(off)
-	if d := e.msg.Delay; d > 0 && e.at.Add(d).After(now) {
-		ln.postpone(off, e.at.Add(d))
-		return off, false
-	}
-	return off, true
-}
-
 func (ln *lane) postpone(off int64, at time.Time) {
-	ln.flight(off).state = flightWaiting
+	f := ln.touch(off)
+	f.state, f.owner = flightWaiting, nil
 	heap.Push(&ln.due, dueAt{at, off})
 	ln.g.alarm(at)
 }
 
-// pick chooses the next message to go out: what came back first, by priority, then by its place in the log.
-func (ln *lane) pick(now time.Time) (int64, bool) {
-	if ln.prio { // they may lie anywhere: all of them compete
-		for ln.high < ln.part.end {
-			if off, ok := ln.look(now); ok {
-				ln.back(off)
-			}
-		}
-		ln.prio = false
-	}
-	if len(ln.redo.list) > 0 {
-		return heap.Pop(&ln.redo).(int64), true
-	}
-	for ln.high < ln.part.end {
-		if off, ok := ln.look(now); ok {
-			return off, true
-		}
-	}
-	return 0, false
-}
-
+// back makes a message ready, out of its turn.
 func (ln *lane) back(off int64) {
-	f := ln.flight(off)
+	f := ln.touch(off)
 	f.state, f.owner = flightReady, nil
-	ln.redo.part = ln.part
-	heap.Push(&ln.redo, off)
+	x := readyAt{off, ln.part.at(off).msg.Priority}
+	if x.priority > 0 {
+		ln.g.urgent++
+	}
+	heap.Push(&ln.ready, x)
 }
 
-// settled moves low past what is settled.
-func (ln *lane) settled(f *flight) {
-	f.state, f.owner = flightSettled, nil
-	n := 0
-	for n < len(ln.flights) && ln.flights[n].state == flightSettled {
-		n++
+// pick chooses the next message to go out: by priority, then by its place in the log.
+func (ln *lane) pick() (off int64, e *entry, f *flight) {
+	for ; ln.high < ln.part.end; ln.pass() {
+		e, f = ln.part.at(ln.high), ln.touch(ln.high)
+		if f.state == flightNew {
+			if ln.sees(e) {
+				break
+			}
+			ln.end(ln.high, f) // for others, or gone
+		}
 	}
-	if n == 0 {
+	if len(ln.ready) > 0 && (ln.ready[0].priority > 0 || ln.ready[0].off < ln.high || ln.high == ln.part.end) {
+		x := heap.Pop(&ln.ready).(readyAt)
+		if x.priority > 0 {
+			ln.g.urgent--
+		}
+		return x.off, ln.part.at(x.off), ln.flight(x.off)
+	}
+	if ln.high == ln.part.end {
+		return 0, nil, nil
+	}
+	off = ln.high
+	ln.pass()
+	return off, e, f
+}
+
+// pass moves high one on.
+func (ln *lane) pass() {
+	if ln.high++; ln.high%chunkSize == 0 {
+		ln.reap((ln.high - 1 - ln.first) / chunkSize)
+	}
+}
+
+// settled ends a message.
+func (ln *lane) settled(off int64, f *flight) {
+	ln.end(off, f)
+	ln.pending--
+	ln.part.unneed(off)
+}
+
+// end ends a flight.
+func (ln *lane) end(off int64, f *flight) {
+	f.state, f.owner = flightSettled, nil
+	i := uint64(off-ln.first) / chunkSize
+	if ln.chunks[i].open--; ln.chunks[i].open == 0 {
+		ln.reap(int64(i))
+	}
+}
+
+// reap lets a chunk go if it is settled and passed.
+func (ln *lane) reap(i int64) {
+	c := ln.chunks[i]
+	if c == nil || c.open > 0 || ln.first+(i+1)*chunkSize > ln.high {
 		return
 	}
-	ln.low += int64(n)
-	ln.flights = ln.flights[n:]
-	if ln.part.private && !ln.part.keep {
-		for ln.part.dropOldest(ln.g.s) {
+	ln.unused, ln.chunks[i] = c, nil
+	for len(ln.chunks) > 0 && ln.chunks[0] == nil && ln.first+chunkSize <= ln.high {
+		ln.chunks = ln.chunks[1:]
+		ln.first += chunkSize
+	}
+}
+
+// open yields the offsets that the group has not settled, in their order.
+func (ln *lane) open() iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		for off := max(ln.first, ln.start); off < ln.part.end; off++ {
+			f := ln.flight(off)
+			if f == nil && off < ln.high || f != nil && f.state == flightSettled || !ln.sees(ln.part.at(off)) {
+				continue
+			}
+			if !yield(off) {
+				return
+			}
+		}
+	}
+}
+
+// out yields what is with a member.
+func (ln *lane) out() iter.Seq2[int64, *flight] {
+	return func(yield func(int64, *flight) bool) {
+		for i, c := range ln.chunks {
+			begin := ln.first + int64(i)*chunkSize
+			if c == nil || c.open == 0 {
+				continue
+			}
+			for k := range c.list {
+				if c.list[k].state == flightOut && !yield(begin+int64(k), &c.list[k]) {
+					return
+				}
+			}
 		}
 	}
 }
 
 // take brings back what m (nil: anyone) has out.
 func (ln *lane) take(m *source) {
-	for off := ln.low; off < ln.high; off++ {
-		if f := ln.flight(off); f.state == flightOut && (m == nil || f.owner == m) {
+	for off, f := range ln.out() {
+		if m == nil || f.owner == m {
 			f.owner.unsettled--
 			ln.back(off)
 		}
 	}
 }
 
-func (ln *lane) unsettledCount() (n int64, oldest time.Time) {
-	for off := ln.low; off < ln.part.end; off++ {
-		if f := ln.flight(off); f == nil || f.state != flightSettled {
-			n++
-			if oldest.IsZero() {
-				oldest = ln.part.at(off).at
-			}
-		}
+// release gives up all that the lane has to settle.
+func (ln *lane) release() {
+	for off := range ln.open() {
+		ln.part.unneed(off)
 	}
-	return n, oldest
-}
-
-// offsets is a heap: higher priority first, then the log's order.
-type offsets struct {
-	part *partition
-	list []int64
-}
-
-func (h offsets) Len() int { return len(h.list) }
-func (h offsets) Less(i, j int) bool {
-	a, b := h.part.at(h.list[i]).msg.Priority, h.part.at(h.list[j]).msg.Priority
-	return a > b || a == b && h.list[i] < h.list[j]
-}
-func (h offsets) Swap(i, j int) { h.list[i], h.list[j] = h.list[j], h.list[i] }
-func (h *offsets) Push(x any)   { h.list = append(h.list, x.(int64)) }
-func (h *offsets) Pop() any {
-	x := h.list[len(h.list)-1]
-	h.list = h.list[:len(h.list)-1]
-	return x
-}
-
-type dueAt struct {
-	at  time.Time
-	off int64
-}
-
-type dues []dueAt
-
-func (h dues) Len() int           { return len(h) }
-func (h dues) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h dues) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dues) Push(x any)        { *h = append(*h, x.(dueAt)) }
-func (h *dues) Pop() any {
-	x := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return x
-}
-
-// A group reads the partitions of its topic, or of all topics that its pattern covers.
-type group struct {
-	s         *Server
-	place     pubsub.Place
-	exclusive bool
-	ackWait   time.Duration
-	start     pubsub.Start
-	created   time.Time
-	lanes     []*lane
-	members   []*source
-	timer     *time.Timer
-	timerAt   time.Time
-}
-
-func (g *group) covers(topic string) bool {
-	return g.place.Topic == topic || pubsub.IsPattern(g.place.Topic) && pubsub.MatchPattern(g.place.Topic, topic)
-}
-
-func (g *group) addTopic(t *topic) {
-	for _, p := range t.parts {
-		g.addLane(p, false)
-	}
-}
-
-func (g *group) addLane(p *partition, private bool) {
-	off := p.offsetOf(g.start)
-	ln := &lane{g: g, id: int32(len(g.lanes)), part: p, private: private, low: off, high: off}
-	g.lanes = append(g.lanes, ln)
-	p.lanes = append(p.lanes, ln)
-	for ; off < p.end; off++ {
-		ln.prio = ln.prio || p.at(off).msg.Priority > 0
-	}
-	if !g.exclusive {
-		for _, m := range g.members {
-			m.tell(pubsub.LaneEvent{Lane: ln.id, Kind: pubsub.LaneGained})
+	for _, x := range ln.ready {
+		if x.priority > 0 {
+			ln.g.urgent--
 		}
 	}
 }
 
-// remove takes a group out of the partitions it reads.
-func (g *group) remove() {
-	for _, ln := range g.lanes {
-		ln.part.lanes = slices.DeleteFunc(ln.part.lanes, func(o *lane) bool { return o == ln })
+// oldest is when the first message came that is not settled.
+func (ln *lane) oldest() (at time.Time) {
+	for off := range ln.open() {
+		return time.Unix(0, ln.part.at(off).at)
 	}
-	if g.timer != nil {
-		g.timer.Stop()
-	}
-	delete(g.s.groups, g.place)
+	return at
 }
 
-func (g *group) join(m *source) {
-	g.members = append(g.members, m)
-	if !g.exclusive {
-		for _, ln := range g.lanes {
-			m.tell(pubsub.LaneEvent{Lane: ln.id, Kind: pubsub.LaneGained})
+// moved is the lane as it is when the group begins again at to. What was sent to the group alone stays as it is: it is no part of the topic.
+func (ln *lane) moved(to int64) *lane {
+	var own []int64
+	for off := range ln.open() {
+		if ln.part.at(off).only != nil {
+			own = append(own, off)
 		}
-		return
 	}
-	g.rebalance()
-}
-
-// leave takes what m holds back.
-func (g *group) leave(m *source) {
-	g.members = slices.DeleteFunc(g.members, func(o *source) bool { return o == m })
-	for _, ln := range g.lanes {
-		ln.take(m)
-		if ln.owner == m {
-			g.free(ln)
-		}
-		ln.wake()
+	begin := to
+	if len(own) > 0 {
+		begin = min(to, own[0])
 	}
-	g.rebalance()
-}
-
-// rebalance gives each lane of an exclusive group to the member that is to have it: first they go round, then the private ones
-// to the oldest member, so that with one partition the second member has nothing and stands by.
-func (g *group) rebalance() {
-	if !g.exclusive || len(g.members) == 0 {
-		return
-	}
-	i := 0
-	for _, ln := range g.lanes {
-		want := g.members[0]
-		if !ln.private {
-			want = g.members[i%len(g.members)]
-			i++
-		}
+	n := newLane(ln.g, ln.id, ln.part, begin)
+	for off := begin; off < ln.part.end; off++ {
 		switch {
-		case ln.owner == nil:
-			ln.owner = want
-			ln.gen++
-			want.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneGained})
-		case ln.owner != want && !ln.losing:
-			ln.losing = true
-			ln.owner.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLosing, Deadline: time.Now().Add(g.ackWait)})
-			owner, gen := ln.owner, ln.gen
-			ln.limit = time.AfterFunc(g.ackWait, func() {
-				g.s.mu.Lock()
-				defer g.s.mu.Unlock()
-				if ln.losing && ln.gen == gen {
-					owner.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLost})
-					g.done(ln)
-				}
-			})
+		case len(own) > 0 && off == own[0]:
+			own = own[1:]
+			n.inherit(off, ln)
+		case off < to || !n.sees(ln.part.at(off)) || ln.part.at(off).only != nil:
+			n.end(off, n.touch(off))
+		default:
+			n.admit(off)
 		}
 	}
+	return n
 }
 
-func (g *group) free(ln *lane) {
-	ln.owner, ln.losing = nil, false
-	if ln.limit != nil {
-		ln.limit.Stop()
-		ln.limit = nil
-	}
-}
-
-// done hands a lane on, with all that is not settled.
-func (g *group) done(ln *lane) {
-	ln.take(ln.owner)
-	ln.owner.wake() // it may have been full
-	g.free(ln)
-	g.rebalance()
-}
-
-// alarm sees to it that ring is called at that time.
-func (g *group) alarm(at time.Time) {
-	if !g.timerAt.IsZero() && !at.Before(g.timerAt) {
+// inherit takes a message over as it is in another lane.
+func (ln *lane) inherit(off int64, from *lane) {
+	f := from.flight(off)
+	if f == nil || f.state == flightNew {
+		ln.admit(off)
 		return
 	}
-	g.timerAt = at
-	if g.timer == nil {
-		g.timer = time.AfterFunc(time.Until(at), g.ring)
-		return
-	}
-	g.timer.Reset(time.Until(at))
-}
-
-// ring lets go what is due, and takes back what has no lease any more.
-func (g *group) ring() {
-	g.s.mu.Lock()
-	defer g.s.mu.Unlock()
-	g.timerAt = time.Time{}
-	now := time.Now()
-	var next time.Time
-	sooner := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
-	for _, ln := range g.lanes {
-		woken := false
-		for len(ln.due) > 0 && !ln.due[0].at.After(now) {
-			ln.back(heap.Pop(&ln.due).(dueAt).off)
-			woken = true
-		}
-		if len(ln.due) > 0 {
-			sooner(ln.due[0].at)
-		}
-		for off := ln.low; off < ln.high; off++ {
-			f := ln.flight(off)
-			if f.state != flightOut {
-				continue
+	ln.part.need(off)
+	ln.pending++
+	n := ln.touch(off)
+	n.deliveries, n.failed = f.deliveries, f.failed
+	if f.state == flightWaiting {
+		for _, d := range from.due {
+			if d.off == off {
+				ln.postpone(off, d.at)
+				return
 			}
-			if f.lease.After(now) {
-				sooner(f.lease)
-				continue
-			}
-			f.owner.unsettled--
-			ln.back(off)
-			woken = true
-		}
-		if woken {
-			ln.wake()
 		}
 	}
-	if !next.IsZero() {
-		g.alarm(next)
-	}
+	ln.back(off)
 }

@@ -77,47 +77,80 @@ func (m *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 	}
 }
 
+// fill hands out what there is: lane by lane, beginning with another one each time, but while messages with a priority are ready, the most urgent.
 func (m *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
-	var now, lease time.Time
-	lanes := m.g.lanes
-	for i := range lanes {
-		ln := lanes[(m.from+i)%len(lanes)]
-		if m.g.exclusive && (ln.owner != m || ln.losing) || m.paused[ln.id] {
+	g := m.g
+	var lease time.Time
+	var until time.Duration
+	if m.from++; m.from >= len(g.lanes) {
+		m.from = 0
+	}
+	i := m.from
+	for dry := 0; dry < len(g.lanes) && n < len(buf) && m.unsettled < m.spec.MaxInFlight && (n == 0 || maxBytes > 0); {
+		ln := g.lanes[i]
+		if g.urgent > 0 {
+			if u := m.mostUrgent(); u != nil {
+				ln = u
+			}
+		}
+		var off int64
+		var e *entry
+		var f *flight
+		if m.reads(ln) {
+			off, e, f = ln.pick()
+		}
+		if e == nil {
+			dry++
+			if i++; i == len(g.lanes) {
+				i = 0
+			}
 			continue
 		}
-		for n < len(buf) && m.unsettled < m.spec.MaxInFlight && (n == 0 || maxBytes > 0) && (len(ln.redo.list) > 0 || ln.high < ln.part.end) {
-			if now.IsZero() {
-				now = time.Now()
-				lease = now.Add(m.g.ackWait)
-				m.g.alarm(lease)
-			}
-			off, ok := ln.pick(now)
-			if !ok {
-				break
-			}
-			e, f := ln.part.at(off), ln.flight(off)
-			m.s.stamp++
-			f.state, f.owner, f.stamp, f.lease = flightOut, m, m.s.stamp, lease
-			f.deliveries++
-			m.unsettled++
-			maxBytes -= e.size
-			r := &buf[n]
-			r.Msg, r.Topic, r.Pos = *e.msg, ln.part.topic, ln.part.position(off)
-			r.Token = pubsub.Token{Lane: ln.id, A: uint64(off), B: f.stamp}
-			r.Deliveries, r.Failed, r.LeaseUntil = f.deliveries, f.failed, lease
-			n++
+		if lease.IsZero() {
+			lease = time.Now().Add(g.ackWait)
+			until = lease.Sub(g.s.start)
+			g.alarm(lease)
 		}
+		m.s.stamp++
+		f.state, f.owner, f.stamp, f.lease = flightOut, m, m.s.stamp, until
+		f.deliveries++
+		m.unsettled++
+		maxBytes -= e.size
+		r := &buf[n]
+		r.Msg, r.Topic, r.Pos, r.Bad = *e.msg, ln.part.topic, ln.part.position(off), nil
+		t := &r.Token // one by one: a literal would be built elsewhere first, and this is where the time goes
+		t.Lane, t.Gen, t.A, t.B, t.Ref = ln.id, 0, uint64(off), m.s.stamp, nil
+		r.Deliveries, r.Failed, r.LeaseUntil = f.deliveries, f.failed, lease
+		n++
 	}
-	m.from++
 	return n
 }
 
+// reads says whether the member may have messages of a lane now.
+func (m *source) reads(ln *lane) bool {
+	return ln != nil && (!m.g.exclusive || ln.owner == m && !ln.losing) && (len(m.paused) == 0 || !m.paused[ln.id])
+}
+
+// mostUrgent is the lane with the message of the highest priority that the member may have, nil if none has any.
+func (m *source) mostUrgent() (best *lane) {
+	for i := range m.g.lanes {
+		ln := m.g.lanes[(m.from+i)%len(m.g.lanes)]
+		if m.reads(ln) && len(ln.ready) > 0 && ln.ready[0].priority > 0 && (best == nil || ln.ready[0].priority > best.ready[0].priority) {
+			best = ln
+		}
+	}
+	return best
+}
+
 // find returns what a token names, if m still has it.
-func (m *source) find(t pubsub.Token) (*lane, *flight) {
+func (m *source) find(t *pubsub.Token) (*lane, *flight) {
 	if t.Lane < 0 || int(t.Lane) >= len(m.g.lanes) {
 		return nil, nil
 	}
 	ln := m.g.lanes[t.Lane]
+	if ln == nil {
+		return nil, nil
+	}
 	f := ln.flight(int64(t.A))
 	if f == nil || f.state != flightOut || f.owner != m || f.stamp != t.B {
 		return nil, nil
@@ -137,7 +170,7 @@ func (m *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 	full := m.unsettled >= m.spec.MaxInFlight
 	for i := range list {
 		st := &list[i]
-		ln, f := m.find(st.Token)
+		ln, f := m.find(&st.Token)
 		if f == nil {
 			errs[i] = errStale
 			continue
@@ -145,7 +178,7 @@ func (m *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 		m.unsettled--
 		switch st.As {
 		case pubsub.SettleAck:
-			ln.settled(f)
+			ln.settled(int64(st.Token.A), f)
 		case pubsub.SettleRelease:
 			f.deliveries-- // a hand-back costs nothing
 			f.failed = st.Failed
@@ -155,7 +188,7 @@ func (m *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 			if st.Failed == f.failed {
 				f.deliveries-- // put off, not failed: that costs nothing either
 			}
-			f.failed, f.owner = st.Failed, nil
+			f.failed = st.Failed
 			ln.postpone(int64(st.Token.A), time.Now().Add(st.Delay))
 		}
 	}
@@ -174,9 +207,9 @@ func (m *source) Renew(ctx context.Context, list []pubsub.Renewal, errs []error)
 	if m.dead != nil {
 		return m.dead
 	}
-	lease := time.Now().Add(m.g.ackWait)
+	lease := time.Since(m.s.start) + m.g.ackWait
 	for i := range list {
-		if _, f := m.find(list[i].Token); f != nil {
+		if _, f := m.find(&list[i].Token); f != nil {
 			f.lease, f.failed = lease, list[i].Failed
 		} else {
 			errs[i] = errStale
@@ -211,7 +244,9 @@ func (m *source) Pause(lane int32, on bool) {
 	if m.paused == nil {
 		m.paused = map[int32]bool{}
 	}
-	m.paused[lane] = on
+	if m.paused[lane] = on; !on {
+		delete(m.paused, lane)
+	}
 	m.wake()
 }
 
@@ -222,7 +257,7 @@ func (m *source) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
 	}
 	defer m.s.mu.Unlock()
 	if lane := losing.Lane; lane >= 0 && int(lane) < len(m.g.lanes) {
-		if ln := m.g.lanes[lane]; ln.owner == m && ln.losing && ln.gen == losing.Gen {
+		if ln := m.g.lanes[lane]; ln != nil && ln.owner == m && ln.losing && ln.gen == losing.Gen {
 			m.g.done(ln)
 		}
 	}

@@ -1,0 +1,89 @@
+package conformance
+
+import (
+	"iter"
+	"slices"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// placeMutants break the places of topics and groups.
+func placeMutants() []Mutant {
+	return []Mutant{
+		{"gives what is sent to a group alone a lane of its own", "Order/SentToGroup", func() *mutation {
+			const beside = int32(1) << 20
+			alone := map[string]bool{}
+			return &mutation{
+				out: func(o *pubsub.Out) outFate {
+					if o.To.Kind == pubsub.PlaceRetry {
+						alone[o.Msg.ID] = true
+					}
+					return outStore
+				},
+				record: func(_ *tapSource, r *pubsub.Record) recordFate {
+					if alone[r.Msg.ID] {
+						r.Token.Lane += beside
+					}
+					return recordKeep
+				},
+				settle: func(_ *tapSource, x *pubsub.Settlement) bool {
+					x.Token.Lane %= beside
+					return true
+				},
+				renew: func(r *pubsub.Renewal) bool {
+					r.Token.Lane %= beside
+					return true
+				},
+			}
+		}},
+		{"knows no tokens of replays", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
+		{"knows no tokens of dead letters", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"takes a topic with other settings for the one that is asked for", "Groups/TopicDisagrees", func() *mutation {
+			known := map[string]bool{}
+			return &mutation{ensure: func(t *pubsub.Topology, _ *pubsub.Manage) {
+				t.Topics = slices.Clone(t.Topics)
+				for i, spec := range t.Topics {
+					if known[spec.Name] {
+						t.Topics[i] = pubsub.TopicSpec{Name: spec.Name}
+					}
+					known[spec.Name] = true
+				}
+			}}
+		}},
+		{"browses one partition after the other", "Replay/BrowseOldestFirst", func() *mutation {
+			return &mutation{browse: func(_ pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error] {
+				return func(yield func(pubsub.Record, error) bool) {
+					byKey := map[string][]pubsub.Record{}
+					var keys []string
+					for r, err := range all {
+						if err != nil {
+							yield(r, err)
+							return
+						}
+						if byKey[r.Msg.Key] == nil {
+							keys = append(keys, r.Msg.Key)
+						}
+						byKey[r.Msg.Key] = append(byKey[r.Msg.Key], r)
+					}
+					for _, key := range keys {
+						for _, r := range byKey[key] {
+							if !yield(r, nil) {
+								return
+							}
+						}
+					}
+				}
+			}}
+		}},
+	}
+}
+
+// forgetsTokens stores what is sent again to such places once more.
+func forgetsTokens(kind pubsub.PlaceKind) *mutation {
+	return &mutation{out: func(o *pubsub.Out) outFate {
+		if o.To.Kind == kind {
+			o.Dedup, o.Again = pubsub.Dedup{}, false
+		}
+		return outStore
+	}}
+}
