@@ -78,7 +78,7 @@ func deadIntact(e *env) {
 		l.excuse(m.ID)
 	}
 	for _, r := range e.wantDead(p, topic, "g", "max-attempts", len(texts)) {
-		got := r.Msg
+		got := *r.Msg
 		h := got.Headers
 		got.Headers = slices.DeleteFunc(slices.Clone(h), func(h pubsub.Header) bool { return strings.HasPrefix(h.Name, "omnibus-dlq-") })
 		e.wantSame(got, want[got.ID])

@@ -183,7 +183,7 @@ func wrongUses(e *env) {
 		"a negative delay":  {Delay: -1},
 		"a negative TTL":    {TTL: -1},
 		"priority 10":       {Priority: 10},
-		"a reserved header": {Headers: pubsub.Headers{{Name: "omnibus-dlq-reason"}}},
+		"a reserved header": {Headers: pubsub.Headers{{Name: "omnibus-attempts"}}},
 	} {
 		e.wantCode(p.Publish(ctx, topic, m), pubsub.ErrInvalid, "publishing with %s", what)
 	}

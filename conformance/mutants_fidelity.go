@@ -93,7 +93,9 @@ func damages(f func(m *pubsub.Message)) *mutation {
 	n := 0
 	return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
 		if n++; n > sound {
-			f(&r.Msg)
+			m := *r.Msg
+			f(&m)
+			r.Msg = &m
 		}
 		return recordKeep
 	}}

@@ -108,7 +108,9 @@ func otherMutants() []Mutant {
 				},
 				record: func(_ *tapSource, r *pubsub.Record) recordFate {
 					if was, ok := sent[r.Msg.ID]; ok {
-						r.Msg.Priority = was
+						m := *r.Msg
+						m.Priority = was
+						r.Msg = &m
 					}
 					return recordKeep
 				},

@@ -106,7 +106,7 @@ func nextPage(cursors []*cursor, only *group) (page []pubsub.Record) {
 		if c == nil {
 			break
 		}
-		page = append(page, pubsub.Record{Msg: *c.log.at(c.off).msg, Topic: c.log.topic, Pos: c.log.position(c.off)})
+		page = append(page, pubsub.Record{Msg: c.log.at(c.off).msg, Topic: c.log.topic, Pos: c.log.position(c.off)})
 		c.off++
 	}
 	return page

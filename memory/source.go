@@ -117,7 +117,7 @@ func (m *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 		m.unsettled++
 		maxBytes -= e.size
 		r := &buf[n]
-		r.Msg, r.Topic, r.Pos, r.Bad = *e.msg, ln.part.topic, ln.part.position(off), nil
+		r.Msg, r.Topic, r.Pos, r.Bad = e.msg, ln.part.topic, ln.part.position(off), nil
 		t := &r.Token // one by one: a literal would be built elsewhere first, and this is where the time goes
 		t.Lane, t.Gen, t.A, t.B, t.Ref = ln.id, 0, uint64(off), m.s.stamp, nil
 		r.Deliveries, r.Failed, r.LeaseUntil = f.deliveries, f.failed, lease

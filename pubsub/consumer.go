@@ -19,7 +19,6 @@ type Consumer struct {
 	sub     Subscription
 	chain   Handler   // the middleware around the handler
 	batch   *batching // nil for a handler of single messages
-	layered bool      // some middleware is in it
 	pulls   bool      // a Receive loop takes the place of the workers
 	observe []func(Event)
 	log     *slog.Logger
@@ -110,7 +109,6 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 		base:   context.WithoutCancel(ctx),
 		keys:   map[uint64]*keyQueue{}, leases: map[*item]struct{}{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
 	}
-	c.layered = slices.ContainsFunc(layers, func(m Middleware) bool { return m.Incoming != nil })
 	c.cond.L = &c.mu
 	c.life, c.stop = context.WithCancelCause(c.base)
 	c.alarm.f, c.watch.f = c.ring, c.overdue

@@ -75,7 +75,7 @@ func (c *Consumer) send(it *item) {
 	switch {
 	case it.job == taskQuarantine:
 		own.Kind = PlaceQuarantine
-		m = it.rec.Msg
+		m = *it.rec.Msg
 		m.Headers = append(slices.Clip(m.Headers), Header{Name: headerAttempts, Value: strconv.Itoa(int(it.failed))})
 		m.Delay, m.Priority = 0, 0
 	case d.Drop:
@@ -173,7 +173,7 @@ func (c *Consumer) tellDead(hook func(*Delivery, error), it *item) {
 
 // deadLetter is the message as it came, with headers that tell what happened.
 func (c *Consumer) deadLetter(it *item) Message {
-	m := it.rec.Msg
+	m := *it.rec.Msg
 	m.Delay, m.TTL, m.Priority = 0, 0, 0
 	now := time.Now().UTC().Format(time.RFC3339Nano)
 	m.Headers = slices.DeleteFunc(slices.Clone(m.Headers), func(h Header) bool {

@@ -16,7 +16,7 @@ type Delivery struct {
 	ctx  context.Context
 	item *item // nil in a unit test
 	use  uint64
-	raw  *Message // nil where no middleware could replace Message
+	raw  *Message
 }
 
 // As stores the broker's own message in target, see the function As. It is there until the message is settled.

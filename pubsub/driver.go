@@ -199,8 +199,8 @@ type Token struct {
 
 // A Record is a message as it comes from the broker, with what the broker knows about it.
 type Record struct {
-	Msg        Message
-	Topic      string // the concrete one
+	Msg        *Message // nobody changes it, also the driver from then on
+	Topic      string   // the concrete one
 	Pos        Position
 	Token      Token
 	Deliveries int32     // this one included; 0 = unknown

@@ -285,3 +285,35 @@ func TestRouteSeesTheUndecodableMessage(t *testing.T) {
 		}
 	})
 }
+
+// wrapping is a Publisher of the user's, around another.
+type wrapping struct{ pubsub.Publisher }
+
+func TestDeadLettersGoThroughAPublisherThatWrapsABroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, other := memory.New(nil), memory.New(nil)
+		defer other.Close()
+		defer b.Close()
+		if err := other.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "failed"}}}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.Subscribe(t.Context(), pubsub.Subscription{
+			Topic: "t", Group: "g", DeadLetter: pubsub.DeadLetter{Topic: "failed", To: wrapping{other}},
+		}, func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errors.New("bad")) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, b, 2)
+		settled(t, b)
+		n := 0
+		for r, err := range other.Browse(t.Context(), pubsub.Place{Topic: "failed"}, pubsub.Position{}) {
+			if err != nil || r.Msg.Headers.Get("omnibus-dlq-reason") != "permanent" {
+				t.Errorf("%v, %v", r.Msg, err)
+			}
+			n++
+		}
+		if n != 2 {
+			t.Errorf("%d dead letters, want 2", n)
+		}
+	})
+}

@@ -25,7 +25,6 @@ type feed struct {
 	salt    uint64
 	buf     []Record // received into; only fetch uses it
 	slab    []Delivery
-	raws    []Message // what middleware may replace in a Delivery
 	kick    chan struct{}
 	fetched chan struct{} // closed when fetch is over
 
@@ -275,16 +274,8 @@ func (it *item) newDelivery() {
 	d := &f.slab[0]
 	f.slab = f.slab[1:]
 	*d = Delivery{
-		Message: it.rec.Msg, Topic: it.rec.Topic, Group: f.c.sub.Group,
-		Attempt: int(it.failed) + 1, Deliveries: int(it.rec.Deliveries), Position: it.rec.Pos, item: it, use: it.use,
-	}
-	if f.c.layered {
-		if len(f.raws) == 0 {
-			f.raws = make([]Message, min(slabItems, f.limit))
-		}
-		d.raw = &f.raws[0]
-		f.raws = f.raws[1:]
-		*d.raw = it.rec.Msg
+		Message: *it.rec.Msg, Topic: it.rec.Topic, Group: f.c.sub.Group,
+		Attempt: int(it.failed) + 1, Deliveries: int(it.rec.Deliveries), Position: it.rec.Pos, raw: it.rec.Msg, item: it, use: it.use,
 	}
 	it.d = d
 }

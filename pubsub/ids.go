@@ -65,6 +65,7 @@ func (t *topicCache) check(topic string) error {
 	if err := checkTopic(topic); err != nil {
 		return err
 	}
-	t.last.Store(&topic)
+	kept := topic // else every call would allocate it
+	t.last.Store(&kept)
 	return nil
 }

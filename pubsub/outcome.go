@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -249,14 +250,14 @@ func (c *Consumer) settled(it *item) {
 
 // unpack takes the engine's own headers off a message.
 func (it *item) unpack(now time.Time) {
-	m := &it.rec.Msg
-	own := false
+	if !slices.ContainsFunc(it.rec.Msg.Headers, func(h Header) bool { return ownHeader(h.Name) }) {
+		return
+	}
+	m := new(Message)
+	*m = *it.rec.Msg
+	it.rec.Msg = m
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		if !strings.HasPrefix(h.Name, reservedHeader) {
-			continue
-		}
-		own = own || h.Name == headerExpires || h.Name == headerAttempts
 		switch h.Name {
 		case headerExpires:
 			at, ttl, _ := strings.Cut(h.Value, " ")
@@ -274,10 +275,11 @@ func (it *item) unpack(now time.Time) {
 			}
 		}
 	}
-	if own {
-		m.Headers.delFunc(func(name string) bool { return name == headerExpires || name == headerAttempts })
-		if len(m.Headers) == 0 {
-			m.Headers = nil
-		}
+	m.Headers.delFunc(ownHeader)
+	if len(m.Headers) == 0 {
+		m.Headers = nil
 	}
 }
+
+// ownHeader says whether a header is the engine's and nobody else is to see it.
+func ownHeader(name string) bool { return name == headerExpires || name == headerAttempts }

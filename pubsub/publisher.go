@@ -332,7 +332,8 @@ func (p *publisher) checkMessage(m *Message) (Code, error) {
 		return ErrInvalid, errors.New("no Message.ID, which PublisherOptions.DedupByID needs")
 	}
 	for i := range m.Headers {
-		if strings.HasPrefix(m.Headers[i].Name, reservedHeader) {
+		// those of a dead letter say nothing to the engine, and a DeadLetter.To that wraps another Publisher sends them
+		if name := m.Headers[i].Name; strings.HasPrefix(name, reservedHeader) && !strings.HasPrefix(name, headerDead) {
 			return ErrInvalid, fmt.Errorf("header %q is reserved", m.Headers[i].Name)
 		}
 	}

@@ -130,7 +130,7 @@ func (p *publisher) pump() {
 			p.next++
 			if e.state == queued {
 				e.state, e.refused = sent, false
-				e.out.Again = e.maybe || p.opts.DedupByID
+				e.out.Again = e.maybe || p.opts.DedupByID || p == p.b.moves // a process that crashed may have moved it before
 				run = append(run, e.out)
 			}
 		}
