@@ -1,4 +1,4 @@
-# Every command of this repository. `make` alone lists them. BROKER, FUZZTIME and RUNS can be set on the command line.
+# Every command of this repository. `make` alone lists them. BROKER, FUZZTIME, RUNS, BENCH, REPS and SECONDS can be set on the command line.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,6 +9,8 @@ BROKER   ?= memory
 FUZZTIME ?= 60s
 BENCH    ?= .
 RUNS     ?= 1
+REPS     ?= 5
+SECONDS  ?= 0.5
 
 REPORTS := build/reports
 STEPS   := build/steps
@@ -40,15 +42,16 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 	@$(call steps,fmt vet lint unit)
 
 .PHONY: test
-test: ## check, and the quickstart; what CI runs; the last line is `N passed, N failed, N skipped`
-	@$(call steps,fmt vet lint unit quickstart)
+test: ## check, the quickstart and the frame of the benchmarks; what CI runs; the last line is `N passed, N failed, N skipped`
+	@$(call steps,fmt vet lint unit quickstart benchmarks)
 
 .PHONY: setup
 setup: ## fetch the modules and build the tools, so that everything after works offline
-	@echo 'setup: downloads the modules of go.mod and tools.mod, then builds golangci-lint (1 to 2 min the first time).'
+	@echo 'setup: downloads the modules of go.mod, tools.mod and benchmarks/go.mod (the peers), then builds golangci-lint (1 to 2 min the first time).'
 	@echo 'setup: the memory broker is part of the module: nothing else is installed.'
 	@go mod download
 	@go mod download -modfile=tools.mod
+	@go -C benchmarks list -deps -test ./... >/dev/null
 	@$(LINT) version
 
 .PHONY: fmt
@@ -72,6 +75,14 @@ unit: ## every test of the module with -race, the suite on memory among them
 quickstart: ## run the quickstart as a newcomer would
 	@$(TESTSUM) -plain -name quickstart -against '$(MEMORY)' -record $(STEPS) -- \
 		timeout -s QUIT 120 go run ./examples/quickstart
+
+# benchmarks/ is a module of its own: ./... does not reach it.
+.PHONY: benchmarks
+benchmarks: ## vet, lint and test benchmarks/, the module that has the peers; each row runs once, briefly
+	@cd benchmarks && go vet ./...
+	@cd benchmarks && go tool -modfile=../tools.mod golangci-lint run ./...
+	@$(TESTSUM) -name benchmarks -against '$(MEMORY)' -record $(STEPS) -- \
+		go -C benchmarks test -race -timeout $(TIMEOUT) -json ./...
 
 ##@ the suite
 
@@ -102,13 +113,19 @@ fuzz: ## run each fuzz target for FUZZTIME (60s), one after another
 ##@ figures
 
 .PHONY: bench
-bench: ## Go benchmarks without -race, into build/reports/bench-go.txt; BENCH=regexp picks some
+bench: ## Go benchmarks, then omnibus against raw and the peers on BROKER, without -race; BENCH=regexp picks some; QUICK=1
 	@mkdir -p $(REPORTS)
-	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count=5 ./... | tee $(REPORTS)/bench-go.txt
+	@go test -run '^$$' -bench '$(BENCH)' -benchmem $(if $(QUICK),-benchtime 50ms,-count=5) ./... | tee $(REPORTS)/bench-go.txt
+	@cd benchmarks && go run . -broker '$(BROKER)' $(if $(QUICK),-reps 1 -each 50ms,-reps $(REPS) -each $(SECONDS)s) \
+		$(if $(filter-out .,$(BENCH)),-only '$(BENCH)')
 
 .PHONY: reports
 reports: ## print the reports in build/reports as one table
 	@$(TESTSUM) -reports $(REPORTS)
+
+.PHONY: measured
+measured: ## put the reports in build/reports into docs/measured.json, which is committed; those of other brokers stay
+	@$(TESTSUM) -measured docs/measured.json -reports $(REPORTS)
 
 .PHONY: clean
 clean: ## remove build/

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -47,6 +48,15 @@ var mayLink = map[string][]string{}
 // mayRequire is all that go.mod may name. What only a tool needs is in tools.mod.
 var mayRequire = []string{
 	"go.uber.org/goleak", // tests: no goroutine outlives Close
+}
+
+// modules are the nested ones: their own go.mod keeps what they require from whoever imports this module. Each may require, beside us,
+// what is listed here.
+var modules = map[string][]string{
+	"benchmarks": {
+		"github.com/ThreeDotsLabs/watermill", // a peer; for GoChannel it links uuid, ulid, shortuuid and errors
+		"gocloud.dev",                        // a peer; for mempubsub it links grpc, protobuf and OpenTelemetry's SDK
+	},
 }
 
 // mayUseTesting are the packages that link the testing package: they are for tests only.
@@ -180,6 +190,69 @@ func TestRequirements(t *testing.T) {
 	}
 	if len(mod.Replace) > 0 || len(mod.Tool) > 0 {
 		t.Error("go.mod has replace or tool lines; tools belong in tools.mod")
+	}
+}
+
+// The rules that need no build hold in nested modules too; their peers are not downloaded for this.
+func TestNestedModules(t *testing.T) {
+	var found []string
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == "build"):
+			return filepath.SkipDir
+		case d.Name() == "go.mod" && file != "go.mod":
+			found = append(found, filepath.ToSlash(filepath.Dir(file)))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := slices.Sorted(maps.Keys(modules)); !slices.Equal(found, want) {
+		t.Errorf("nested modules %q, want %q: add it to modules", found, want)
+	}
+	for _, dir := range found {
+		var mod struct {
+			Module  struct{ Path string }
+			Require []struct {
+				Path     string
+				Indirect bool
+			}
+			Replace []struct{ Old, New struct{ Path string } }
+		}
+		if err := json.Unmarshal(goTool(t, "mod", "edit", "-json", dir+"/go.mod"), &mod); err != nil {
+			t.Fatal(err)
+		}
+		if mod.Module.Path != module+"/"+dir {
+			t.Errorf("%s is called %s: it could not import our internal packages", dir, mod.Module.Path)
+		}
+		if len(mod.Replace) != 1 || mod.Replace[0].Old.Path != module || path.Join(dir, mod.Replace[0].New.Path) != "." {
+			t.Errorf("%s: replace %+v; it is to use this module as it lies here, and nothing else in another's place", dir, mod.Replace)
+		}
+		for _, r := range mod.Require {
+			if !r.Indirect && r.Path != module && !slices.Contains(modules[dir], r.Path) {
+				t.Errorf("%s requires %s: name it in modules, with what it drags in", dir, r.Path)
+			}
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var production []*ast.File
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			production = append(production, parse(t, file))
+			if n := bytes.Count(read(t, file), []byte("\n")); n > maxLines {
+				t.Errorf("%s has %d lines, more than %d: split it by noun", file, n, maxLines)
+			}
+		}
+		for _, problem := range mutableState(production) {
+			t.Errorf("%s: %s", dir, problem)
+		}
 	}
 }
 

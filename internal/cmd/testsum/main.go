@@ -4,6 +4,7 @@
 //	testsum -plain -name quickstart -- go run ./examples/quickstart     one command, one test
 //	testsum -total build/steps lint vet     sums the recorded steps; the arguments are steps that failed
 //	testsum -reports build/reports          prints the reports found there as a table
+//	testsum -measured docs/measured.json -reports build/reports     puts them into the file that is committed
 //
 // It fails when the command does, when anything was counted as failed, and when nothing ran.
 package main
@@ -57,6 +58,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	plain := fs.Bool("plain", false, "the command is one test: it passes when it exits with 0")
 	total := fs.String("total", "", "sum the steps recorded in this folder")
 	reports := fs.String("reports", "", "print the reports in this folder")
+	keep := fs.String("measured", "", "put the reports into this file instead")
 	if err := fs.Parse(args); err != nil {
 		return 2
 	}
@@ -64,6 +66,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	switch {
 	case *total != "":
 		return printTotal(*total, fs.Args(), out, errOut)
+	case *keep != "" && *reports != "":
+		return keepMeasured(*keep, *reports, out, errOut)
 	case *reports != "":
 		return printReports(*reports, out, errOut)
 	case fs.NArg() == 0:

@@ -22,6 +22,16 @@ type report struct {
 	Properties    []reportProperty `json:"properties"`
 	Mutants       []reportMutant   `json:"mutants"`
 	Without       []string         `json:"properties_without_mutant"`
+	Rows          []reportRow      `json:"rows"`
+}
+
+type reportRow struct {
+	Op    string `json:"op"`
+	Shape string `json:"shape"`
+	Impl  string `json:"impl"`
+	Ratio *struct {
+		Median float64 `json:"median"`
+	} `json:"ratio_to_raw"`
 }
 
 type reportProperty struct {
@@ -96,6 +106,24 @@ func (r report) summary() (result, figures string) {
 		alive := slices.DeleteFunc(slices.Clone(r.Mutants), func(m reportMutant) bool { return len(m.CaughtBy) > 0 })
 		return fmt.Sprintf("%d of %d caught", len(r.Mutants)-len(alive), len(r.Mutants)),
 			fmt.Sprintf("%d properties without a mutant", len(r.Without))
+	case "bench":
+		var impls []string
+		var ratios []float64
+		for _, row := range r.Rows {
+			if !slices.Contains(impls, row.Impl) {
+				impls = append(impls, row.Impl)
+			}
+			// the ratios of latencies are times, and those of handlers that take their time are to an ideal, not to raw
+			if row.Impl == "omnibus" && row.Op != "latency" && !strings.Contains(row.Shape, "handler=") && row.Ratio != nil {
+				ratios = append(ratios, row.Ratio.Median)
+			}
+		}
+		figures = "no row of omnibus beside raw"
+		if len(ratios) > 0 {
+			slices.Sort(ratios)
+			figures = fmt.Sprintf("omnibus at %.2f of raw's throughput in the middle one of %d rows", ratios[len(ratios)/2], len(ratios))
+		}
+		return fmt.Sprintf("%d rows of %s", len(r.Rows), strings.Join(impls, ", ")), figures
 	default:
 		return "unknown schema " + r.Schema, ""
 	}

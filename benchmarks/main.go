@@ -1,0 +1,100 @@
+// Command benchmarks measures omnibus against a broker's own client, Watermill and go-cloud in one run.
+//
+//	go run . -broker memory                    everything; writes bench-memory-default.json and .txt
+//	go run . -broker memory -only Latency      the rows whose name matches, to the terminal only
+//	go run . -broker memory -reps 1 -each 50ms a quick look, to the terminal only
+//
+// It is a module of its own, so that who uses omnibus gets none of the clients that it is compared with. A broker is one file here that
+// says how each implementation is opened; internal/bench does the rest.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/bench"
+)
+
+// A broker is who takes part on it, and in what.
+type broker struct {
+	variant string // if not said otherwise
+	plugs   []bench.Plug
+	shapes  []bench.Shape
+}
+
+func brokers() map[string]broker {
+	return map[string]broker{
+		"memory": memoryBroker(),
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	all := brokers()
+	names := strings.Join(slices.Sorted(maps.Keys(all)), ", ")
+	fs := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
+	fs.SetOutput(errOut)
+	name := fs.String("broker", "memory", "which broker: "+names)
+	variant := fs.String("variant", "", "what the report is named after")
+	reps := fs.Int("reps", bench.FewReps, "repetitions of each row; below the default no report is written")
+	each := fs.Duration("each", 500*time.Millisecond, "about how long a repetition takes")
+	only := fs.String("only", "", "measure only rows whose name matches this expression; no report is written")
+	if err := fs.Parse(args); err != nil {
+		return 2
+	}
+	fail := func(err error) int {
+		fmt.Fprintln(errOut, "benchmarks:", err)
+		return 1
+	}
+	b, ok := all[*name]
+	if !ok {
+		return fail(fmt.Errorf("no broker %q; there is %s", *name, names))
+	}
+	o := bench.Options{Broker: *name, Variant: b.variant, Reps: *reps, Each: *each, Log: errOut}
+	if *variant != "" {
+		o.Variant = *variant
+	}
+	if *only != "" {
+		re, err := regexp.Compile(*only)
+		if err != nil {
+			return fail(err)
+		}
+		o.Only = re
+	}
+	rep, err := bench.Run(ctx, o, b.plugs, b.shapes)
+	if rep != nil {
+		rep.Table(out)
+	}
+	switch {
+	case err != nil:
+		return fail(fmt.Errorf("the run is void:\n%w", err))
+	case rep.Partial():
+		fmt.Fprintln(out, "only a part was run: no report is written")
+		return 0
+	}
+	dir, err := conformance.ReportDir()
+	if err == nil {
+		err = rep.Write(dir)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return 0
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// A measured is docs/measured.json: the latest report of each kind, broker and variant, whole and as written.
+type measured struct {
+	Files   []string          `json:"files"` // <kind>-<broker>-<variant>.json, one for each report: not every kind of report says what it is of
+	Reports []json.RawMessage `json:"reports"`
+}
+
+// keepMeasured puts the reports of dir into file. What file has of others, measured at another time or machine, stays.
+func keepMeasured(file, dir string, out, errOut io.Writer) int {
+	fail := func(err error) int {
+		fmt.Fprintln(errOut, "testsum:", err)
+		return 1
+	}
+	all, err := readMeasured(file)
+	if err != nil {
+		return fail(err)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return fail(err)
+	}
+	if len(found) == 0 {
+		return fail(fmt.Errorf("no reports in %s", dir))
+	}
+	for _, f := range found {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return fail(err)
+		}
+		result, err := describe(b)
+		if err != nil {
+			return fail(fmt.Errorf("%s: %w", f, err))
+		}
+		fmt.Fprintf(out, "%s: %s\n", filepath.Base(f), result)
+		all[filepath.Base(f)] = b
+	}
+	var m measured
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		m.Files = append(m.Files, name)
+		m.Reports = append(m.Reports, all[name])
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fail(err)
+	}
+	if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+		return fail(err)
+	}
+	fmt.Fprintf(out, "%s has %d reports, %d of them new\n", file, len(all), len(found))
+	return 0
+}
+
+func readMeasured(file string) (map[string]json.RawMessage, error) {
+	all := map[string]json.RawMessage{}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	var m measured
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(b))
+		dec.DisallowUnknownFields()
+		err = dec.Decode(&m)
+	}
+	if err == nil && len(m.Files) != len(m.Reports) {
+		err = fmt.Errorf("%d files and %d reports", len(m.Files), len(m.Reports))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	for i, name := range m.Files {
+		all[name] = m.Reports[i]
+	}
+	return all, nil
+}
+
+// describe says what a report found, and refuses what is none.
+func describe(b []byte) (string, error) {
+	var r report
+	if err := json.Unmarshal(b, &r); err != nil {
+		return "", err
+	}
+	result, figures := r.summary()
+	if figures == "" {
+		return "", errors.New(result)
+	}
+	return result + "; " + figures, nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	benchReport = `{"schema": "omnibus.bench/1", "broker": "memory", "rows": [
+		{"op": "publish", "impl": "raw", "msgs_per_s": 2e6, "ratio_to_raw": {"median": 1, "min": 0.9, "max": 1.1}},
+		{"op": "publish", "impl": "omnibus", "msgs_per_s": 1234567.0, "ratio_to_raw": {"median": 0.62, "min": 0.5, "max": 0.7}, "unheard_of": [1e3]},
+		{"op": "consume", "shape": "workers=1", "impl": "omnibus", "ratio_to_raw": {"median": 0.96, "min": 0.9, "max": 1}},
+		{"op": "consume", "shape": "workers=64/handler=1ms", "impl": "omnibus", "ratio_to_raw": {"median": 0.97, "min": 0.9, "max": 1}},
+		{"op": "roundtrip", "impl": "omnibus", "ratio_to_raw": {"median": 0.3, "min": 0.2, "max": 1}},
+		{"op": "latency", "impl": "omnibus", "ratio_to_raw": {"median": 1.4, "min": 1, "max": 2}}]}`
+	mutantsReport = `{"schema":"omnibus.mutants/1","mutants":[{"name":"a","caught_by":["X"]}],"properties_without_mutant":[]}`
+)
+
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// measure collects dir and returns what the file then has, by the name of the report.
+func measure(t *testing.T, file, dir string) map[string]string {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	if code := run(t.Context(), []string{"-measured", file, "-reports", dir}, &out, &errOut); code != 0 {
+		t.Fatalf("exit %d: %s", code, &errOut)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m struct {
+		Files   []string
+		Reports []json.RawMessage
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for i, name := range m.Files {
+		got[name] = compact(t, string(m.Reports[i]))
+	}
+	return got
+}
+
+func compact(t *testing.T, s string) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Compact(&b, []byte(s)); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// Reports are kept whole, newer ones replace those of their name, and those of others stay.
+func TestMeasured(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "docs", "measured.json")
+	first, second := t.TempDir(), t.TempDir()
+	write(t, first, "bench-memory-default.json", benchReport)
+	write(t, first, "mutants-memory-default.json", mutantsReport)
+	got := measure(t, file, first)
+	if len(got) != 2 || got["bench-memory-default.json"] != compact(t, benchReport) || got["mutants-memory-default.json"] != compact(t, mutantsReport) {
+		t.Errorf("%q", got)
+	}
+
+	newer := strings.Replace(benchReport, "0.62", "0.71", 1)
+	write(t, second, "bench-memory-default.json", newer)
+	write(t, second, "bench-memory-other.json", benchReport)
+	got = measure(t, file, second)
+	if len(got) != 3 || got["bench-memory-default.json"] != compact(t, newer) || got["bench-memory-other.json"] != compact(t, benchReport) ||
+		got["mutants-memory-default.json"] != compact(t, mutantsReport) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestMeasuredRefuses(t *testing.T) {
+	for name, text := range map[string]string{"no JSON": "{", "no report": "{}", "an unknown kind": `{"schema": "omnibus.weather/1"}`, "": ""} {
+		dir := t.TempDir()
+		if name != "" {
+			write(t, dir, "bench-memory-default.json", text)
+		}
+		file := filepath.Join(dir, "docs", "measured.json")
+		var out, errOut bytes.Buffer
+		if code := run(t.Context(), []string{"-measured", file, "-reports", dir}, &out, &errOut); code != 1 || errOut.Len() == 0 {
+			t.Errorf("%q: exit %d, says %q", name, code, &errOut)
+		}
+		if _, err := os.Stat(file); err == nil {
+			t.Errorf("%q: the file was written", name)
+		}
+	}
+
+	// a file that something else has written is not overwritten
+	dir := t.TempDir()
+	write(t, dir, "bench-memory-default.json", benchReport)
+	for _, text := range []string{`{"reports": [{}]}`, `{"files": [], "reports": [], "notes": ""}`} {
+		file := filepath.Join(t.TempDir(), "measured.json")
+		write(t, filepath.Dir(file), "measured.json", text)
+		var out, errOut bytes.Buffer
+		if code := run(t.Context(), []string{"-measured", file, "-reports", dir}, &out, &errOut); code != 1 {
+			t.Errorf("%s: exit %d", text, code)
+		}
+	}
+}
+
+func TestBenchReportInTheTable(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "bench-memory-default.json", benchReport)
+	var out, errOut bytes.Buffer
+	if code := run(t.Context(), []string{"-reports", dir}, &out, &errOut); code != 0 {
+		t.Fatalf("exit %d: %s", code, &errOut)
+	}
+	for _, want := range []string{"bench-memory-default", "6 rows of raw, omnibus", "omnibus at 0.62 of raw's throughput in the middle one of 3 rows"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table does not say %q:\n%s", want, &out)
+		}
+	}
+}
