@@ -59,13 +59,13 @@ func (w *worker) runBatches() {
 		}
 		c.mu.Unlock()
 		verdicts := w.handleBatch(items)
-		w.now = time.Now()
+		w.now = c.now()
 		c.mu.Lock()
 		w.finish()
 		for i, it := range items {
 			c.conclude(it, verdicts[i], w.now)
 		}
-		w.now = time.Now()
+		w.now = c.now()
 	}
 	c.mu.Unlock()
 }
@@ -81,7 +81,7 @@ func (w *worker) collect(it *item) []*item {
 			items = append(items, it)
 			continue
 		}
-		w.now = time.Now()
+		w.now = c.now()
 		left := deadline.Sub(w.now)
 		if left <= 0 {
 			break
@@ -97,7 +97,7 @@ func (w *worker) collect(it *item) []*item {
 		c.idle++
 		c.cond.Wait()
 		c.idle--
-		w.now = time.Now()
+		w.now = c.now()
 	}
 	c.wakeWorkers() // for what did not fit
 	return items

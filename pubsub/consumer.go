@@ -23,6 +23,7 @@ type Consumer struct {
 	observe []func(Event)
 	log     *slog.Logger
 	member  string
+	begun   time.Time
 
 	base context.Context // of the handlers: never ends by itself
 	life context.Context // of the feeds: ends when nothing more is fetched
@@ -106,8 +107,8 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 		b: b, sub: sub, chain: chain, observe: observers(layers),
 		log:    b.log.With("topic", sub.Topic, "group", sub.Group),
 		member: b.opts.Service + "-" + b.ids.id(),
-		base:   context.WithoutCancel(ctx),
-		keys:   map[uint64]*keyQueue{}, leases: map[*item]struct{}{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
+		base:   context.WithoutCancel(ctx), begun: time.Now(),
+		keys: map[uint64]*keyQueue{}, leases: map[*item]struct{}{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
 	}
 	c.cond.L = &c.mu
 	c.life, c.stop = context.WithCancelCause(c.base)

@@ -139,7 +139,9 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 		if v.expired {
 			kind = EventExpired
 		}
-		c.report(c.event(it, kind, v))
+		if len(c.observe) > 0 {
+			c.report(c.event(it, kind, v))
+		}
 	case verdictRelease:
 		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
 	case verdictPause:
