@@ -120,7 +120,7 @@ bench: ## Go benchmarks, then omnibus against raw and the peers on BROKER, witho
 		$(if $(filter-out .,$(BENCH)),-only '$(BENCH)')
 
 .PHONY: reports
-reports: ## print the reports in build/reports as one table
+reports: ## print the reports in build/reports as one table, and write build/reports/index.html
 	@$(TESTSUM) -reports $(REPORTS)
 
 .PHONY: measured

@@ -15,30 +15,24 @@ var update = flag.Bool("update", false, "write the promise table into DESIGN.md"
 // The table of DESIGN.md says which properties hold each promise, and which mutants show that they can fail. It is generated from the suite.
 func TestPromiseTable(t *testing.T) {
 	const file, begin, end = "../DESIGN.md", "<!-- promises: go test ./conformance -run TestPromiseTable -update -->\n", "<!-- /promises -->"
-	promises := []string{
-		"nil means accepted", "everything else is an error", "order per key at publish", "the caller's message is untouched",
-		"at least once, for groups", "order per key at consume", "bounded", "leases", "attempts", "delayed redelivery", "settle once",
-		"undecodable messages", "drain", "reconnects", "no panic, no leak", "no silent downgrade", "same defaults", "typed errors",
-		"given up means kept", "fidelity", "delay, priority, seek, lag, TTL", "attacks are refused",
-	}
 	mutants := map[string][]string{}
 	for _, m := range conformance.Mutants() {
 		mutants[m.Breaks] = append(mutants[m.Breaks], m.Name)
 	}
 	var table strings.Builder
 	table.WriteString("\n| promise | property | mutants that it catches |\n|---|---|---|\n")
-	for i, promise := range promises {
+	for _, promise := range conformance.Promises() {
 		rows := 0
 		for _, p := range conformance.Properties() {
 			for _, n := range p.Promises {
-				if n == i+1 {
-					fmt.Fprintf(&table, "| %d. %s | %s | %s |\n", n, promise, p.Name, strings.Join(mutants[p.Name], "; "))
+				if n == promise.Number {
+					fmt.Fprintf(&table, "| %d. %s | %s | %s |\n", n, promise.Title, p.Name, strings.Join(mutants[p.Name], "; "))
 					rows++
 				}
 			}
 		}
 		if rows == 0 {
-			fmt.Fprintf(&table, "| %d. %s | none yet | |\n", i+1, promise)
+			fmt.Fprintf(&table, "| %d. %s | none yet | |\n", promise.Number, promise.Title)
 		}
 	}
 	table.WriteString("\n")

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,6 +49,9 @@ type MutantsReport struct {
 	Schema    string         `json:"schema"`
 	Mutants   []MutantResult `json:"mutants"`
 	Unguarded []string       `json:"properties_without_mutant"`
+
+	broker, variant string
+	seed            uint64
 }
 
 // RunMutants breaks the adapter of h in every way of the catalogue, each as a subtest of t that fails when the property that it breaks
@@ -58,12 +62,13 @@ func RunMutants[R Runner[R]](t R, h Harness) {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	rep := MutantsReport{Schema: "omnibus.mutants/1", Mutants: []MutantResult{}, Unguarded: withoutMutant()}
+	rep := MutantsReport{Schema: "omnibus.mutants/1", Mutants: []MutantResult{}, Unguarded: withoutMutant(),
+		broker: base.Broker, variant: base.Variant, seed: base.Seed}
 	all := Mutants()
 	for _, m := range all {
 		t.Run(m.Breaks+"/"+strings.ReplaceAll(m.Name, " ", "-"), func(t R) {
 			res, broker := m.try(t, h, base.Seed)
-			base.Broker = broker
+			rep.broker = cmp.Or(broker, rep.broker)
 			rep.Mutants = append(rep.Mutants, res)
 			if res.escaped != "" {
 				t.Errorf("%q breaks %s: %s (SEED=%d)", m.Name, m.Breaks, res.escaped, base.Seed)
@@ -80,11 +85,16 @@ func RunMutants[R Runner[R]](t R, h Harness) {
 	}
 	dir, err := ReportDir()
 	if err == nil {
-		err = writeJSON(dir, fmt.Sprintf("mutants-%s-%s.json", base.Broker, base.Variant), rep)
+		err = rep.Write(dir)
 	}
 	if err != nil {
 		t.Errorf("%v", err)
 	}
+}
+
+// Write stores the report as <dir>/mutants-<broker>-<variant>.json, and for build servers as .xml, see JUnit.
+func (r *MutantsReport) Write(dir string) error {
+	return writeReport(dir, reportName("mutants", r.broker, r.variant), r, r.JUnit)
 }
 
 // withoutMutant names the properties that nothing in the catalogue breaks.

@@ -1,12 +1,15 @@
 package conformance
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +48,10 @@ type PropertyResult struct {
 	handed   int // records that the adapter gave to the engine
 }
 
+// Verdict says of a failure whether it is the property's own assertion. Otherwise the suite could not ask its question: the connection, the
+// harness or a panic was in the way.
+func (p PropertyResult) Verdict() bool { return isVerdict(p.Reason) }
+
 // A Report is what a run of the suite found out about a broker.
 type Report struct {
 	Schema        string           `json:"schema"`
@@ -60,12 +67,16 @@ type Report struct {
 	Properties    []PropertyResult `json:"properties"`
 	Totals        map[Status]int   `json:"totals"`
 
-	partial bool // some properties were deselected: not worth keeping
+	test       string // that ran it; "" = Check
+	deselected int    // properties that the test run left out: then it is not worth keeping
 }
+
+// unknownBroker is the broker's name in the report of a run that never reached it.
+const unknownBroker = "unknown"
 
 // add puts a property's row in.
 func (r *Report) add(p PropertyResult) {
-	if r.Broker == "" && p.adapter != "" {
+	if r.Broker == unknownBroker && p.adapter != "" {
 		r.Broker, r.Capabilities = p.adapter, describe(p.caps)
 	}
 	r.Properties = append(r.Properties, p)
@@ -73,42 +84,48 @@ func (r *Report) add(p PropertyResult) {
 	r.Seconds += p.Seconds
 }
 
-// OK says whether the broker keeps its promises: nothing failed, and what was not run has a reason.
+// OK says whether the broker keeps its promises: it was asked, nothing failed or was lost, and what was not run has a reason.
 func (r *Report) OK() bool {
-	for _, p := range r.Properties {
-		if p.Status == Failed || p.Status == NotRun && p.Reason == "" {
-			return false
-		}
-	}
-	return true
+	return len(r.Properties) > 0 && !slices.ContainsFunc(r.Properties, PropertyResult.fails)
 }
 
-// Table writes the report for a terminal.
-func (r *Report) Table(w io.Writer) {
-	fmt.Fprintf(w, "%s (%s), seed %d, %.1f s\n", r.Broker, r.Variant, r.Seed, r.Seconds)
-	fmt.Fprintf(w, "%-36s %-13s %8s %9s %8s %5s %9s %5s\n", "property", "status", "seconds", "confirmed", "received", "lost", "dup/bound", "order")
-	for _, p := range r.Properties {
-		fmt.Fprintf(w, "%-36s %-13s %8.3f %9d %8d %5d %9s %5d  %s\n", p.Name, p.Status, p.Seconds, p.Confirmed, p.Received, p.Lost,
-			fmt.Sprintf("%d/%d", p.Duplicates, p.DuplicateBound), p.OrderViolations, firstLine(p.Reason))
-	}
-	fmt.Fprintf(w, "%d passed, %d failed, %d known to fail, %d gated, %d not run\n",
-		r.Totals[Passed], r.Totals[Failed], r.Totals[KnownFailing], r.Totals[Gated], r.Totals[NotRun])
+// fails says whether the property fails the run.
+func (p PropertyResult) fails() bool {
+	return p.Status == Failed || p.Status == NotRun && p.Reason == ""
 }
 
-// Write stores the report as <dir>/conformance-<broker>-<variant>.json.
+// Write stores the report as <dir>/conformance-<broker>-<variant>.json, and for build servers as .xml, see JUnit.
 func (r *Report) Write(dir string) error {
-	return writeJSON(dir, fmt.Sprintf("conformance-%s-%s.json", r.Broker, r.Variant), r)
+	return writeReport(dir, reportName("conformance", r.Broker, r.Variant), r, r.JUnit)
 }
 
-func writeJSON(dir, name string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
+// reportName is a report's file name without its end. What a file name cannot hold everywhere becomes a dash.
+func reportName(kind, broker, variant string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r) {
+			return r
+		}
+		return '-'
+	}, kind+"-"+cmp.Or(broker, unknownBroker)+"-"+cmp.Or(variant, "default"))
+}
+
+// writeReport stores v as JSON, and beside it what junit writes.
+func writeReport(dir, name string, v any, junit func(io.Writer) error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o644)
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".json"), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	var xml bytes.Buffer
+	if err := junit(&xml); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, name+".xml"), xml.Bytes(), 0o644)
 }
 
 // ReportDir is where reports go: OMNIBUS_REPORTS, else build/reports beside the go.mod above the working directory.

@@ -21,6 +21,7 @@ func Run[R Runner[R]](t R, h Harness) {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	rep.test = t.Name()
 	props := Properties()
 	for len(props) > 0 {
 		group := props[0].Group()
@@ -28,31 +29,28 @@ func Run[R Runner[R]](t R, h Harness) {
 		if n < 0 {
 			n = len(props)
 		}
-		results := make(map[string]PropertyResult)
+		ran := 0
 		t.Run(group, func(t R) {
 			for _, p := range props[:n] {
 				_, name, _ := strings.Cut(p.Name, "/")
 				t.Run(name, func(t R) {
-					res := check(t, h, p, rep.Seed, nil)
-					results[p.Name] = res
-					announce(t, res, rep.Seed)
+					ran++
+					res := ended(p) // stays if the harness ends the test
+					defer func() {
+						rep.add(res)
+						announce(t, res, rep)
+					}()
+					res = check(t, h, p, rep.Seed, nil)
 				})
 			}
 		})
-		for _, p := range props[:n] {
-			res, ran := results[p.Name]
-			if !ran {
-				res = PropertyResult{Name: p.Name, Gate: p.Gate.Text, Status: NotRun, Reason: "not selected"}
-				rep.partial = true
-			}
-			rep.add(res)
-		}
+		rep.deselected += n - ran
 		props = props[n:]
 	}
 	var table strings.Builder
 	rep.Table(&table)
 	t.Logf("%s", table.String())
-	if rep.partial {
+	if rep.deselected > 0 {
 		t.Logf("not all properties were selected: no report is written")
 		return
 	}
@@ -61,19 +59,25 @@ func Run[R Runner[R]](t R, h Harness) {
 	}
 }
 
+// ended is the result of a property whose test ends before it has one: Wrap skipped or failed it.
+func ended(p Property) PropertyResult {
+	reason := harnessPrefix + "Wrap ended the property's test before the property had ended"
+	return PropertyResult{Name: p.Name, Gate: p.Gate.Text, Status: Failed, Reason: reason, failures: []string{reason}}
+}
+
 // announce tells a test what became of its property.
-func announce[R Runner[R]](t R, res PropertyResult, seed uint64) {
+func announce[R Runner[R]](t R, res PropertyResult, rep *Report) {
 	t.Helper()
 	for _, l := range res.logs {
 		t.Logf("%s", l)
 	}
-	switch res.Status {
-	case Failed:
+	switch {
+	case res.fails():
 		for _, f := range res.failures {
 			t.Errorf("%s", f)
 		}
-		t.Errorf("%s fails; run it again with SEED=%d", res.Name, seed)
-	case KnownFailing, Gated, NotRun:
+		t.Errorf("%s fails; to see it again: %s", res.Name, rep.rerun(res.Name))
+	case res.Status != Passed:
 		t.Skipf("%s: %s", res.Status, res.Reason)
 	}
 }
@@ -124,7 +128,8 @@ func newReport(h Harness) (*Report, error) {
 		variant = "default"
 	}
 	return &Report{
-		Schema: "omnibus.conformance/1", Variant: variant, ServerVersion: h.ServerVersion, ClientVersion: h.ClientVersion,
+		Schema: "omnibus.conformance/1", Broker: unknownBroker, Variant: variant, ServerVersion: h.ServerVersion, ClientVersion: h.ClientVersion,
+		Capabilities: map[string]any{}, Properties: []PropertyResult{},
 		Go: runtime.Version(), Race: raceEnabled, Seed: seed, Totals: map[Status]int{Passed: 0, Failed: 0, KnownFailing: 0, Gated: 0, NotRun: 0},
 	}, nil
 }
@@ -151,17 +156,20 @@ func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res Proper
 	begin := time.Now()
 	t := &trial{name: p.Name}
 	var e *env
+	known := h.KnownFailing[p.Name]
 	func() {
+		calls := 0
 		defer func() {
 			if r := recover(); r != nil { // a bubble that cannot end, for instance
 				t.Errorf("%s%v", harnessPrefix, r)
+			} else if calls != 1 {
+				t.Errorf("%sWrap called its function %d times, not once", harnessPrefix, calls)
 			}
 		}()
 		h.wrap(outer, func() {
-			known := h.KnownFailing
+			calls++
 			if h.Fresh != nil {
 				h = h.Fresh()
-				h.KnownFailing = known
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), propertyTime)
 			defer cancel()
@@ -183,7 +191,7 @@ func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res Proper
 	if e != nil && e.moot != "" && len(res.failures) == 0 {
 		res.Status, res.Reason = Gated, e.moot
 	}
-	judge(&res, h.KnownFailing[p.Name])
+	judge(&res, known)
 	return res
 }
 

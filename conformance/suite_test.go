@@ -1,13 +1,8 @@
 package conformance_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -159,41 +154,5 @@ func TestNoVerdict(t *testing.T) {
 	h.Kill = func(context.Context) error { return nil }
 	if _, err := conformance.Check(h, nil); err == nil {
 		t.Error("a harness with Kill and without Start was accepted")
-	}
-}
-
-func TestReportSchema(t *testing.T) {
-	rep := checkIn(t, onMemory())
-	dir := t.TempDir()
-	if err := rep.Write(dir); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "conformance-memory-default.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var doc map[string]any
-	if err := json.Unmarshal(text, &doc); err != nil {
-		t.Fatal(err)
-	}
-	keys := func(v any) []string { return slices.Sorted(maps.Keys(v.(map[string]any))) }
-	want := []string{"broker", "capabilities", "client_version", "go", "properties", "race", "schema", "seconds", "seed", "server_version", "totals", "variant"}
-	if got := keys(doc); !slices.Equal(got, want) {
-		t.Errorf("a report has %v, want %v", got, want)
-	}
-	want = []string{"confirmed", "duplicate_bound", "duplicates", "gate", "lost", "name", "order_violations", "reason", "received", "seconds", "status"}
-	if got := keys(doc["properties"].([]any)[0]); !slices.Equal(got, want) {
-		t.Errorf("a property has %v, want %v", got, want)
-	}
-	if doc["schema"] != "omnibus.conformance/1" || doc["broker"] != "memory" {
-		t.Errorf("schema %v, broker %v", doc["schema"], doc["broker"])
-	}
-	if c := doc["capabilities"].(map[string]any); c["Durability"] != "memory" || c["LeaseMax"] != "forever" || c["History"] != true {
-		t.Errorf("capabilities %v", c)
-	}
-	var table bytes.Buffer
-	rep.Table(&table)
-	if n := strings.Count(table.String(), "\n"); n != len(rep.Properties)+3 {
-		t.Errorf("the table has %d lines for %d properties", n, len(rep.Properties))
 	}
 }

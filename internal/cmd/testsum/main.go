@@ -3,7 +3,7 @@
 //	testsum -name unit -against memory -record build/steps -- go test -json ./...
 //	testsum -plain -name quickstart -- go run ./examples/quickstart     one command, one test
 //	testsum -total build/steps lint vet     sums the recorded steps; the arguments are steps that failed
-//	testsum -reports build/reports          prints the reports found there as a table
+//	testsum -reports build/reports          prints the reports found there as a table, and makes a page of them
 //	testsum -measured docs/measured.json -reports build/reports     puts them into the file that is committed
 //
 // It fails when the command does, when anything was counted as failed, and when nothing ran.
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	show := fs.String("show", "", "print what this test says also when it passes")
 	plain := fs.Bool("plain", false, "the command is one test: it passes when it exits with 0")
 	total := fs.String("total", "", "sum the steps recorded in this folder")
-	reports := fs.String("reports", "", "print the reports in this folder")
+	reports := fs.String("reports", "", "print the reports in this folder, and write its index.html")
 	keep := fs.String("measured", "", "put the reports into this file instead")
 	if err := fs.Parse(args); err != nil {
 		return 2

@@ -101,6 +101,42 @@ func TestTotalOfNothing(t *testing.T) {
 	}
 }
 
+func TestReports(t *testing.T) {
+	const sound = `{"schema": "omnibus.conformance/1", "broker": "kafka", "variant": "tls", "properties": [{"name": "Time/Delay", "status": "fail", "lost": 2}]}`
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		code  int
+		shows []string
+		page  bool
+	}{
+		{"none", nil, 0, []string{"no reports yet"}, false},
+		{"one that failed", map[string]string{"conformance-kafka-tls.json": sound}, 0, []string{"kafka tls", "1 fail", "2 lost", "index.html"}, true},
+		{"one that is torn", map[string]string{"conformance-kafka-tls.json": sound, "torn.json": "{"}, 1, []string{"kafka tls", "torn", "index.html"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range c.files {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var out, errOut bytes.Buffer
+			if code := run(t.Context(), []string{"-reports", dir}, &out, &errOut); code != c.code {
+				t.Errorf("exit %d, want %d: %s", code, c.code, &errOut)
+			}
+			for _, want := range c.shows {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("it does not print %q:\n%s", want, &out)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(dir, "index.html")); (err == nil) != c.page {
+				t.Errorf("the page: %v", err)
+			}
+		})
+	}
+}
+
 func lastLine(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return lines[len(lines)-1]

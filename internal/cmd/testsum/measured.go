@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/omnibus-go/omnibus/conformance/report"
 )
 
 // A measured is docs/measured.json: the latest report of each kind, broker and variant, whole and as written.
@@ -29,23 +31,25 @@ func keepMeasured(file, dir string, out, errOut io.Writer) int {
 	if err != nil {
 		return fail(err)
 	}
-	found, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	found, err := report.Read(os.DirFS(dir))
+	switch {
+	case err != nil:
+		return fail(err)
+	case found.Empty():
+		return fail(fmt.Errorf("no reports in %s", dir))
+	case len(found.Others) > 0:
+		return fail(fmt.Errorf("%s.json: %s", found.Others[0].Name, found.Others[0].Why))
+	}
+	found.Table(out)
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return fail(err)
 	}
-	if len(found) == 0 {
-		return fail(fmt.Errorf("no reports in %s", dir))
-	}
-	for _, f := range found {
+	for _, f := range names {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			return fail(err)
 		}
-		result, err := describe(b)
-		if err != nil {
-			return fail(fmt.Errorf("%s: %w", f, err))
-		}
-		fmt.Fprintf(out, "%s: %s\n", filepath.Base(f), result)
 		all[filepath.Base(f)] = b
 	}
 	var m measured
@@ -63,7 +67,7 @@ func keepMeasured(file, dir string, out, errOut io.Writer) int {
 	if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
 		return fail(err)
 	}
-	fmt.Fprintf(out, "%s has %d reports, %d of them new\n", file, len(all), len(found))
+	fmt.Fprintf(out, "%s has %d reports, %d of them new\n", file, len(all), len(names))
 	return 0
 }
 
@@ -89,17 +93,4 @@ func readMeasured(file string) (map[string]json.RawMessage, error) {
 		all[name] = m.Reports[i]
 	}
 	return all, nil
-}
-
-// describe says what a report found, and refuses what is none.
-func describe(b []byte) (string, error) {
-	var r report
-	if err := json.Unmarshal(b, &r); err != nil {
-		return "", err
-	}
-	result, figures := r.summary()
-	if figures == "" {
-		return "", errors.New(result)
-	}
-	return result + "; " + figures, nil
 }

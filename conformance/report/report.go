@@ -1,0 +1,194 @@
+// Package report makes one page, and one table, of the reports that runs of the conformance suite, of its mutants and of the benchmarks have
+// left in a folder.
+//
+// The page is a single file that refers to nothing outside: it can be sent, attached to a build, or served by anything.
+package report
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/omnibus-go/omnibus/conformance"
+)
+
+// A Set is what was found in a folder. Its lists are sorted by broker, variant and version.
+type Set struct {
+	Conformance []Conformance
+	Mutants     []Mutants
+	Bench       []Bench
+	Others      []Other
+}
+
+// A File says where a report comes from.
+type File struct {
+	Name    string // without the folder and ".json"
+	Written time.Time
+}
+
+// Conformance is a run of the suite.
+type Conformance struct {
+	File
+	conformance.Report
+}
+
+// Mutants is a run of the mutants.
+type Mutants struct {
+	File
+	conformance.MutantsReport
+}
+
+// Bench is a run of the benchmarks: the schema omnibus.bench/1.
+type Bench struct {
+	File   `json:"-"`
+	Broker string     `json:"broker"`
+	Rows   []BenchRow `json:"rows"`
+}
+
+// A BenchRow is what one implementation did in one way of working. Nil is unknown.
+type BenchRow struct {
+	Op           string   `json:"op"`
+	Shape        string   `json:"shape"`
+	Callers      int      `json:"callers"`
+	Size         int      `json:"size"` // of a message, in bytes
+	Impl         string   `json:"impl"`
+	Reps         int      `json:"reps"`
+	MsgsPerS     float64  `json:"msgs_per_s"`
+	RatioToRaw   *Ratio   `json:"ratio_to_raw"` // of msgs_per_s, or of p99 where it is about latency
+	CPUPerMsg    *float64 `json:"cpu_ns_per_msg"`
+	AllocsPerMsg float64  `json:"allocs_per_msg"`
+	WirePerMsg   *float64 `json:"wire_bytes_per_msg"`
+	P50          *float64 `json:"p50_us"`
+	P99          *float64 `json:"p99_us"`
+}
+
+// A Ratio compares with the broker's own client in the same run; 1 is as fast.
+type Ratio struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// Other is a file that is not shown, and why.
+type Other struct {
+	File
+	Why    string
+	Broken bool // it should be shown, and cannot be read
+}
+
+// Read reads the reports in the root of dir, the files *.json. What it cannot read or does not know is in Set.Others; an
+// error says that dir itself cannot be read. A folder that does not exist is empty.
+func Read(dir fs.FS) (*Set, error) {
+	names, err := fs.Glob(dir, "*.json")
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{}
+	for _, name := range names {
+		f := File{Name: strings.TrimSuffix(path.Base(name), ".json")}
+		if err := s.read(dir, name, f); err != nil {
+			s.Others = append(s.Others, Other{f, err.Error(), true})
+		}
+	}
+	slices.SortStableFunc(s.Conformance, func(a, b Conformance) int {
+		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.Variant, b.Variant), cmp.Compare(a.ServerVersion, b.ServerVersion))
+	})
+	slices.SortStableFunc(s.Bench, func(a, b Bench) int { return cmp.Compare(a.Broker, b.Broker) })
+	return s, nil
+}
+
+func (s *Set) read(dir fs.FS, name string, f File) error {
+	text, err := fs.ReadFile(dir, name)
+	if err != nil {
+		return err
+	}
+	info, err := fs.Stat(dir, name)
+	if err != nil {
+		return err
+	}
+	f.Written = info.ModTime()
+	var head struct {
+		Schema string `json:"schema"`
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return err
+	}
+	switch head.Schema {
+	case "omnibus.conformance/1":
+		r := Conformance{File: f}
+		if err := json.Unmarshal(text, &r.Report); err != nil {
+			return err
+		}
+		s.Conformance = append(s.Conformance, r)
+	case "omnibus.mutants/1":
+		r := Mutants{File: f}
+		if err := json.Unmarshal(text, &r.MutantsReport); err != nil {
+			return err
+		}
+		s.Mutants = append(s.Mutants, r)
+	case "omnibus.bench/1":
+		r := Bench{File: f}
+		if err := json.Unmarshal(text, &r); err != nil {
+			return err
+		}
+		s.Bench = append(s.Bench, r)
+	case "":
+		s.Others = append(s.Others, Other{File: f, Why: "it names no schema"})
+	default:
+		s.Others = append(s.Others, Other{File: f, Why: fmt.Sprintf("the schema %s is not known here", head.Schema)})
+	}
+	return nil
+}
+
+// Empty says that there is nothing to show.
+func (s *Set) Empty() bool {
+	return len(s.Conformance)+len(s.Mutants)+len(s.Bench)+len(s.Others) == 0
+}
+
+// OK says whether all brokers keep their promises, all mutants are caught, and everything could be read.
+func (s *Set) OK() bool {
+	return !slices.ContainsFunc(s.Conformance, func(c Conformance) bool { return !c.OK() }) &&
+		!slices.ContainsFunc(s.Mutants, func(m Mutants) bool { return len(m.escaped())+len(m.Unguarded) > 0 }) &&
+		!slices.ContainsFunc(s.Others, func(o Other) bool { return o.Broken })
+}
+
+// escaped are the mutants that nothing caught.
+func (m Mutants) escaped() []conformance.MutantResult {
+	return slices.DeleteFunc(slices.Clone(m.MutantsReport.Mutants), func(r conformance.MutantResult) bool { return len(r.CaughtBy) > 0 })
+}
+
+// Label is what the reader knows the run by.
+func (c Conformance) Label() string {
+	label := c.Broker
+	if c.ServerVersion != "" {
+		label += " " + c.ServerVersion
+	}
+	if c.Variant != "default" {
+		label += " " + c.Variant
+	}
+	return label
+}
+
+// Make reads the reports in a folder and writes index.html beside them, unless there are none.
+func Make(dir string) (*Set, error) {
+	s, err := Read(os.DirFS(dir))
+	if err != nil || s.Empty() {
+		return s, err
+	}
+	var page bytes.Buffer
+	if err := s.HTML(&page); err != nil {
+		return nil, err
+	}
+	return s, os.WriteFile(filepath.Join(dir, PageName), page.Bytes(), 0o644)
+}
+
+// PageName is the file that Make writes.
+const PageName = "index.html"
