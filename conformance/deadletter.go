@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/omnibus-go/omnibus/conformance/internal/history"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -26,6 +27,14 @@ func deadLetters() []Property {
 		{
 			Name: "DeadLetters/TargetDown", Promises: []int{19}, Gate: redelivers(), run: targetDown,
 			Doc: "While the dead letters cannot be reached nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
+		},
+		{
+			Name: "DeadLetters/TargetFull", Promises: []int{19}, Gate: redelivers(), run: targetFull,
+			Doc: "While the dead letters are full nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
+		},
+		{
+			Name: "DeadLetters/TargetTooSmall", Promises: []int{19}, Gate: redelivers(), run: targetTooSmall,
+			Doc: "While the dead letters take no message of that size nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
 			Name: "DeadLetters/Undecodable", Promises: []int{12}, Gate: redelivers(), run: undecodable,
@@ -48,8 +57,12 @@ func deadLetters() []Property {
 			Doc: "A message of the largest size that is given up is in the dead letters once, and what follows goes on.",
 		},
 		{
+			Name: "DeadLetters/UndecodableLargest", Promises: []int{12, 19}, Gate: redelivers().and(limited()), run: undecodableLargest,
+			Doc: "An undecodable message of the largest size, full of headers, is in the dead letters once, and what follows goes on.",
+		},
+		{
 			Name: "DeadLetters/BrowsingTakesNothing", Promises: []int{19}, Gate: redelivers(), run: browsingTakesNothing,
-			Doc: "After 100 browses and a restart every dead letter is still there, in the same order.",
+			Doc: "After 100 browses, a restart and a trim of its topic every dead letter is still there, in the same order.",
 		},
 	}
 }
@@ -105,6 +118,10 @@ func deadIntact(e *env) {
 func targetDenied(e *env) { e.deadLettersFail(brokerError{pubsub.ErrDenied, true}) }
 
 func targetDown(e *env) { e.deadLettersFail(brokerError{pubsub.ErrUnavailable, false}) }
+
+func targetFull(e *env) { e.deadLettersFail(brokerError{pubsub.ErrExhausted, true}) }
+
+func targetTooSmall(e *env) { e.deadLettersFail(brokerError{pubsub.ErrTooLarge, true}) }
 
 // deadLettersFail lets the dead letters answer with an error for a while.
 func (e *env) deadLettersFail(because error) {
@@ -303,9 +320,8 @@ func largestDead(e *env) {
 		return pubsub.Permanent(errors.New(strings.Repeat("a long reason ", 1000)))
 	})))
 	msgs := e.failing(p, l, topic, 3, 0)
-	big := l.message("")
-	big.Type, big.Payload = "fails", nil
-	big.Payload = bytes.Repeat([]byte{'x'}, int(e.caps.MaxMessage-big.Size()))
+	e.wantDead(p, topic, "g", "permanent", len(msgs))
+	big := e.largest(l, "fails")
 	l.mustPublish(p, topic, big)
 	l.excuse(big.ID)
 	l.mustPublish(p, topic, l.messages(30, 5)...)
@@ -320,9 +336,59 @@ func largestDead(e *env) {
 	l.verify()
 }
 
+// largest makes a message of MaxMessage bytes, with many headers.
+func (e *env) largest(l *ledger, kind string) pubsub.Message {
+	m := l.message("")
+	m.Type, m.Payload = kind, nil
+	for i := range 100 {
+		m.Headers.Add(fmt.Sprintf("header-%d", i), strings.Repeat("x", 100))
+	}
+	m.Payload = bytes.Repeat([]byte{'x'}, int(e.caps.MaxMessage-m.Size()))
+	return m
+}
+
+func undecodableLargest(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	p.link.spoil(func(r *pubsub.Record) {
+		if r.Msg.Type == "bad" {
+			r.Bad = errFails
+		}
+	})
+	e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", nil))
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	big, small := e.largest(l, "bad"), l.message("")
+	small.Type = "bad"
+	for i, m := range []pubsub.Message{small, big} {
+		l.mustPublish(p, topic, m)
+		l.excuse(m.ID)
+		if i == 0 {
+			e.wantDead(p, topic, "g", "undecodable", 1)
+		}
+	}
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	if !l.await("g") {
+		e.Errorf("behind a message of the largest size that cannot be decoded nothing goes on: %s", l.progress("g"))
+	}
+	for _, r := range e.wantDead(p, topic, "g", "undecodable", 2) {
+		want := small
+		if r.Msg.ID == big.ID {
+			want = big
+		}
+		if !bytes.Equal(r.Msg.Payload, want.Payload) {
+			e.Errorf("the dead letter of %s has a payload of %d bytes, want the %d as they came", want.ID, len(r.Msg.Payload), len(want.Payload))
+		}
+	}
+	l.verify()
+}
+
 func browsingTakesNothing(e *env) {
 	p, topic, l := e.open(), e.topic("a"), e.ledger()
 	s := e.sub(topic, "g")
+	bounded := pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic, MaxBytes: 50_000}}}
+	if err := p.Ensure(e.Context(), bounded); !errors.Is(err, pubsub.ErrUnsupported) { // what has no bound trims nothing
+		e.must(err, "make a topic of 50 kB")
+	}
+	e.must(p.Ensure(e.Context(), pubsub.Topology{Groups: []pubsub.Subscription{s}}), "make a group")
 	c := e.subscribe(p, s, l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })))
 	msgs := e.failing(p, l, topic, 20, 1)
 	ids := func(rs []pubsub.Record) (all []string) {
@@ -335,15 +401,19 @@ func browsingTakesNothing(e *env) {
 	l.await("g")
 	for n := range 100 {
 		if got := ids(e.dead(p, topic, "g")); !slices.Equal(got, want) {
-			e.Fatalf("browse %d found %d dead letters, %v; the first one found %d, %v", n+1, len(got), some(got), len(want), some(want))
+			e.Fatalf("browse %d found %d dead letters, %v; the first one found %d, %v", n+1, len(got), history.Some(got), len(want), history.Some(want))
 		}
 	}
 	e.must(c.Drain(e.Context()), "drain")
 	e.must(p.Close(), "close")
 	q := e.open()
 	e.subscribe(q, s, l.handler(q, "g", nil))
+	for batch := range slices.Chunk(l.messages(2*enough, 5), 50) { // more than the topic keeps, but not all at once: what is needed may be refused
+		l.mustPublish(q, topic, batch...)
+		l.await("g")
+	}
 	if got := ids(e.dead(q, topic, "g")); !slices.Equal(got, want) {
-		e.Errorf("after a restart there are %d dead letters, %v, before there were %d, %v", len(got), some(got), len(want), some(want))
+		e.Errorf("after a restart and a trim there are %d dead letters, %v, before there were %d, %v", len(got), history.Some(got), len(want), history.Some(want))
 	}
 	l.verify()
 }

@@ -49,6 +49,10 @@ func delivery() []Property {
 			Doc: "A broker that would not survive a crash is refused at Open, unless the user has asked for it by name.",
 		},
 		{
+			Name: "Delivery/SurvivesCrash", Promises: []int{1}, Gate: survives(), run: survivesCrash, needs: restarts,
+			Doc: "What was confirmed before the broker's process was killed is received after it was started again.",
+		},
+		{
 			Name: "Delivery/DedupByID", Promises: []int{2}, Gate: deduplicates(), run: dedupByID,
 			Doc: "With DedupByID a message that is published again under its ID is accepted and stored once.",
 			refused: func(e *env) {
@@ -70,6 +74,23 @@ func confirmedIsReceived(e *env) {
 	s.Concurrency = 4
 	e.subscribe(p, s, l.handler(p, "g", nil))
 	l.mustPublish(p, topic, l.messages(enough/2, 10)...)
+	l.await("g")
+	l.verify()
+}
+
+func survivesCrash(e *env) {
+	const inFlight = 32
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.MaxInFlight = inFlight
+	e.ensure(p, s)
+	l.mustPublish(p, topic, l.messages(enough, 10)...)
+	e.must(e.h.Kill(e.Context()), "kill the broker")
+	if err := p.Ping(e.Context()); err == nil {
+		e.Fatalf(setupPrefix + "the broker answers after Kill")
+	}
+	e.must(e.h.Start(e.Context()), "start the broker")
+	e.subscribe(p, s, l.handler(p, "g", nil))
 	l.await("g")
 	l.verify()
 }
@@ -153,7 +174,7 @@ func refusedIsReported(e *env) {
 func unroutable(e *env) {
 	p, topic, l := e.open(), e.topic("known"), e.ledger()
 	e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", nil))
-	l.mustPublish(p, topic, l.messages(3, 0)...)
+	l.mustPublish(p, topic, l.messages(30, 0)...)
 	nobody := e.topic("nobody")
 	for range 2 { // the first one must not have made it
 		err := p.Publish(e.Context(), nobody, l.message(""))

@@ -115,10 +115,10 @@ func (e *env) topic(name string) string { return e.run + "." + name }
 // sub is a subscription of the group that works on every broker: what a user writes first.
 func (e *env) sub(topic, group string) pubsub.Subscription {
 	s := pubsub.Subscription{Topic: topic, Group: group}
-	if !e.caps.Redelivery {
+	if !e.caps.Redelivery || !exclusive().Open(e.caps) {
 		s.Order = pubsub.OrderPerMember
-		s.DeadLetter.Drop = true
 	}
+	s.DeadLetter.Drop = !e.caps.Redelivery
 	return s
 }
 
@@ -155,6 +155,9 @@ func (e *env) until(d time.Duration, cond func() bool) bool {
 	}
 	return true
 }
+
+// virtual says whether the clock is that of a bubble of testing/synctest: they begin in 2000, and waiting costs nothing.
+func virtual() bool { return time.Now().Year() == 2000 }
 
 // closed waits for ch, at most d.
 func (e *env) closed(d time.Duration, ch <-chan struct{}) bool {

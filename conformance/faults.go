@@ -6,17 +6,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/omnibus-go/omnibus/conformance/internal/history"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 func faults() []Property {
-	restarts := func(h Harness) string {
-		if h.Kill == nil {
-			return "Kill and Start"
-		}
-		return ""
-	}
-	return []Property{
+	return append([]Property{
 		{
 			Name: "Faults/ConfirmationLost", Promises: []int{1, 2}, Gate: keepsAnything(), run: confirmationLost,
 			Doc: "Confirmations that are lost in mid-publish lose no confirmed message, and duplicate no more than was in flight.",
@@ -49,7 +44,19 @@ func faults() []Property {
 			Name: "Faults/BrokerRestarts", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerRestarts, needs: restarts,
 			Doc: "Publishers and consumers go on by themselves after the broker was killed and started under load, and lose nothing that it had stored.",
 		},
+		{
+			Name: "Faults/Schedules", Promises: []int{1, 3, 5, 6, 14}, Gate: redelivers(), run: schedulesOfFaults,
+			Doc: "Faults of all kinds at random times under load lose nothing confirmed, keep keys in order, and duplicate no more than was in flight.",
+		},
+	}, outages()...)
+}
+
+// restarts says what a harness lacks to kill and start its broker.
+func restarts(h Harness) string {
+	if h.Kill == nil {
+		return "Kill and Start"
 	}
+	return ""
 }
 
 func confirmationLost(e *env) {
@@ -78,7 +85,7 @@ func confirmationLost(e *env) {
 		l.publish(pub, topic, l.messages(50, 0)...)
 		p.link.faults(nil)
 	}
-	l.allow("g", cuts*pending)
+	l.strikes("g", cuts, history.Load{Publishers: 1, MaxPending: pending})
 	if cuts < rounds {
 		e.Fatalf(setupPrefix+"%d of %d faults took effect", cuts, rounds)
 	}
@@ -121,7 +128,7 @@ func sessionsDropped(e *env) {
 	s := e.sub(topic, "g")
 	s.Concurrency, s.MaxInFlight = 4, inFlight
 	e.subscribe(p, s, l.handler(p, "g", e.busy(3*time.Millisecond)))
-	l.allow("g", cuts*inFlight)
+	l.strikes("g", cuts, history.Load{Members: 1, MaxInFlight: inFlight})
 	l.mustPublish(p, topic, l.messages(30, 8)...)
 	for range cuts {
 		n := l.handled("g") + 10 + e.rng.below(20)
@@ -146,7 +153,7 @@ func consumersKilled(e *env) {
 		e.subscribe(p, s, l.handler(p, "g", e.busy(3*time.Millisecond)))
 		return p
 	}
-	l.allow("g", kills*inFlight)
+	l.strikes("g", kills, history.Load{Members: 1, MaxInFlight: inFlight})
 	members := []*process{join(), join()}
 	for range kills {
 		n := l.handled("g") + 5 + e.rng.below(40)
@@ -185,7 +192,7 @@ func brokerStalls(e *env) {
 		}
 		<-published
 	}
-	l.allow("g", stalls*(inFlight+pending))
+	l.strikes("g", stalls, history.Load{Members: 1, MaxInFlight: inFlight, Publishers: 1, MaxPending: pending})
 	l.mustPublish(pub, topic, l.messages(20, 0)...)
 	l.await("g")
 	l.verify()
@@ -216,7 +223,7 @@ func credentialsRotate(e *env) {
 		e.Errorf("while its credentials are refused the consumer is %v because of %v, want reconnecting and the reason", st.Phase, st.Reason)
 	}
 	p.link.refuseSessions(nil)
-	l.allow("g", inFlight)
+	l.strikes("g", 1, history.Load{Members: 1, MaxInFlight: inFlight})
 	l.mustPublish(p, topic, l.messages(30, 5)...)
 	l.await("g")
 	l.verify()
@@ -249,7 +256,7 @@ func brokerRestarts(e *env) {
 		e.must(e.h.Start(e.Context()), "start the broker")
 		<-published
 	}
-	l.allow("g", restarts*(inFlight+pending))
+	l.strikes("g", restarts, history.Load{Members: 1, MaxInFlight: inFlight, Publishers: 1, MaxPending: pending})
 	l.mustPublish(pub, topic, l.messages(20, 0)...)
 	l.await("g")
 	l.verify()

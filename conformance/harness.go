@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"net/url"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -25,8 +26,11 @@ type Harness struct {
 	// notices, and makes nothing again that somebody has removed.
 	DeleteTopic func(ctx context.Context, topic string) error
 
-	// Fresh returns the Harness of an empty broker, for one property alone: of what it returns Driver, Kill, Start and DeleteTopic count. Only a
-	// broker that starts within milliseconds can afford it. Nil: all properties share this one; topics and groups have names
+	// OpenURL opens the broker by its URL, as a service does, with those parameters added to it.
+	OpenURL func(ctx context.Context, parameters url.Values) (*pubsub.Broker, error)
+
+	// Fresh returns the Harness of an empty broker, for one property alone: of what it returns Driver, Kill, Start, DeleteTopic and OpenURL count.
+	// Only a broker that starts within milliseconds can afford it. Nil: all properties share this one; topics and groups have names
 	// that no other run uses, and are left behind.
 	Fresh func() Harness
 

@@ -29,6 +29,9 @@ func leaseOver(e *env) {
 			stale.Store(&lease)
 			p.link.swallowRenewals()
 			<-taken
+			if !p.link.leasesEnd() {
+				return false // nothing to ask
+			}
 			if err := lease.Settle(e.Context(), nil); !errors.Is(err, pubsub.ErrLeaseLost) {
 				e.Errorf("settling a lease that could not be renewed and that another member has now returned %v, want %q", err, pubsub.ErrLeaseLost.Error())
 			}

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,17 +8,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/omnibus-go/omnibus/conformance/internal/history"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A ledger records what was published to some topics and what the groups made of it, and says afterwards whether that keeps the promises.
+// A ledger records what was published to some topics and what the groups made of it, and has the history judged afterwards.
 type ledger struct {
 	e *env
 
 	mu     sync.Mutex
+	past   history.History
+	runs   int     // handler calls so far
 	sent   []*sent // in the order in which they were published
 	byID   map[string]*sent
-	next   map[string]int // by key: how many there are
+	untold int // publishes without their fate
 	groups map[string]*groupLog
 	order  []string // of groups
 }
@@ -27,7 +29,6 @@ type ledger struct {
 // sent is one published message.
 type sent struct {
 	msg    pubsub.Message
-	seq    int // among those of its key
 	told   bool
 	err    error // once told
 	excuse bool  // given up on purpose: need not be handled
@@ -38,23 +39,8 @@ func (s *sent) confirmed() bool { return s.told && s.err == nil }
 // groupLog is what one group got.
 type groupLog struct {
 	receipts []receipt
-	first    map[string]int // by id: index in receipts
-	done     map[string]int // by id: how often a handler has succeeded
-	last     map[string]*progress
-	bound    int
-	from     int // of ledger.sent: where the group begins
-	ordered  bool
-	breaches []string // of order
-	unknown  []string // ids that nobody published
-}
-
-// progress is how far a key is.
-type progress struct {
-	p    *process
-	id   string
-	seq  int
-	open int // handlers that run
-	ok   bool
+	done     map[string]bool // handled at least once
+	promise  history.Promise
 }
 
 // A receipt is one call of a handler.
@@ -69,7 +55,7 @@ type receipt struct {
 }
 
 func (e *env) ledger() *ledger {
-	l := &ledger{e: e, byID: map[string]*sent{}, next: map[string]int{}, groups: map[string]*groupLog{}}
+	l := &ledger{e: e, byID: map[string]*sent{}, groups: map[string]*groupLog{}}
 	e.mu.Lock()
 	e.ledgers = append(e.ledgers, l)
 	e.mu.Unlock()
@@ -80,7 +66,7 @@ func (e *env) ledger() *ledger {
 func (l *ledger) group(name string) *groupLog {
 	g := l.groups[name]
 	if g == nil {
-		g = &groupLog{first: map[string]int{}, done: map[string]int{}, last: map[string]*progress{}}
+		g = &groupLog{done: map[string]bool{}, promise: history.Promise{Group: name}}
 		l.groups[name] = g
 		l.order = append(l.order, name)
 	}
@@ -92,7 +78,7 @@ func (l *ledger) ordered(groups ...string) *ledger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, name := range groups {
-		l.group(name).ordered = true
+		l.group(name).promise.Ordered = true
 	}
 	return l
 }
@@ -101,21 +87,26 @@ func (l *ledger) ordered(groups ...string) *ledger {
 func (l *ledger) allow(group string, duplicates int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.group(group).bound += duplicates
+	l.group(group).promise.Duplicates += duplicates
+}
+
+// strikes allows a group the duplicates that so many faults may cause.
+func (l *ledger) strikes(group string, faults int, load history.Load) {
+	l.allow(group, load.Duplicates(faults))
 }
 
 // starts says that a group begins with the n-th message that was or will be published: it gets none of those before.
 func (l *ledger) starts(group string, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.group(group).from = n
+	l.group(group).promise.Begins = n
 }
 
 // startsNow is starts with the next message.
 func (l *ledger) startsNow(group string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.group(group).from = len(l.sent)
+	l.group(group).promise.Begins = len(l.sent)
 }
 
 // excuse says that messages need not be handled: they were given up on purpose.
@@ -125,6 +116,7 @@ func (l *ledger) excuse(ids ...string) {
 	for _, id := range ids {
 		if s := l.byID[id]; s != nil {
 			s.excuse = true
+			l.past = append(l.past, history.Event{Kind: history.GivenUp, ID: id})
 		}
 	}
 }
@@ -151,10 +143,11 @@ func (l *ledger) message(key string) pubsub.Message {
 func (l *ledger) note(m pubsub.Message) *sent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &sent{msg: m.Clone(), seq: l.next[m.Key]}
-	l.next[m.Key]++
+	s := &sent{msg: m.Clone()}
 	l.sent = append(l.sent, s)
 	l.byID[m.ID] = s
+	l.untold++
+	l.past = append(l.past, history.Event{Kind: history.Published, ID: m.ID, Key: m.Key, Sum: hash(string(m.Payload))})
 	return s
 }
 
@@ -162,6 +155,15 @@ func (l *ledger) tell(s *sent, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.told, s.err = true, err
+	l.untold--
+	kind := history.Refused
+	switch {
+	case err == nil:
+		kind = history.Accepted
+	case errors.Is(err, pubsub.ErrUnconfirmed):
+		kind = history.Unconfirmed
+	}
+	l.past = append(l.past, history.Event{Kind: kind, ID: s.msg.ID})
 }
 
 // publish sends messages in order and waits until each has its fate. Failing is recorded, not judged.
@@ -193,12 +195,12 @@ func (l *ledger) mustPublish(p pubsub.Publisher, topic string, msgs ...pubsub.Me
 // handler records what h is called with, by which process, and what it returns. nil handles everything.
 func (l *ledger) handler(p *process, group string, h pubsub.Handler) pubsub.Handler {
 	return func(ctx context.Context, d *pubsub.Delivery) error {
-		pr := l.begin(p, group, d)
-		if pr == nil {
+		run := l.begin(p, group, d)
+		if run == 0 {
 			return errKilled
 		}
 		ok := false
-		defer func() { l.end(p, group, d.ID, pr, ok) }()
+		defer func() { l.end(p, group, d.ID, run, ok) }()
 		var err error
 		if h != nil {
 			err = h(ctx, d)
@@ -208,66 +210,48 @@ func (l *ledger) handler(p *process, group string, h pubsub.Handler) pubsub.Hand
 	}
 }
 
-// begin records the start of a handler; nil means that its process is dead.
-func (l *ledger) begin(p *process, group string, d *pubsub.Delivery) *progress {
+// begin records the start of a handler, and numbers it; 0 means that its process is dead.
+func (l *ledger) begin(p *process, group string, d *pubsub.Delivery) (run int) {
 	if p.link.isDead() {
-		return nil
+		return 0
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g := l.group(group)
-	if _, ok := g.first[d.ID]; !ok {
-		g.first[d.ID] = len(g.receipts)
-	}
 	g.receipts = append(g.receipts, receipt{
 		msg: d.Message, topic: d.Topic, attempt: d.Attempt, deliveries: d.Deliveries, who: p, at: time.Now(), pos: d.Position,
 	})
-	s := l.byID[d.ID]
-	if s == nil {
-		g.unknown = append(g.unknown, d.ID)
-		return &progress{}
-	}
-	if d.Key == "" || !g.ordered {
-		return &progress{p: p, id: d.ID, seq: s.seq}
-	}
-	prev := g.last[d.Key]
-	switch {
-	case prev == nil:
-	case prev.open > 0:
-		g.breaches = append(g.breaches, fmt.Sprintf("%s starts while %s of the same key runs", d.ID, prev.id))
-	case s.seq > prev.seq && !prev.ok && !l.excused(prev.id):
-		g.breaches = append(g.breaches, fmt.Sprintf("%s starts before %s of the same key is done", d.ID, prev.id))
-	case s.seq < prev.seq && g.done[d.ID] == 0:
-		g.breaches = append(g.breaches, fmt.Sprintf("%s comes for the first time after %s of the same key", d.ID, prev.id))
-	}
-	pr := &progress{p: p, id: d.ID, seq: s.seq, open: 1}
-	g.last[d.Key] = pr
-	return pr
+	l.runs++
+	l.past = append(l.past, history.Event{
+		Kind: history.Started, ID: d.ID, Key: d.Key, Sum: hash(string(d.Payload)), Group: group, Member: p.name, Run: l.runs,
+	})
+	return l.runs
 }
 
-// excused says whether a message was given up on purpose. l.mu is held.
-func (l *ledger) excused(id string) bool { s := l.byID[id]; return s != nil && s.excuse }
-
-func (l *ledger) end(p *process, group, id string, pr *progress, ok bool) {
+// end records how a handler ended. What that of a killed process says reaches nobody.
+func (l *ledger) end(p *process, group, id string, run int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pr.open, pr.ok = 0, ok
+	kind := history.Failed
 	if ok && !p.link.isDead() {
-		l.group(group).done[id]++
+		kind = history.Succeeded
+		l.group(group).done[id] = true
 	}
+	l.past = append(l.past, history.Event{Kind: kind, Run: run})
 }
 
-// forget lets go of the handlers of a killed process: whatever they do, nobody knows.
+// forget says that a process has lost what it held: whatever its handlers still do, it is no longer theirs.
 func (l *ledger) forget(p *process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, g := range l.groups {
-		for key, pr := range g.last {
-			if pr.p == p && !pr.ok {
-				delete(g.last, key)
-			}
-		}
-	}
+	l.past = append(l.past, history.Event{Kind: history.Cut, Member: p.name})
+}
+
+// publishing is how many publishes have no fate yet.
+func (l *ledger) publishing() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.untold
 }
 
 // handled says how many messages a group has handled, each counted once.
@@ -301,8 +285,8 @@ func (l *ledger) calls(group string, id ...string) []receipt {
 // missing returns what a group should have handled and has not. l.mu is held.
 func (l *ledger) missing(g *groupLog) []string {
 	var ids []string
-	for _, s := range l.sent[g.from:] {
-		if s.confirmed() && !s.excuse && g.done[s.msg.ID] == 0 {
+	for _, s := range l.sent[g.promise.Begins:] {
+		if s.confirmed() && !s.excuse && !g.done[s.msg.ID] {
 			ids = append(ids, s.msg.ID)
 		}
 	}
@@ -336,108 +320,29 @@ func (l *ledger) verify(groups ...string) {
 		groups = l.order
 	}
 	for _, name := range groups {
-		g := l.group(name)
-		if lost := l.missing(g); len(lost) > 0 {
-			l.e.Errorf("%s lost %d of %d confirmed messages: %s", name, len(lost), l.confirmedN(), some(lost))
-		}
-		if len(g.unknown) > 0 {
-			l.e.Errorf("%s got %d messages that were not published: %s", name, len(g.unknown), some(g.unknown))
-		}
-		if ids := l.early(g); len(ids) > 0 {
-			l.e.Errorf("%s got %d messages from before its start: %s", name, len(ids), some(ids))
-		}
-		if ids := l.refused(g); len(ids) > 0 {
-			l.e.Errorf("%s got %d messages whose publish said that they were not stored: %s", name, len(ids), some(ids))
-		}
-		if ids := l.changed(g); len(ids) > 0 {
-			l.e.Errorf("%s got %d messages with another key or payload: %s", name, len(ids), some(ids))
-		}
-		if ids := duplicates(g); len(ids) > g.bound {
-			l.e.Errorf("%s handled %d messages again, at most %d are allowed: %s", name, len(ids), g.bound, some(ids))
-		}
-		if len(g.breaches) > 0 {
-			l.e.Errorf("%s: the order was broken %d times: %s", name, len(g.breaches), some(g.breaches))
+		for _, complaint := range l.past.Check(l.group(name).promise).Complaints() {
+			l.e.Errorf("%s", complaint)
 		}
 	}
-}
-
-func (l *ledger) confirmedN() int {
-	n := 0
-	for _, s := range l.sent {
-		if s.confirmed() {
-			n++
-		}
-	}
-	return n
-}
-
-// refused returns what a group got although its publish failed for certain.
-func (l *ledger) refused(g *groupLog) []string {
-	var ids []string
-	for id := range g.first {
-		if s := l.byID[id]; s != nil && s.told && s.err != nil && !errors.Is(s.err, pubsub.ErrUnconfirmed) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-// early returns what a group got from before its start.
-func (l *ledger) early(g *groupLog) []string {
-	var ids []string
-	for _, s := range l.sent[:g.from] {
-		if _, ok := g.first[s.msg.ID]; ok {
-			ids = append(ids, s.msg.ID)
-		}
-	}
-	return ids
-}
-
-func (l *ledger) changed(g *groupLog) []string {
-	var ids []string
-	for _, r := range g.receipts {
-		s := l.byID[r.msg.ID]
-		if s != nil && (s.msg.Key != r.msg.Key || !bytes.Equal(s.msg.Payload, r.msg.Payload)) {
-			ids = append(ids, r.msg.ID)
-		}
-	}
-	return ids
-}
-
-// duplicates returns the ids of successes beyond the first.
-func duplicates(g *groupLog) []string {
-	var ids []string
-	for id, n := range g.done {
-		for range n - 1 {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 // figures adds what the ledger knows to a property's row in the report.
 func (l *ledger) figures(r *PropertyResult) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.Confirmed += l.confirmedN()
+	for _, s := range l.sent {
+		if s.confirmed() {
+			r.Confirmed++
+		}
+	}
 	for _, name := range l.order {
-		g := l.groups[name]
-		r.Received += len(g.done)
-		r.Lost += len(l.missing(g))
-		r.Duplicates += len(duplicates(g))
-		r.DuplicateBound += g.bound
-		r.OrderViolations += len(g.breaches)
+		v := l.past.Check(l.groups[name].promise)
+		r.Received += v.Received
+		r.Lost += len(v.Lost)
+		r.Duplicates += len(v.Again)
+		r.DuplicateBound += v.Duplicates
+		r.OrderViolations += len(v.Breaches)
 	}
-}
-
-// some shows the first few of a list.
-func some(list []string) string {
-	const few = 5
-	if len(list) <= few {
-		return fmt.Sprint(list)
-	}
-	return fmt.Sprintf("%v and %d more", list[:few], len(list)-few)
 }
 
 // all returns what was published, in order.
@@ -458,7 +363,7 @@ func (l *ledger) fate(id string) error {
 func (l *ledger) restart(group, key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.group(group).last, key)
+	l.past = append(l.past, history.Event{Kind: history.Restarted, Group: group, Key: key})
 }
 
 // knows says whether a message was published through this ledger.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -46,6 +47,16 @@ func lifecycle() []Property {
 		{
 			Name: "Lifecycle/LiveOnReturn", Promises: []int{17}, run: liveOnReturn,
 			Doc: "What is published once Subscribe has returned is received.",
+		},
+		{
+			Name: "Lifecycle/UnknownParameter", Promises: []int{16}, run: unknownParameter,
+			Doc: "A parameter of the URL that the adapter does not know is refused at Open, by name.",
+			needs: func(h Harness) string {
+				if h.OpenURL == nil {
+					return "OpenURL"
+				}
+				return ""
+			},
 		},
 		{
 			Name: "Lifecycle/VanishedTopic", Promises: []int{14}, Gate: redelivers(), run: vanishedTopic,
@@ -354,6 +365,36 @@ func vanishedTopic(e *env) {
 	}
 	if err := p.Publish(e.Context(), topic, l.message("")); !errors.Is(err, pubsub.ErrUnroutable) && !errors.Is(err, pubsub.ErrNotFound) {
 		e.Errorf("publishing to a topic that was deleted returned %v: it was made again", err)
+	}
+	l.verify()
+}
+
+func unknownParameter(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", nil))
+	l.mustPublish(p, topic, l.messages(30, 3)...)
+	l.await("g")
+	open := func(name string) error {
+		q := url.Values{}
+		if name != "" {
+			q.Set(name, "1")
+		}
+		if e.m != nil && e.m.parameters != nil {
+			e.m.parameters(q)
+		}
+		b, err := e.h.OpenURL(e.Context(), q)
+		if err == nil {
+			e.Cleanup(func() { _ = b.Close() })
+		}
+		return err
+	}
+	e.must(open(""), "open by URL")
+	for _, name := range []string{"surely_no_parameter", "Durability", "timeout\n"} {
+		err := open(name)
+		e.wantCode(err, pubsub.ErrInvalid, "opening with the parameter %q", name)
+		if err != nil && !strings.Contains(err.Error(), strings.TrimSpace(name)) {
+			e.Errorf("the error %q does not name the parameter %q", err, name)
+		}
 	}
 	l.verify()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -29,6 +30,8 @@ type link struct {
 	claims   func(c *pubsub.Capabilities)
 	onOpen   func() error  // why no session can be opened
 	stalled  chan struct{} // closed when the broker answers again; nil = it does
+	blocked  chan struct{} // closed when the broker takes messages again; nil = it does
+	latency  time.Duration // before each answer
 }
 
 // An action is what a link does with a message that is to be stored.
@@ -85,13 +88,14 @@ func (l *link) die() {
 	l.dead = true
 }
 
-// cut breaks all sources that are open.
-func (l *link) cut() {
+// cut breaks all sources that are open, and says how many.
+func (l *link) cut() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.sources {
 		s.broken.cancel()
 	}
+	return len(l.sources)
 }
 
 // Capabilities are the driver's, less what a property takes away.
@@ -117,16 +121,50 @@ func (l *link) stall() (resume func()) {
 	})
 }
 
-// answers waits while the link is stalled.
+// block lets the broker take no messages until resume is called; everything else goes on.
+func (l *link) block() (resume func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ch := make(chan struct{})
+	l.blocked = ch
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		l.blocked = nil
+		l.mu.Unlock()
+		close(ch)
+	})
+}
+
+// slow lets each answer take that much longer, and returns by how much it was longer before.
+func (l *link) slow(d time.Duration) (before time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, l.latency = l.latency, d
+	return before
+}
+
+// answers waits while the link is stalled, and as long as it is slow.
 func (l *link) answers(ctx context.Context) error {
 	l.mu.Lock()
-	stalled := l.stalled
+	stalled, latency := l.stalled, l.latency
 	l.mu.Unlock()
-	if stalled == nil {
+	if latency > 0 {
+		select {
+		case <-time.After(latency):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return waitFor(ctx, stalled)
+}
+
+// waitFor waits until ch is closed; nil is.
+func waitFor(ctx context.Context, ch chan struct{}) error {
+	if ch == nil {
 		return nil
 	}
 	select {
-	case <-stalled:
+	case <-ch:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -176,6 +214,9 @@ func (l *link) Ensure(ctx context.Context, t pubsub.Topology, m pubsub.Manage) e
 func (l *link) Ping(ctx context.Context) error {
 	if l.isDead() {
 		return errKilled
+	}
+	if err := l.answers(ctx); err != nil {
+		return err
 	}
 	return l.Driver.Ping(ctx)
 }
@@ -276,6 +317,12 @@ func (p *linkProducer) answers(rs []pubsub.Result) {
 
 func (p *linkProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 	if err := p.l.answers(ctx); err != nil {
+		return 0, err
+	}
+	p.l.mu.Lock()
+	blocked := p.l.blocked
+	p.l.mu.Unlock()
+	if err := waitFor(ctx, blocked); err != nil {
 		return 0, err
 	}
 	p.mu.Lock()

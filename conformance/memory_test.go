@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"context"
+	"net/url"
 	"testing"
 	"testing/synctest"
 
@@ -16,9 +17,12 @@ func onMemory() conformance.Harness {
 		Fresh: func() conformance.Harness {
 			s := memory.NewServer(memory.Config{})
 			return conformance.Harness{
-				Driver:      func(context.Context) (pubsub.Driver, error) { return s.Driver(), nil },
-				Kill:        func(context.Context) error { s.Crash(); return nil },
-				Start:       func(context.Context) error { s.Restart(); return nil },
+				Driver: func(context.Context) (pubsub.Driver, error) { return s.Driver(), nil },
+				Kill:   func(context.Context) error { s.Crash(); return nil },
+				Start:  func(context.Context) error { s.Restart(); return nil },
+				OpenURL: func(ctx context.Context, parameters url.Values) (*pubsub.Broker, error) {
+					return memory.Opener().Open(ctx, "mem://?"+parameters.Encode(), nil)
+				},
 				DeleteTopic: func(_ context.Context, topic string) error { s.DeleteTopic(topic); return nil },
 			}
 		},
@@ -26,14 +30,23 @@ func onMemory() conformance.Harness {
 	}
 }
 
+// knownFailing is what the engine falls short of on memory today.
+func knownFailing() map[string]string {
+	const notShed = "the engine does not shed what makes a dead letter larger than MaxMessage: it is kept and State says Blocked, but it is not stored"
+	return map[string]string{
+		"DeadLetters/Largest":            notShed,
+		"DeadLetters/UndecodableLargest": notShed,
+	}
+}
+
 func TestConformance(t *testing.T) {
 	h := onMemory()
-	h.KnownFailing = map[string]string{
-		"DeadLetters/Largest": "the engine does not shed what makes a dead letter larger than MaxMessage: it is kept and State says Blocked, but it is not stored",
-	}
+	h.KnownFailing = knownFailing()
 	conformance.Run(t, h)
 }
 
 func TestMutants(t *testing.T) {
-	conformance.RunMutants(t, onMemory())
+	h := onMemory()
+	h.KnownFailing = knownFailing()
+	conformance.RunMutants(t, h)
 }

@@ -3,6 +3,7 @@ package conformance
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -27,6 +28,7 @@ func Mutants() []Mutant {
 		flowMutants(),
 		fidelityMutants(),
 		lifecycleMutants(),
+		faultMutants(),
 		retryMutants(),
 		placeMutants(),
 		otherMutants(),
@@ -55,7 +57,8 @@ type MutantsReport struct {
 }
 
 // RunMutants breaks the adapter of h in every way of the catalogue, each as a subtest of t that fails when the property that it breaks
-// does not notice, and writes the report.
+// does not notice, and writes the report. With MUTANT set in the environment, to the name of a mutant or of the property that it breaks, it
+// asks all properties about that mutant only, and logs which of them notice; there is no report then.
 func RunMutants[R Runner[R]](t R, h Harness) {
 	t.Helper()
 	base, err := newReport(h)
@@ -65,6 +68,13 @@ func RunMutants[R Runner[R]](t R, h Harness) {
 	rep := MutantsReport{Schema: "omnibus.mutants/1", Mutants: []MutantResult{}, Unguarded: withoutMutant(),
 		broker: base.Broker, variant: base.Variant, seed: base.Seed}
 	all := Mutants()
+	only := os.Getenv("MUTANT")
+	if only != "" {
+		all = slices.DeleteFunc(all, func(m Mutant) bool { return m.Name != only && m.Breaks != only })
+		if len(all) == 0 {
+			t.Fatalf("MUTANT is %q, which is neither a mutant nor what one breaks", only)
+		}
+	}
 	for _, m := range all {
 		t.Run(m.Breaks+"/"+strings.ReplaceAll(m.Name, " ", "-"), func(t R) {
 			res, broker := m.try(t, h, base.Seed)
@@ -74,12 +84,15 @@ func RunMutants[R Runner[R]](t R, h Harness) {
 				t.Errorf("%q breaks %s: %s (SEED=%d)", m.Name, m.Breaks, res.escaped, base.Seed)
 			}
 			t.Logf("%s", firstLine(res.FirstFailure))
+			if only != "" {
+				t.Logf("%q is caught by %v", m.Name, append(res.CaughtBy, m.others(t, h, base.Seed)...))
+			}
 		})
 	}
 	if len(rep.Unguarded) > 0 {
 		t.Errorf("properties without a mutant: %v", rep.Unguarded)
 	}
-	if len(rep.Mutants) < len(all) {
+	if only != "" || len(rep.Mutants) < len(all) {
 		t.Logf("not all mutants were selected: no report is written")
 		return
 	}
@@ -105,7 +118,7 @@ func withoutMutant() []string {
 	}
 	names := []string{}
 	for _, p := range Properties() {
-		if !broken[p.Name] {
+		if !broken[p.Name] && p.Pending == "" {
 			names = append(names, p.Name)
 		}
 	}
@@ -130,6 +143,8 @@ func (m Mutant) try(outer T, h Harness, seed uint64) (res MutantResult, broker s
 		res.escaped = "noticed only because the property could not be asked: " + row.failures[0]
 	case row.handed == 0:
 		res.escaped = "it delivers nothing at all: " + row.failures[0]
+	case row.early:
+		res.escaped = fmt.Sprintf("it does wrong before it got %d messages right: %s", sound, row.failures[0])
 	default:
 		res.CaughtBy = append(res.CaughtBy, m.Breaks)
 	}
@@ -137,6 +152,21 @@ func (m Mutant) try(outer T, h Harness, seed uint64) (res MutantResult, broker s
 		res.FirstFailure = row.failures[0]
 	}
 	return res, row.adapter
+}
+
+// others names the properties that notice the mutant besides the one that it breaks.
+func (m Mutant) others(outer T, h Harness, seed uint64) (names []string) {
+	known := h.KnownFailing
+	h.KnownFailing = nil
+	for _, p := range Properties() {
+		if _, fails := known[p.Name]; fails || p.Name == m.Breaks {
+			continue // a failure without the mutant says nothing about it
+		}
+		if row := check(outer, h, p, seed, m.make()); row.Status == Failed && isVerdict(row.failures[0]) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // sound is how many messages every mutant gets right.

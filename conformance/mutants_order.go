@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"context"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -48,16 +47,9 @@ func orderMutants() []Mutant {
 				}
 			}}
 		}},
-		{"gives every member of an exclusive group messages", "Order/StandbyTakesOver", func() *mutation {
-			return &mutation{
-				ensure: func(t *pubsub.Topology, _ *pubsub.Manage) {
-					for i := range t.Groups {
-						t.Groups[i].Order = pubsub.OrderPerMember
-					}
-				},
-				spec: func(s *pubsub.SourceSpec) { s.Order = pubsub.OrderPerMember },
-			}
-		}},
+		{"gives every member of an exclusive group messages", "Order/StandbyTakesOver", sharesKeys},
+		{"gives the messages of a key to any member", "Order/AcrossMembers", sharesKeys},
+		{"shows every 100th message after the next one of its key", "Order/AcrossMembers", func() *mutation { return shows(recordHold, 100) }},
 		{"lets a later message of a key go first, in sessions that follow another", "Order/Handover", func() *mutation {
 			return laterSessions(recordHold)
 		}},
@@ -72,16 +64,29 @@ func orderMutants() []Mutant {
 				}
 				s.mu.Lock()
 				defer s.mu.Unlock()
+				var before []pubsub.Settlement
 				for t := range s.open {
 					if t.Lane == x.Token.Lane && t.A < x.Token.A && !s.acked[t] {
 						s.acked[t] = true
-						one := []pubsub.Settlement{{Token: t, As: pubsub.SettleAck}}
-						_ = s.Source.Settle(context.Background(), one, make([]error, 1))
+						before = append(before, pubsub.Settlement{Token: t, As: pubsub.SettleAck})
 					}
 				}
+				s.ack(before)
 				return true
 			}}
 		}},
+	}
+}
+
+// sharesKeys lets the members of an ordered group compete.
+func sharesKeys() *mutation {
+	return &mutation{
+		ensure: func(t *pubsub.Topology, _ *pubsub.Manage) {
+			for i := range t.Groups {
+				t.Groups[i].Order = pubsub.OrderPerMember
+			}
+		},
+		spec: func(s *pubsub.SourceSpec) { s.Order = pubsub.OrderPerMember },
 	}
 }
 

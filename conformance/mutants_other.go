@@ -23,6 +23,8 @@ func otherMutants() []Mutant {
 		}},
 		{"says stored to dead letters that are denied", "DeadLetters/TargetDenied", acceptsRefusals},
 		{"says stored to dead letters that cannot be reached", "DeadLetters/TargetDown", acceptsRefusals},
+		{"says stored to dead letters that it has no room for", "DeadLetters/TargetFull", acceptsRefusals},
+		{"says stored to dead letters that are too large", "DeadLetters/TargetTooSmall", acceptsRefusals},
 		{"drops every 4th message that it cannot decode", "DeadLetters/Undecodable", func() *mutation {
 			bad := 0
 			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
@@ -49,13 +51,30 @@ func otherMutants() []Mutant {
 		}},
 		{"forgets every 6th dead letter", "DeadLetters/ToldWhenStored", func() *mutation { return losesDead(6) }},
 		{"forgets every 3rd dead letter", "DeadLetters/Expected", func() *mutation { return losesDead(3) }},
-		{"forgets dead letters of more than 500 kB", "DeadLetters/Largest", func() *mutation {
-			return &mutation{out: func(o *pubsub.Out) outFate {
-				if o.To.Kind == pubsub.PlaceDead && len(o.Msg.Payload) > 500_000 {
-					return outLose
+		{"forgets every 3rd dead letter, whatever its size", "DeadLetters/Largest", func() *mutation { return losesDead(3) }},
+		{"drops what it cannot decode", "DeadLetters/UndecodableLargest", func() *mutation {
+			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+				if r.Bad != nil {
+					return recordLose
 				}
-				return outStore
+				return recordKeep
 			}}
+		}},
+		{"trims dead letters as it does their topic", "DeadLetters/BrowsingTakesNothing", func() *mutation {
+			n := 0
+			return &mutation{
+				out: func(*pubsub.Out) outFate { n++; return outStore },
+				browse: func(_ pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error] {
+					return func(yield func(pubsub.Record, error) bool) {
+						skip := (n - 100) / 100
+						for r, err := range all {
+							if skip--; skip < 0 && !yield(r, err) {
+								return
+							}
+						}
+					}
+				},
+			}
 		}},
 		{"takes the first dead letter away at every 50th browse", "DeadLetters/BrowsingTakesNothing", func() *mutation {
 			n, taken := 0, 0

@@ -5,15 +5,7 @@ import "github.com/omnibus-go/omnibus/pubsub"
 // publishMutants break what happens between a publisher and the broker.
 func publishMutants() []Mutant {
 	return []Mutant{
-		{"forgets every 100th message that it confirms", "Delivery/ConfirmedIsReceived", func() *mutation {
-			strike := every(100)
-			return &mutation{out: func(o *pubsub.Out) outFate {
-				if strike() {
-					return outLose
-				}
-				return outStore
-			}}
-		}},
+		{"forgets every 100th message that it confirms", "Delivery/ConfirmedIsReceived", func() *mutation { return loses(100) }},
 		{"loses every 100th message on its way out", "Delivery/ConfirmedIsReceived", func() *mutation { return shows(recordLose, 100) }},
 		{"says refused to every 100th message that it stores", "Delivery/BatchResults", func() *mutation {
 			strike := every(100)
@@ -77,6 +69,20 @@ func publishMutants() []Mutant {
 		}},
 		{"claims the durability of a disk, whatever the server says", "Delivery/OpenBelowProcess", func() *mutation {
 			return &mutation{capabilities: func(c *pubsub.Capabilities) { c.Durability = pubsub.Disk }}
+		}},
+		{"claims to survive a crash, and forgets every 100th message in it", "Delivery/SurvivesCrash", func() *mutation {
+			strike := every(100)
+			crashed := false
+			return &mutation{
+				capabilities: func(c *pubsub.Capabilities) { c.Durability = pubsub.Process },
+				ping:         func(err error) error { crashed = crashed || err != nil; return err },
+				record: func(*tapSource, *pubsub.Record) recordFate {
+					if strike() && crashed {
+						return recordLose
+					}
+					return recordKeep
+				},
+			}
 		}},
 		{"forgets the token of every 100th message", "Delivery/DedupByID", func() *mutation {
 			strike := every(100)

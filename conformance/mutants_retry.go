@@ -54,11 +54,15 @@ func retryMutants() []Mutant {
 		{"loses every 90th message of sessions that follow another", "Faults/BrokerRestarts", func() *mutation {
 			return laterSessions(recordLose)
 		}},
-		{"forgets every 5th failure", "Retry/MaxAttempts", func() *mutation {
-			strike := every(5)
+		{"forgets every 5th failure", "Retry/MaxAttempts", forgetsSomeFailures},
+		{"forgets every 5th failure", "Retry/MaxAttemptsAcrossCrash", forgetsSomeFailures},
+		{"doubles the delay of every 5th retry and adds 2 s", "Retry/DefaultPolicy", func() *mutation {
+			return delays(func(d time.Duration) time.Duration { return 2*d + 2*time.Second })
+		}},
+		{"does not wait for its retries", "Retry/DefaultPolicy", func() *mutation {
 			return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
-				if x.As == pubsub.SettleRetryIn && strike() {
-					x.Failed--
+				if x.As == pubsub.SettleRetryIn {
+					x.Delay /= 10
 				}
 				return true
 			}}
@@ -67,22 +71,18 @@ func retryMutants() []Mutant {
 		{"doubles delays and adds 2 s", "Retry/RetryAfter", func() *mutation {
 			return delays(func(d time.Duration) time.Duration { return 2*d + 2*time.Second })
 		}},
-		{"counts whatever is to come later as a failure", "Retry/Snooze", func() *mutation {
-			n := 0
-			return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
-				if n++; n > sound && x.As == pubsub.SettleRetryIn {
-					x.Failed++
-				}
-				return true
-			}}
-		}},
+		{"counts whatever is to come later as a failure", "Retry/Snooze", countsSnoozes},
+		{"counts whatever is to come later as a failure", "Retry/SnoozeAcrossReconnects", countsSnoozes},
 		{"loses what comes first after a pause", "Retry/Pause", losesAfterPause},
 		{"halves delays", "Retry/Rules", func() *mutation { return delays(func(d time.Duration) time.Duration { return d / 2 }) }},
 		{"acks what should be retried", "Retry/Panic", acksRetries},
 		{"forgets every 2nd dead letter", "Retry/Hang", func() *mutation { return losesDead(2) }},
 		{"does not count deliveries", "Retry/ProcessKiller", func() *mutation {
+			n := 0
 			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
-				r.Deliveries = 0
+				if n++; n > sound {
+					r.Deliveries = 0
+				}
 				return recordKeep
 			}}
 		}},
@@ -100,6 +100,34 @@ func retryMutants() []Mutant {
 				return outStore
 			}}
 		}},
+	}
+}
+
+func forgetsSomeFailures() *mutation {
+	strike := every(5)
+	return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
+		if x.As == pubsub.SettleRetryIn && strike() {
+			x.Failed--
+		}
+		return true
+	}}
+}
+
+func countsSnoozes() *mutation {
+	n := 0
+	return &mutation{
+		settle: func(_ *tapSource, x *pubsub.Settlement) bool {
+			if n++; n > sound && x.As == pubsub.SettleRetryIn {
+				x.Failed++
+			}
+			return true
+		},
+		renew: func(r *pubsub.Renewal) bool {
+			if n > sound {
+				r.Failed++
+			}
+			return true
+		},
 	}
 }
 

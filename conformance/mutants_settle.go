@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,28 +35,56 @@ func settleMutants() []Mutant {
 				return &undying{Source: src, d: d, spec: s}
 			}}
 		}},
-		{"does not say until when a lease lasts", "Settlement/LeaseOver", func() *mutation {
-			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
-				r.LeaseUntil = time.Time{}
-				return recordKeep
-			}}
-		}},
+		{"does not say until when a lease lasts", "Settlement/LeaseOver", hidesLeases},
 		{"sends each ack together with the next one, and forgets the last when it closes", "Settlement/AckedStaysAcked", forgetsLastAck},
+		{"acks only what has nothing unsettled before it", "Settlement/AckedStaysAcked", acksPrefix},
 		{"does not renew leases", "Settlement/SlowHandlerOnce", func() *mutation {
 			return &mutation{renew: func(*pubsub.Renewal) bool { return false }}
 		}},
+		{"shows one message at a time", "Settlement/SlowHandlerOnce", func() *mutation { return oneAtATime(0) }},
 		{"forgets how often a message has failed", "Settlement/AttemptsCountUp", forgetsFailures},
 		{"does not store how often a message has failed", "Settlement/AttemptsSurviveCrash", forgetsFailures},
-		{"gives leases that have no end", "Settlement/PastLeaseMax", func() *mutation {
-			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
-				r.LeaseUntil = time.Time{}
-				return recordKeep
-			}}
-		}},
+		{"gives leases that have no end", "Settlement/PastLeaseMax", hidesLeases},
 		{"claims leases without an end", "Settlement/TooLongDelay", func() *mutation {
 			return &mutation{capabilities: func(c *pubsub.Capabilities) { c.LeaseMax = pubsub.Forever }}
 		}},
 	}
+}
+
+// hidesLeases does not say when they end.
+func hidesLeases() *mutation {
+	n := 0
+	return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+		if n++; n > sound {
+			r.LeaseUntil = time.Time{}
+		}
+		return recordKeep
+	}}
+}
+
+// acksPrefix keeps each ack until all before it in its lane is settled, as one who stores a single offset would.
+func acksPrefix() *mutation {
+	n := 0
+	kept := map[*tapSource][]pubsub.Settlement{}
+	return &mutation{settle: func(s *tapSource, x *pubsub.Settlement) bool {
+		if n++; n <= sound || x.As != pubsub.SettleAck {
+			return true
+		}
+		s.mu.Lock()
+		open := slices.Collect(maps.Keys(s.open))
+		s.mu.Unlock()
+		var due, later []pubsub.Settlement
+		for _, k := range append(kept[s], *x) {
+			if slices.ContainsFunc(open, func(t pubsub.Token) bool { return t.Lane == k.Token.Lane && t.A < k.Token.A }) {
+				later = append(later, k)
+			} else {
+				due = append(due, k)
+			}
+		}
+		kept[s] = later
+		s.ack(due)
+		return false
+	}}
 }
 
 // delays changes the delay of every 5th retry.

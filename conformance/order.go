@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/omnibus-go/omnibus/conformance/internal/history"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -20,7 +21,7 @@ func order() []Property {
 			Doc: "While a message waits for its retry the others of its key wait behind it, and other keys go on.",
 		},
 		{
-			Name: "Order/Strict", Promises: []int{6}, Gate: redelivers(), run: strict,
+			Name: "Order/Strict", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: strict, refused: strictRefused,
 			Doc: "In a strict order one message is handled at a time, in the order in which they were published, also while one is retried.",
 		},
 		{
@@ -34,6 +35,10 @@ func order() []Property {
 		{
 			Name: "Order/StandbyTakesOver", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: standbyTakesOver, refused: exclusiveRefused,
 			Doc: "The second member of an exclusive group stands by, says so, and takes over when the first one ends or dies.",
+		},
+		{
+			Name: "Order/AcrossMembers", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: acrossMembers, refused: exclusiveRefused,
+			Doc: "Keys stay in order while two processes of a group run side by side.",
 		},
 		{
 			Name: "Order/Handover", Promises: []int{6}, Gate: redelivers().and(exclusive()), run: handover,
@@ -144,6 +149,14 @@ func strict(e *env) {
 	l.verify()
 }
 
+func strictRefused(e *env) {
+	p := e.open()
+	s := e.sub(e.topic("a"), "g")
+	s.Order = pubsub.OrderStrict
+	_, err := p.Subscribe(e.Context(), s, fails)
+	e.wantUnsupported(err, "a strict order")
+}
+
 func looseLetsPass(e *env) {
 	p, topic, l := e.open(), e.topic("a"), e.ledger()
 	s := e.sub(topic, "g")
@@ -202,7 +215,7 @@ func acrossReconnects(e *env) {
 	if cuts == 0 {
 		e.Fatalf(setupPrefix + "no session was cut")
 	}
-	l.allow("g", cuts*pending)
+	l.strikes("g", cuts, history.Load{Publishers: 1, MaxPending: pending})
 	l.mustPublish(pub, topic, l.messages(10, 5)...)
 	l.await("g")
 	l.verify()
@@ -286,11 +299,39 @@ func handover(e *env) {
 	reach(100)
 	c := join()
 	b.kill()
-	l.allow("g", inFlight)
+	l.strikes("g", 1, history.Load{Members: 1, MaxInFlight: inFlight})
 	reach(170)
 	join()
 	e.must(c.Close(), "close a member")
 	l.await("g")
+	l.verify()
+}
+
+func acrossMembers(e *env) {
+	const keys = 12
+	pub, topic, l := e.open(), e.topic("a"), e.ledger().ordered("g")
+	s := e.sub(topic, "g")
+	s.Concurrency, s.MaxInFlight = 4, 16
+	spec := pubsub.TopicSpec{Name: topic}
+	if e.caps.Partitions {
+		spec.Partitions = 4
+	}
+	e.must(pub.Ensure(e.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}, Groups: []pubsub.Subscription{s}}), "ensure")
+	for range 2 {
+		p := e.open()
+		e.subscribe(p, s, l.handler(p, "g", e.busy(2*time.Millisecond)))
+	}
+	l.mustPublish(pub, topic, l.messages(30, keys)...)
+	l.await("g")
+	l.mustPublish(pub, topic, l.messages(enough, keys)...)
+	l.await("g")
+	members := map[*process]bool{}
+	for _, r := range l.calls("g") {
+		members[r.who] = true
+	}
+	if e.caps.Partitions && len(members) < 2 {
+		e.Errorf("one of two members handles all of 4 partitions")
+	}
 	l.verify()
 }
 

@@ -45,7 +45,8 @@ type PropertyResult struct {
 	logs     []string
 	caps     pubsub.Capabilities
 	adapter  string
-	handed   int // records that the adapter gave to the engine
+	handed   int  // records that the adapter gave to the engine
+	early    bool // a mutant: it had its first fault before it got as many messages right as it must
 }
 
 // Verdict says of a failure whether it is the property's own assertion. Otherwise the suite could not ask its question: the connection, the

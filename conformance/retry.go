@@ -19,6 +19,20 @@ func retry() []Property {
 			Doc: "A message that always fails has exactly MaxAttempts handler calls, with three members, and is then dead-lettered.",
 		},
 		{
+			Name: "Retry/MaxAttemptsAcrossCrash", Promises: []int{9, 19}, Gate: redelivers(), run: maxAttemptsAcrossCrash,
+			Doc: "A message that always fails has MaxAttempts handler calls, and at most two more where a member died with it.",
+		},
+		{
+			Name: "Retry/DefaultPolicy", Promises: []int{10, 17}, Gate: redelivers(), run: defaultPolicy,
+			Doc: "The zero policy is 10 attempts, after delays with full jitter that double from 1 s to 5 min.",
+			needs: func(Harness) string {
+				if !virtual() {
+					return "a virtual clock: it takes ten minutes"
+				}
+				return ""
+			},
+		},
+		{
 			Name: "Retry/Permanent", Promises: []int{9, 19}, Gate: redelivers(), run: permanent,
 			Doc: "A permanent error skips the retries.",
 		},
@@ -29,6 +43,10 @@ func retry() []Property {
 		{
 			Name: "Retry/Snooze", Promises: []int{9, 10}, Gate: redelivers(), run: snooze,
 			Doc: "Snooze delivers again after its delay and costs no attempt.",
+		},
+		{
+			Name: "Retry/SnoozeAcrossReconnects", Promises: []int{9}, Gate: redelivers(), run: snoozeAcrossReconnects,
+			Doc: "A message that is snoozed again and again is never dead-lettered, also when sessions drop meanwhile.",
 		},
 		{
 			Name: "Retry/Pause", Promises: []int{9}, Gate: redelivers(), run: pauses,
@@ -407,15 +425,15 @@ func processKiller(e *env) {
 }
 
 func othersDoNotWait(e *env) {
-	const bound = time.Second
+	const bound, wait = time.Second, 10 * time.Minute
 	p, topic, l := e.open(), e.topic("a"), e.ledger()
 	s := e.sub(topic, "g")
 	s.Concurrency = 2
 	failed := make(chan struct{})
 	e.subscribe(p, s, l.handler(p, "g", func(_ context.Context, d *pubsub.Delivery) error {
-		if d.Type == "fails" {
+		if d.Type == "fails" && d.Attempt == 1 {
 			close(failed)
-			return pubsub.RetryAfter(10*time.Minute, errFails)
+			return pubsub.RetryAfter(wait, errFails)
 		}
 		return nil
 	}))
@@ -428,12 +446,24 @@ func othersDoNotWait(e *env) {
 	if !e.closed(patience, failed) {
 		e.Fatalf("the message that fails did not come")
 	}
-	for range 30 {
+	since := time.Now()
+	const rounds = 30
+	for range rounds {
+		if virtual() { // then all of the ten minutes
+			time.Sleep((wait - time.Minute) / rounds)
+		}
 		begin := time.Now()
 		l.mustPublish(p, topic, l.messages(5, 5)...)
 		if !l.await("g") || time.Since(begin) > bound {
 			e.Errorf("while one message waits, five of other keys took %v: %s", time.Since(begin), l.progress("g"))
 			break
+		}
+	}
+	if virtual() {
+		e.until(time.Until(since.Add(wait+e.caps.RetryLate+bound)), func() bool { return len(l.calls("g", m.ID)) > 1 })
+		calls := l.calls("g", m.ID)
+		if took := calls[len(calls)-1].at.Sub(since); len(calls) != 2 || took < wait-bound {
+			e.Errorf("a message that waits for %v was handled %d times, the last time after %v", wait, len(calls), took)
 		}
 	}
 	l.verify()

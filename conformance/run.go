@@ -153,6 +153,10 @@ const propertyTime = 30 * time.Minute
 // check runs one property, against the mutation m where it is not nil. outer is the test that it runs in, if there is one.
 func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res PropertyResult) {
 	res = PropertyResult{Name: p.Name, Gate: p.Gate.Text}
+	if p.Pending != "" {
+		res.Status, res.Reason = NotRun, p.Pending
+		return res
+	}
 	begin := time.Now()
 	t := &trial{name: p.Name}
 	var e *env
@@ -180,13 +184,14 @@ func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res Proper
 	}()
 	res.Seconds = time.Since(begin).Seconds()
 	res.failures, res.logs = t.failures, t.logs
-	if e != nil {
+	if e != nil && e.moot == "" {
 		for _, l := range e.ledgers {
 			l.figures(&res)
 		}
 	}
 	if m != nil {
 		res.handed = int(m.handed.Load())
+		res.early = m.early()
 	}
 	if e != nil && e.moot != "" && len(res.failures) == 0 {
 		res.Status, res.Reason = Gated, e.moot

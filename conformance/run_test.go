@@ -176,6 +176,9 @@ func TestHarnessThatCheats(t *testing.T) {
 			h.Wrap = c.wrap
 			f, dir := runFake(t, h, nil)
 			for _, p := range conformance.Properties() {
+				if p.Pending != "" { // nobody is asked
+					continue
+				}
 				if got := f.leaf(t, p.Name); !got.Failed() || !strings.HasPrefix(got.errors[0], c.want) {
 					t.Fatalf("%s: %q, want %q", p.Name, got.errors, c.want)
 				}

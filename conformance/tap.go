@@ -3,9 +3,10 @@ package conformance
 import (
 	"context"
 	"iter"
+	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -15,10 +16,15 @@ import (
 type mutation struct {
 	mu     sync.Mutex
 	handed atomic.Int64 // records that reached the engine
+	stored atomic.Int64 // messages that it took right, before its first fault
+	shown  atomic.Int64 // and those that it showed right
+	struck atomic.Bool  // there was a fault
 
 	name         string
 	capabilities func(c *pubsub.Capabilities)
 	classify     func(code pubsub.Code, final bool) (pubsub.Code, bool)
+	ping         func(err error) error
+	parameters   func(q url.Values) // of an URL
 	ensure       func(t *pubsub.Topology, m *pubsub.Manage)
 	ensured      func(err error) error
 	spec         func(s *pubsub.SourceSpec)
@@ -41,6 +47,21 @@ type mutation struct {
 	browse       func(p pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error]
 	lag          func(l *pubsub.Lag)
 	seek         func(ctx context.Context, below pubsub.Seeker, topic, group string, to pubsub.Start) error
+}
+
+// right notes whether something passed untouched; n, unless it is nil, counts that.
+func (m *mutation) right(untouched bool, n *atomic.Int64) {
+	switch {
+	case !untouched:
+		m.struck.Store(true)
+	case n != nil && !m.struck.Load():
+		n.Add(1)
+	}
+}
+
+// early says whether there was a fault before as many messages had passed as every mutant gets right.
+func (m *mutation) early() bool {
+	return m.struck.Load() && max(m.stored.Load(), m.shown.Load()) < sound
 }
 
 // What becomes of a message on its way in.
@@ -112,6 +133,14 @@ func (t *tap) Ensure(ctx context.Context, topo pubsub.Topology, how pubsub.Manag
 	return err
 }
 
+func (t *tap) Ping(ctx context.Context) error {
+	err := t.Driver.Ping(ctx)
+	if t.m.ping != nil {
+		return t.m.ping(err)
+	}
+	return err
+}
+
 func (t *tap) Close(ctx context.Context) error {
 	if t.m.closeDriver != nil {
 		return t.m.closeDriver(ctx, t.Driver)
@@ -175,7 +204,9 @@ func (p *tapProducer) answers(rs []pubsub.Result) {
 	if p.m.result != nil {
 		p.m.mu.Lock()
 		for i := range out {
+			was := out[i].Fate
 			p.m.result(&out[i])
+			p.m.right(out[i].Fate == was, nil)
 		}
 		p.m.mu.Unlock()
 	}
@@ -186,6 +217,9 @@ func (p *tapProducer) answers(rs []pubsub.Result) {
 
 func (p *tapProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 	if p.m.out == nil && p.m.run == nil && p.m.more == nil {
+		for range run {
+			p.m.right(true, &p.m.stored)
+		}
 		return p.Producer.Send(ctx, run)
 	}
 	p.m.mu.Lock()
@@ -197,6 +231,7 @@ func (p *tapProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 		if p.m.out != nil {
 			fate = p.m.out(&o)
 		}
+		p.m.right(fate == outStore && o == run[i], &p.m.stored)
 		switch fate {
 		case outLose, outEarly:
 			own = append(own, pubsub.Result{Seq: o.Seq, Fate: pubsub.FateAccepted})
@@ -213,11 +248,15 @@ func (p *tapProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 		}
 	}
 	if p.m.run != nil {
+		first := slices.Clone(store)
 		p.m.run(store)
+		p.m.right(slices.Equal(first, store), nil)
 	}
 	asked := len(store)
 	if p.m.more != nil {
-		for _, o := range p.m.more(run) {
+		more := p.m.more(run)
+		p.m.right(len(more) == 0, nil)
+		for _, o := range more {
 			p.extra++
 			o.Seq = 1<<62 + p.extra
 			p.mu.Lock()
@@ -242,196 +281,4 @@ func (p *tapProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 		}
 	}
 	return taken, err
-}
-
-func (t *tap) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Source, error) {
-	if t.m.spec != nil {
-		t.m.mu.Lock()
-		t.m.spec(&s)
-		t.m.mu.Unlock()
-	}
-	below, err := t.Driver.OpenSource(ctx, s)
-	if err != nil && t.m.opened != nil {
-		if err = t.m.opened(t.Driver, s, err); err == nil {
-			below, err = t.Driver.OpenSource(ctx, s)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if t.m.wrapSource != nil {
-		below = t.m.wrapSource(t.Driver, s, below)
-	}
-	return &tapSource{Source: below, m: t.m, spec: s, open: map[pubsub.Token]pubsub.Record{}, acked: map[pubsub.Token]bool{}}, nil
-}
-
-// A tapSource is a session of a mutant.
-type tapSource struct {
-	pubsub.Source
-	m    *mutation
-	spec pubsub.SourceSpec
-
-	mu    sync.Mutex
-	open  map[pubsub.Token]pubsub.Record // not settled
-	acked map[pubsub.Token]bool          // settled by the mutant, behind the engine's back
-	extra []pubsub.Record                // to be shown at the next Recv
-	held  []pubsub.Record                // to be shown after the next of their key
-}
-
-// twin marks the token of a record that is shown twice. No driver gives it out: it counts upwards from 0.
-const twin = uint64(1) << 63
-
-func (s *tapSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
-	for s.m.recvBlocks != nil && s.m.recvBlocks(s) {
-		select {
-		case <-ctx.Done():
-			return 0, nil, ctx.Err()
-		case <-time.After(time.Millisecond):
-		}
-	}
-	if n := s.takeExtra(buf); n > 0 {
-		return n, nil, nil
-	}
-	if s.m.recvOne {
-		buf = buf[:min(1, len(buf))]
-	}
-	for {
-		n, events, err := s.Source.Recv(ctx, buf, maxBytes)
-		kept := s.filter(ctx, buf[:n])
-		if kept > 0 || n == 0 || len(events) > 0 || err != nil {
-			s.m.handed.Add(int64(kept))
-			return kept, events, err
-		}
-		if n := s.takeExtra(buf); n > 0 {
-			return n, nil, nil
-		}
-	}
-}
-
-// takeExtra shows what was put aside.
-func (s *tapSource) takeExtra(buf []pubsub.Record) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := copy(buf, s.extra)
-	s.extra = s.extra[n:]
-	for i := range buf[:n] {
-		s.open[buf[i].Token] = buf[i]
-	}
-	return n
-}
-
-// filter lets the mutation decide about each record. It returns how many are left in rs.
-func (s *tapSource) filter(ctx context.Context, rs []pubsub.Record) int {
-	var ack []pubsub.Settlement
-	kept := rs[:0]
-	s.m.mu.Lock()
-	s.mu.Lock()
-	for _, r := range rs {
-		fate := recordKeep
-		if s.m.record != nil {
-			fate = s.m.record(s, &r)
-		}
-		switch fate {
-		case recordLose:
-			ack = append(ack, pubsub.Settlement{Token: r.Token, As: pubsub.SettleAck})
-			continue
-		case recordAck:
-			ack = append(ack, pubsub.Settlement{Token: r.Token, As: pubsub.SettleAck})
-			s.acked[r.Token] = true
-		case recordTwice:
-			again := r
-			again.Token.B |= twin
-			s.extra = append(s.extra, again)
-		case recordHold:
-			s.held = append(s.held, r)
-			continue
-		}
-		s.open[r.Token] = r
-		kept = append(kept, r)
-		if len(s.held) > 0 && s.held[0].Msg.Key == r.Msg.Key {
-			s.extra, s.held = append(s.extra, s.held...), nil
-		}
-	}
-	s.mu.Unlock()
-	s.m.mu.Unlock()
-	if len(ack) > 0 {
-		_ = s.Source.Settle(context.WithoutCancel(ctx), ack, make([]error, len(ack)))
-	}
-	return len(kept)
-}
-
-func (s *tapSource) Settle(ctx context.Context, xs []pubsub.Settlement, errs []error) error {
-	var pass []pubsub.Settlement
-	var at []int
-	s.m.mu.Lock()
-	for i, x := range xs {
-		s.mu.Lock()
-		delete(s.open, x.Token)
-		own := s.acked[x.Token] || x.Token.B&twin != 0
-		delete(s.acked, x.Token)
-		s.mu.Unlock()
-		if own || s.m.settle != nil && !s.m.settle(s, &x) {
-			continue
-		}
-		pass, at = append(pass, x), append(at, i)
-	}
-	s.m.mu.Unlock()
-	if len(pass) == 0 {
-		return nil
-	}
-	below := make([]error, len(pass))
-	err := s.Source.Settle(ctx, pass, below)
-	for i, j := range at {
-		if s.m.settled != nil {
-			below[i] = s.m.settled(pass[i], below[i])
-		}
-		errs[j] = below[i]
-	}
-	return err
-}
-
-func (s *tapSource) Renew(ctx context.Context, rs []pubsub.Renewal, errs []error) error {
-	var pass []pubsub.Renewal
-	var at []int
-	for i, r := range rs {
-		s.mu.Lock()
-		own := s.acked[r.Token] || r.Token.B&twin != 0
-		s.mu.Unlock()
-		if own || s.m.renew != nil && !s.m.renew(&r) {
-			continue
-		}
-		pass, at = append(pass, r), append(at, i)
-	}
-	if len(pass) == 0 {
-		return nil
-	}
-	below := make([]error, len(pass))
-	err := s.Source.Renew(ctx, pass, below)
-	for i, j := range at {
-		errs[j] = below[i]
-	}
-	return err
-}
-
-func (s *tapSource) Quiesce(ctx context.Context) error {
-	if s.m.quiesce != nil {
-		return s.m.quiesce(ctx, s)
-	}
-	return s.Source.Quiesce(ctx)
-}
-
-func (s *tapSource) Close(ctx context.Context) error {
-	if s.m.beforeClose != nil {
-		s.m.beforeClose(ctx, s)
-	}
-	if s.m.closeSource != nil {
-		return s.m.closeSource(ctx, s)
-	}
-	return s.Source.Close(ctx)
-}
-
-// RecordAs forwards what a source may leave out.
-func (s *tapSource) RecordAs(t pubsub.Token, target any) bool {
-	a, ok := s.Source.(pubsub.RecordAser)
-	return ok && a.RecordAs(t, target)
 }
