@@ -124,11 +124,11 @@ func (c *Consumer) pull(ctx context.Context) *item {
 
 func (c *Consumer) settleLease(it *item, outcome error) error {
 	c.mu.Lock()
-	switch {
-	case it.pulled == notPulled:
+	switch it.pulled {
+	case notPulled:
 		c.mu.Unlock()
 		return &Error{Op: "settle", Broker: c.b.name, Topic: it.rec.Topic, Code: ErrInvalid, Err: errors.New("a handler's delivery is settled by what the handler returns")}
-	case it.pulled == pulledEnded:
+	case pulledEnded:
 		c.mu.Unlock()
 		return nil
 	}

@@ -105,7 +105,7 @@ func (w *worker) leave() {
 	}
 	verdicts := make([]verdict, len(items))
 	for i, it := range items {
-		err := error(errGoexit)
+		err := errGoexit
 		if it.co != nil {
 			err = it.co.finish(errGoexit)
 		}
