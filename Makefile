@@ -20,8 +20,8 @@ MEMORY  := memory (in process)
 
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
-# A test binary that runs longer than this prints its goroutines and fails.
-TIMEOUT := 4m
+# A test binary that runs longer than this prints its goroutines and fails. The suite and its strangers take 3 min with -race on a busy machine.
+TIMEOUT := 8m
 
 # steps runs make targets one after another, the later ones also when an earlier one failed, then prints what ran and
 # `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
