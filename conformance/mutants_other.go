@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -61,12 +62,12 @@ func otherMutants() []Mutant {
 			}}
 		}},
 		{"trims dead letters as it does their topic", "DeadLetters/BrowsingTakesNothing", func() *mutation {
-			n := 0
+			var n atomic.Int64 // browses go on while messages are sent
 			return &mutation{
-				out: func(*pubsub.Out) outFate { n++; return outStore },
+				out: func(*pubsub.Out) outFate { n.Add(1); return outStore },
 				browse: func(_ pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error] {
 					return func(yield func(pubsub.Record, error) bool) {
-						skip := (n - 100) / 100
+						skip := (n.Load() - 100) / 100
 						for r, err := range all {
 							if skip--; skip < 0 && !yield(r, err) {
 								return

@@ -14,7 +14,7 @@ import (
 // A mutation is one fault that an adapter might have, between the engine and a sound driver. Its functions are called one at a
 // time; those that are nil change nothing.
 type mutation struct {
-	mu     sync.Mutex
+	mu     sync.Mutex   // held while out, run, more, result, record, settle, renew and spec are called; the others guard what they share with these
 	handed atomic.Int64 // records that reached the engine
 	stored atomic.Int64 // messages that it took right, before its first fault
 	shown  atomic.Int64 // and those that it showed right

@@ -169,6 +169,34 @@ func TestReceiveLoopThatOutlivesItsClose(t *testing.T) {
 	})
 }
 
+// A middleware of a batch that calls next again when all is over gets the outcome that there was: it must not panic.
+func TestNextCalledAfterABatchIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var late []func() error
+		b := memory.New(&pubsub.Options{Use: []pubsub.Middleware{{Name: "late", Incoming: func(next pubsub.Handler) pubsub.Handler {
+			return func(ctx context.Context, d *pubsub.Delivery) error {
+				late = append(late, func() error { return next(ctx, d) })
+				return next(ctx, d)
+			}
+		}}}})
+		defer b.Close()
+		_, err := b.SubscribeBatch(t.Context(), pubsub.Subscription{Topic: "t", Group: "g"}, pubsub.Batch{}, func(context.Context, []*pubsub.Delivery) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, b, 3)
+		settled(t, b)
+		if len(late) != 3 {
+			t.Fatalf("%d messages passed the middleware", len(late))
+		}
+		for _, next := range late {
+			if err := next(); err != nil {
+				t.Errorf("next returned %v, not the outcome", err)
+			}
+		}
+	})
+}
+
 func TestKeptDeliveriesStayValid(t *testing.T) {
 	for _, use := range [][]pubsub.Middleware{nil, passing()} {
 		synctest.Test(t, func(t *testing.T) {

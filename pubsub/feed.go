@@ -257,9 +257,10 @@ func (f *feed) newItem(needed int) *item {
 	return it
 }
 
-// reuse takes back an item that nobody knows any more: it was taken from the ready queue, was the first of its key, and is settled. mu is held.
+// reuse takes back an item that nobody knows any more: it was taken from the ready queue, was the first of its key, and is settled. One with a
+// coroutine stays as it is: its lease may be settled again, its middleware may call next once more. mu is held.
 func (f *feed) reuse(it *item) {
-	if f.renewing == 0 && it.pulled == notPulled {
+	if f.renewing == 0 && it.co == nil {
 		it.held = held{state: itemGone}
 		f.free = append(f.free, it)
 	}
