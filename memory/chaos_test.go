@@ -18,17 +18,23 @@ import (
 
 // Whatever breaks, nothing that was confirmed is lost, and a key's handlers succeed in the order of its messages.
 func TestChaos(t *testing.T) {
+	seeded(t, 12, chaos)
+}
+
+// seeded runs f in n bubbles, from SEED on, else from a seed that no other run has.
+func seeded(t *testing.T, n uint64, f func(t *testing.T, rng *rand.Rand)) {
+	t.Helper()
 	seed := rand.Uint64()
 	if s := os.Getenv("SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
+		from, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seed = n
+		seed = from
 	}
-	for i := range uint64(12) {
+	for i := range n {
 		t.Run(fmt.Sprint("SEED=", seed+i), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { chaos(t, rand.New(rand.NewPCG(seed+i, 1))) })
+			synctest.Test(t, func(t *testing.T) { f(t, rand.New(rand.NewPCG(seed+i, 1))) })
 		})
 	}
 }

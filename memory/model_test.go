@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/omnibus-go/omnibus/memory"
@@ -37,19 +34,7 @@ type modelGroup struct {
 const modelTopic = "t"
 
 func TestModel(t *testing.T) {
-	seed := rand.Uint64()
-	if s := os.Getenv("SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seed = n
-	}
-	for i := range uint64(4) {
-		t.Run(fmt.Sprint("SEED=", seed+i), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { runModel(t, rand.New(rand.NewPCG(seed+i, 3))) })
-		})
-	}
+	seeded(t, 4, runModel)
 }
 
 func runModel(t *testing.T, rng *rand.Rand) {
