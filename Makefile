@@ -20,6 +20,18 @@ MEMORY  := memory (in process)
 
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
+# The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
+KINDS         := nats
+packages-nats :=
+UP            ?= $(KINDS)
+
+# The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
+CONTAINERS      := ./conformance/containers
+BROKER_PACKAGES := $(CONTAINERS) $(foreach k,$(KINDS),$(packages-$k))
+BROKER_STEPS    := $(foreach k,$(KINDS),$(if $(packages-$k),broker-$k))
+
+SETUP := internal/setup/setup.sh
+
 # A test binary that runs longer than this prints its goroutines and fails. The suite and its strangers take 3 min with -race on a busy machine.
 TIMEOUT := 8m
 
@@ -42,17 +54,26 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 	@$(call steps,fmt vet lint unit)
 
 .PHONY: test
-test: ## check, the quickstart and the frame of the benchmarks; what CI runs; the last line is `N passed, N failed, N skipped`
-	@$(call steps,fmt vet lint unit quickstart benchmarks)
+test: ## check, quickstart, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
+	@$(SETUP) ready $(KINDS)
+	@$(call steps,fmt vet lint unit quickstart benchmarks containers $(BROKER_STEPS))
 
 .PHONY: setup
-setup: ## fetch the modules and build the tools, so that everything after works offline
+setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none)
 	@echo 'setup: downloads the modules of go.mod, tools.mod and benchmarks/go.mod (the peers), then builds golangci-lint (1 to 2 min the first time).'
-	@echo 'setup: the memory broker is part of the module: nothing else is installed.'
 	@go mod download
 	@go mod download -modfile=tools.mod
 	@go -C benchmarks list -deps -test ./... >/dev/null
 	@$(LINT) version
+	@$(SETUP) install $(KINDS)
+
+.PHONY: brokers-up
+brokers-up: ## start brokers for working by hand and print their URLs: make brokers-up UP='nats nats/cluster'
+	@go run ./internal/cmd/brokers up $(UP)
+
+.PHONY: brokers-down
+brokers-down: ## remove what brokers-up has started
+	@go run ./internal/cmd/brokers down
 
 .PHONY: fmt
 fmt: ## fail if a Go file is not formatted (gofmt -w . mends it)
@@ -67,9 +88,27 @@ lint: ## golangci-lint, at the version pinned in tools.mod
 	@$(LINT) run ./...
 
 .PHONY: unit
-unit: ## every test of the module with -race, the suite on memory among them
-	@$(TESTSUM) -name unit -against '$(MEMORY)' -record $(STEPS) -- \
-		go test -race -shuffle=on -timeout $(TIMEOUT) -json ./...
+unit: ## every test that needs no broker, with -race, the suite on memory among them
+	@without=$$(go list $(BROKER_PACKAGES)); \
+	$(TESTSUM) -name unit -against '$(MEMORY)' -record $(STEPS) -- \
+		go test -race -shuffle=on -timeout $(TIMEOUT) -json $$(go list ./... | grep -vxF "$$without")
+
+.PHONY: containers
+containers: ## what starts and breaks brokers, on real ones
+	@if [ $$($(SETUP) state nats) = container ]; then \
+		$(TESTSUM) -name containers -against 'nats in containers' -record $(STEPS) -- \
+			go test -race -count=1 -timeout $(TIMEOUT) -json $(CONTAINERS); \
+	else $(TESTSUM) -name containers -not-run 'no broker is to be run in a container' -record $(STEPS); fi
+
+.PHONY: $(BROKER_STEPS)
+$(BROKER_STEPS): broker-%:
+	@case $$($(SETUP) state $*) in \
+	left-out) $(TESTSUM) -name $@ -not-run 'OMNIBUS_BROKERS leaves $* out' -record $(STEPS);; \
+	url) $(TESTSUM) -name $@ -against '$* by URL' -record $(STEPS) -- \
+		go test -race -p 1 -count=1 -timeout $(TIMEOUT) -json $(packages-$*);; \
+	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
+		go test -race -p 1 -count=1 -timeout $(TIMEOUT) -json $(packages-$*);; \
+	esac
 
 .PHONY: quickstart
 quickstart: ## run the quickstart as a newcomer would

@@ -2,6 +2,7 @@
 //
 //	testsum -name unit -against memory -record build/steps -- go test -json ./...
 //	testsum -plain -name quickstart -- go run ./examples/quickstart     one command, one test
+//	testsum -not-run 'left out' -name nats -record build/steps            nothing: it counts as one skipped, with this reason
 //	testsum -total build/steps lint vet     sums the recorded steps; the arguments are steps that failed
 //	testsum -reports build/reports          prints the reports found there as a table, and makes a page of them
 //	testsum -measured docs/measured.json -reports build/reports     puts them into the file that is committed
@@ -56,6 +57,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	record := fs.String("record", "", "folder that keeps the step for -total")
 	show := fs.String("show", "", "print what this test says also when it passes")
 	plain := fs.Bool("plain", false, "the command is one test: it passes when it exits with 0")
+	notRun := fs.String("not-run", "", "run nothing, and record that, with this reason")
 	total := fs.String("total", "", "sum the steps recorded in this folder")
 	reports := fs.String("reports", "", "print the reports in this folder, and write its index.html")
 	keep := fs.String("measured", "", "put the reports into this file instead")
@@ -70,6 +72,17 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return keepMeasured(*keep, *reports, out, errOut)
 	case *reports != "":
 		return printReports(*reports, out, errOut)
+	case *notRun != "":
+		s := step{Name: *name, Against: "nothing, not run: " + *notRun, Skipped: 1}
+		fmt.Fprintf(out, "%s not run: %s\n", s.Name, *notRun)
+		if *record == "" {
+			return 0
+		}
+		if err := s.save(*record); err != nil {
+			fmt.Fprintln(errOut, "testsum:", err)
+			return 1
+		}
+		return 0
 	case fs.NArg() == 0:
 		fmt.Fprintln(errOut, "testsum: no command")
 		return 2

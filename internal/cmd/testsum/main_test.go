@@ -57,6 +57,7 @@ func TestExitCode(t *testing.T) {
 		{"tests pass", []string{"--", "cat", "testdata/ok.json"}, 0, "2 passed, 0 failed, 0 skipped"},
 		{"a test fails, the command does not", []string{"--", "cat", "testdata/failures.json"}, 1, "3 passed, 2 failed, 1 skipped"},
 		{"the command fails, no test does", []string{"--", "sh", "-c", "cat testdata/ok.json; exit 3"}, 1, "2 passed, 1 failed, 0 skipped"},
+		{"left out", []string{"-not-run", "no broker"}, 0, "tests not run: no broker"},
 		{"nothing ran", []string{"--", "cat", "testdata/notests.json"}, 1, "0 passed, 0 failed, 0 skipped"},
 		{"no such command", []string{"--", "no-such-command-of-ours"}, 1, "0 passed, 1 failed, 0 skipped"},
 		{"plain", []string{"-plain", "--", "true"}, 0, "1 passed, 0 failed, 0 skipped"},
@@ -77,6 +78,7 @@ func TestTotal(t *testing.T) {
 	for _, args := range [][]string{
 		{"-name", "unit", "-against", "memory", "-record", dir, "--", "cat", "testdata/failures.json"},
 		{"-plain", "-name", "quickstart", "-record", dir, "--", "true"},
+		{"-not-run", "no broker", "-name", "nats", "-record", dir},
 	} {
 		var out, errOut bytes.Buffer
 		run(t.Context(), args, &out, &errOut)
@@ -86,10 +88,10 @@ func TestTotal(t *testing.T) {
 	if code := run(t.Context(), []string{"-total", dir, "unit", "lint"}, &out, &errOut); code != 1 {
 		t.Errorf("exit %d, want 1", code)
 	}
-	if got, want := lastLine(out.String()), "4 passed, 3 failed, 1 skipped"; got != want {
+	if got, want := lastLine(out.String()), "4 passed, 3 failed, 2 skipped"; got != want {
 		t.Errorf("last line %q, want %q", got, want)
 	}
-	if !strings.Contains(out.String(), "against memory") {
+	if !strings.Contains(out.String(), "against memory") || !strings.Contains(out.String(), "not run: no broker") {
 		t.Errorf("it does not say what ran against what:\n%s", &out)
 	}
 }

@@ -1,0 +1,225 @@
+package containers_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/omnibus-go/omnibus/conformance/containers"
+)
+
+func TestMain(m *testing.M) {
+	switch os.Getenv("OMNIBUS_TEST_CHILD") {
+	case "start":
+		leaveABroker(context.Background())
+		return
+	case "late":
+		late, cancel := context.WithDeadline(context.Background(), time.Now())
+		leaveABroker(late)
+		cancel()
+		return
+	}
+	for _, e := range os.Environ() { // these tests break what they start
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "OMNIBUS_NATS_") && strings.HasSuffix(name, "URL") {
+			os.Unsetenv(name)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestUnknown(t *testing.T) {
+	if b, err := containers.Start(t.Context(), "pigeons", ""); b != nil || err == nil || !strings.Contains(err.Error(), "nats") {
+		t.Errorf("%v does not name the kinds that there are", err)
+	}
+	if b, err := containers.Start(t.Context(), "nats", "plumage"); b != nil || err == nil || !strings.Contains(err.Error(), "cluster") {
+		t.Errorf("%v does not name the variants that there are", err)
+	}
+	if v := containers.Variants("pigeons"); v != nil {
+		t.Errorf("variants %q", v)
+	}
+	if v := containers.Variants("nats"); len(v) == 0 || v[0] != "default" {
+		t.Errorf("variants %q", v)
+	}
+}
+
+// A broker given by URL is used as it is, and nobody breaks it.
+func TestGivenByURL(t *testing.T) {
+	ours := start(t, "default")
+	t.Setenv("OMNIBUS_NATS_URL", ours.URL()+"?some=parameter")
+	b := start(t, "")
+	if b.URL() != ours.URL()+"?some=parameter" || b.Version() != ours.Version() || len(b.Nodes()) != 0 {
+		t.Errorf("%s %s, %d nodes", b.URL(), b.Version(), len(b.Nodes()))
+	}
+	for name, err := range map[string]error{
+		"Kill": b.Kill(t.Context()), "Restart": b.Restart(t.Context()), "Pause": b.Pause(t.Context()),
+		"Unpause": b.Unpause(t.Context()), "Wipe": b.Wipe(t.Context(), 0), "Cut": b.Cut(), "BlackHole": b.BlackHole(),
+		"HalfOpen": b.HalfOpen(), "Latency": b.Latency(time.Second), "Mend": b.Mend(),
+	} {
+		if !errors.Is(err, containers.ErrNotOurs) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", ours.Nodes()[0].Addr()); err != nil {
+		t.Errorf("closing a broker that is not ours ended it: %v", err)
+	}
+
+	t.Setenv("OMNIBUS_NATS_URL", "nats://user:hush@127.0.0.1:1")
+	if b, err := containers.Start(t.Context(), "nats", ""); err == nil || strings.Contains(err.Error(), "hush") {
+		t.Errorf("%v, %v for a URL where nobody listens", b, err)
+	}
+	t.Setenv("OMNIBUS_NATS_URL", "nats://user:hu%sh@x")
+	if b, err := containers.Start(t.Context(), "nats", ""); err == nil || strings.Contains(err.Error(), "hu%sh") {
+		t.Errorf("%v, %v for what is no URL", b, err)
+	}
+}
+
+// An image that does not start fails with what it said, and leaves nothing.
+func TestStartFails(t *testing.T) {
+	t.Setenv("OMNIBUS_NATS_IMAGE", "omnibus-there-is-no-such-image:local")
+	if b, err := containers.Start(t.Context(), "nats", ""); err == nil || !strings.Contains(err.Error(), "omnibus-there-is-no-such-image") {
+		t.Errorf("%v, %v", b, err)
+	}
+}
+
+// A daemon that does not answer in time: the error says how to go on. In a process of its own: an answer is remembered.
+func TestNoDaemon(t *testing.T) {
+	out, err := child(t, "late").Output()
+	if err == nil || !strings.Contains(string(out), "make setup") || !strings.Contains(string(out), "OMNIBUS_NATS_URL") {
+		t.Errorf("%v: %q does not say how to go on", err, out)
+	}
+}
+
+// child is this test binary, told to do something else than to test.
+func child(t *testing.T, what string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), "OMNIBUS_TEST_CHILD="+what)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// leaveABroker starts a broker, says what it left, and waits to be killed.
+func leaveABroker(ctx context.Context) {
+	b, err := containers.Start(ctx, "nats", "default")
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	for _, n := range b.Nodes() {
+		pid, err := n.PID(ctx)
+		fmt.Println(pid, err)
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test has ended, if it does not kill this process
+}
+
+// What a killed process left behind is removed by the next Start of another; what belongs to a living one stays.
+func TestLeftovers(t *testing.T) {
+	cmd := child(t, "start")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	var pid int
+	if _, err := fmt.Sscan(line, &pid); err != nil || pid == 0 {
+		t.Fatalf("the child said %q", line)
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive := func() bool { return !errors.Is(process.Signal(syscall.Signal(0)), os.ErrProcessDone) }
+
+	start(t, "default")
+	if !alive() {
+		t.Error("the broker of a living process was removed")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if !alive() {
+		t.Error("the broker died with its owner: this test shows nothing")
+	}
+	start(t, "default")
+	waitFor(t, func() bool { return !alive() })
+}
+
+// By hand: a broker that no Start of another process removes, until Down.
+func TestUpAndDown(t *testing.T) {
+	url, params, err := containers.Up(t.Context(), "nats", "mtls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{strings.TrimPrefix(start(t, "default").URL(), "nats://"), strings.TrimPrefix(url, "nats://")} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	if err := containers.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := net.Dial("tcp", strings.TrimPrefix(url, "nats://")); err == nil {
+		conn.Close()
+		t.Error("it still listens after Down")
+	}
+	if _, err := os.Stat(params.KeyFile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the key is still there after Down: %v", err)
+	}
+}
+
+// Toxiproxy leaves a goroutine behind for each connection that breaks while bytes are under way, unless the valve prevents it.
+func TestBrokenConnectionsLeaveNothing(t *testing.T) {
+	b := start(t, "default")
+	before := goleak.IgnoreCurrent()
+	payload := slices.Repeat([]byte("x"), 64<<10)
+	for range 5 {
+		nc := connect(t, b, nats.NoReconnect())
+		sub, err := nc.SubscribeSync("flood")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 50 {
+			if err := nc.Publish("flood", payload); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		nc.Close() // with most of it still under way
+	}
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
+	}
+}

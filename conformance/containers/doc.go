@@ -1,0 +1,33 @@
+// Package containers starts real brokers on any machine and breaks them on purpose: for the conformance suite, and for any test
+// that asks what a program does when its broker dies or the network fails.
+//
+//	b, err := containers.Start(t.Context(), "nats", "default")
+//	defer b.Close(context.WithoutCancel(t.Context()))
+//	open(b.URL())           // through a proxy: what the broker announces leads there too
+//	b.BlackHole()           // bytes vanish, connections stay
+//	b.Mend()
+//	b.Kill(ctx)             // SIGKILL; the error says so if the process is still there
+//	b.Restart(ctx)          // the same ports, the same data; returns once the broker answers
+//
+// # Where a broker comes from
+//
+// In this order, where NATS stands for the kind in capitals:
+//
+//  1. OMNIBUS_NATS_URL: a broker that runs already, for the variant "default"; OMNIBUS_NATS_TLS_URL and the like for the others.
+//     Nothing of it can be broken: every control returns [ErrNotOurs].
+//  2. a container of the image OMNIBUS_NATS_IMAGE,
+//  3. or of the image that `make setup` built of packages, on a machine that can pull none,
+//  4. or of the official image.
+//
+// Containers need a Docker daemon. Their ports are open on 127.0.0.1 only. A cluster uses the host's network, so that what a
+// node announces is what a client reaches; that needs Linux, or a Docker Desktop with host networking enabled.
+// A container bears the process that started it in a label: what a process left behind is removed by the next Start of any
+// process on that host. Start sets TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1 and TESTCONTAINERS_RYUK_DISABLED=true in the environment
+// where they are unset: the label does what the reaper would.
+//
+// # Faults
+//
+// Faults of a process and faults of the network can be combined. Each can be shown to have happened: a killed process comes
+// back with another [Node.PID], a proxy that lets nothing through has [Node.Traffic] that stands still while Dropped grows, and
+// a cut one refuses connections.
+package containers

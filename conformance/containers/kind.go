@@ -1,0 +1,97 @@
+package containers
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// A kind is what this package knows of one broker. To add one, write a file with a function that returns it, and name that in
+// kinds.
+type kind struct {
+	name     string // "nats"
+	image    string // the official one
+	variants []string
+
+	// plan lays out one variant; ports and files come from the site.
+	plan func(variant string, s *site) (*plan, error)
+
+	// ready asks the node once whether it can serve.
+	ready func(ctx context.Context, admin string) error
+
+	// version connects as a client does and asks for the broker's version.
+	version func(ctx context.Context, client string) (string, error)
+}
+
+// A plan says which processes make a broker.
+type plan struct {
+	scheme string // of the URL
+	nodes  []nodePlan
+	params Params
+}
+
+// A nodePlan says how one process is started. Listeners are bound to 0.0.0.0 in a network of the container's own, to
+// 127.0.0.1 in the host's.
+type nodePlan struct {
+	cmd         []string
+	env         map[string]string
+	files       map[string]string // by their path in the container
+	hostNetwork bool              // then a port's inside is its outside
+
+	client port // where clients connect, by way of the proxy
+	admin  port // what ready asks
+	front  int  // what the node announces to clients; see site.front
+}
+
+// ports are what the host reaches.
+func (p nodePlan) ports() []port { return []port{p.client, p.admin} }
+
+// A port is a listener of a container: its number inside, and on the host.
+type port struct{ inside, outside int }
+
+func kinds() []kind { return []kind{natsKind()} }
+
+// Variants names the variants of a kind, "default" first; nil if there is no such kind.
+func Variants(kind string) []string {
+	for _, k := range kinds() {
+		if k.name == kind {
+			return k.variants
+		}
+	}
+	return nil
+}
+
+func lookup(name, variant string) (kind, string, error) {
+	if variant == "" {
+		variant = "default"
+	}
+	var known []string
+	for _, k := range kinds() {
+		if k.name != name {
+			known = append(known, k.name)
+			continue
+		}
+		if !slices.Contains(k.variants, variant) {
+			return kind{}, "", fmt.Errorf("containers: %s has no variant %q, only %q", name, variant, k.variants)
+		}
+		return k, variant, nil
+	}
+	return kind{}, "", fmt.Errorf("containers: there is no kind %q, only %q", name, known)
+}
+
+// urlVariable names the environment variable that points to a running broker of the variant.
+func (k kind) urlVariable(variant string) string {
+	if variant == "default" {
+		return "OMNIBUS_" + strings.ToUpper(k.name) + "_URL"
+	}
+	return "OMNIBUS_" + strings.ToUpper(k.name+"_"+variant) + "_URL"
+}
+
+func (k kind) imageFromEnvironment() string {
+	return os.Getenv("OMNIBUS_" + strings.ToUpper(k.name) + "_IMAGE")
+}
+
+// localImage is the tag that `make setup` gives to what it builds.
+func (k kind) localImage() string { return "omnibus-" + k.name + ":local" }

@@ -1,0 +1,153 @@
+package containers
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/rs/zerolog"
+)
+
+// Traffic counts bytes. Up is what clients said and the broker got, Down the other way, Dropped what vanished between.
+type Traffic struct{ Up, Down, Dropped int64 }
+
+// A proxy stands between clients and a node.
+type proxy struct {
+	mu       sync.Mutex // one fault at a time
+	relay    *toxiproxy.Proxy
+	up, down *valve
+}
+
+func startProxy(listen, upstream string) (*proxy, error) {
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	p := &proxy{relay: toxiproxy.NewProxy(server, upstream, listen, upstream)}
+	toxics.Register("omnibus_valve", new(valve))
+	var err error
+	if p.up, err = p.addValve("upstream"); err != nil {
+		return nil, err
+	}
+	if p.down, err = p.addValve("downstream"); err != nil {
+		return nil, err
+	}
+	p.up.links = make(chan *link, 1)
+	p.down.links = p.up.links
+	return p, p.relay.Start()
+}
+
+func (p *proxy) addValve(direction string) (*valve, error) {
+	w, err := p.relay.Toxics.AddToxicJson(strings.NewReader(`{"type":"omnibus_valve","stream":"` + direction + `"}`))
+	if err != nil {
+		return nil, err
+	}
+	return w.Toxic.(*valve), nil
+}
+
+func (p *proxy) cut() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.relay.Stop()
+	return nil
+}
+
+// swallow lets bytes vanish in the directions given, and only there.
+func (p *proxy) swallow(up, down bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.up.shut.Store(up)
+	p.down.shut.Store(down)
+	return nil
+}
+
+func (p *proxy) latency(d time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.up.delay.Store(int64(d))
+	p.down.delay.Store(int64(d))
+	return nil
+}
+
+func (p *proxy) mend() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.up.shut.Load() || p.down.shut.Load() {
+		p.relay.Stop() // before the valves open: nothing may follow a hole
+	}
+	for _, v := range []*valve{p.up, p.down} {
+		v.shut.Store(false)
+		v.delay.Store(0)
+	}
+	if err := p.relay.Start(); err != nil && err != toxiproxy.ErrProxyAlreadyStarted { //nolint:errorlint // never wrapped
+		return err
+	}
+	return nil
+}
+
+func (p *proxy) traffic() Traffic {
+	return Traffic{
+		Up: p.up.passed.Load(), Down: p.down.passed.Load(),
+		Dropped: p.up.dropped.Load() + p.down.dropped.Load(),
+	}
+}
+
+// A valve is the one toxic of a direction. Faults are its settings: toxics that come and go would have to interrupt those before
+// them, which blocks while a client does not read.
+type valve struct {
+	passed, dropped atomic.Int64 // bytes
+	shut            atomic.Bool  // bytes vanish
+	delay           atomic.Int64 // in nanoseconds
+	links           chan *link   // from the valve upstream to the one downstream: a connection's directions start one after the other
+}
+
+// A link is one connection. Toxiproxy leaves a direction blocked for good when its reader has gone; the other direction knows.
+type link struct {
+	once sync.Once
+	over chan struct{}
+}
+
+func (l *link) end() { l.once.Do(func() { close(l.over) }) }
+
+// NewState pairs the directions of a connection. Toxiproxy calls it for upstream, then for downstream, one connection at a time.
+func (v *valve) NewState() any {
+	select {
+	case l := <-v.links:
+		return l
+	default:
+		l := &link{over: make(chan struct{})}
+		v.links <- l
+		return l
+	}
+}
+
+// GetBufferSize says how many chunks (at most 32 KiB each) may be under way while they are delayed.
+func (v *valve) GetBufferSize() int { return 64 }
+
+// Pipe moves the bytes of one direction of one connection.
+func (v *valve) Pipe(stub *toxics.ToxicStub) {
+	l := stub.State.(*link)
+	defer stub.Close()
+	defer l.end()
+	for c := range stub.Input {
+		if wait := time.Until(c.Timestamp.Add(time.Duration(v.delay.Load()))); v.delay.Load() > 0 && wait > 0 {
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-l.over:
+				timer.Stop()
+			}
+		}
+		n := int64(len(c.Data))
+		if v.shut.Load() {
+			v.dropped.Add(n)
+			continue
+		}
+		select {
+		case stub.Output <- c:
+			v.passed.Add(n)
+		case <-l.over:
+			v.dropped.Add(n) // nobody reads any more; what is left in Input is drained until its writer has ended
+		}
+	}
+}

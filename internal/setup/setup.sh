@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Gets a machine ready to run brokers in containers, also one that can pull no image.
+#
+#   setup.sh install nats ...   install and start what is missing, then pull each image, or build it of packages
+#   setup.sh ready nats ...     do that where it may (CI=true, or root with OMNIBUS_SETUP=on); else say what there is to do
+#   setup.sh state nats         print how tests get the kind: container, url, or left-out (by OMNIBUS_BROKERS)
+#
+# A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder. The result
+# is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, which tests look for.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=$PWD/internal/setup
+
+say() { echo "setup: $*"; }
+die() { echo "setup: $*" >&2; exit 2; }
+daemon() { docker info >/dev/null 2>&1; }
+have() { docker image inspect "$1" >/dev/null 2>&1; }
+variable() { local name=OMNIBUS_${1^^}_$2; echo "${!name:-}"; } # variable nats URL: what OMNIBUS_NATS_URL holds
+
+state() {
+	if [[ -n ${OMNIBUS_BROKERS:-} && ,$OMNIBUS_BROKERS, != *,$1,* ]]; then
+		echo left-out
+	elif [[ -n $(variable "$1" URL) ]]; then
+		echo url
+	else
+		echo container
+	fi
+}
+
+# in_containers prints those of the kinds that tests start themselves.
+in_containers() { for kind; do [[ $(state "$kind") != container ]] || echo "$kind"; done; }
+
+official() { go run ./internal/cmd/brokers image "$1"; }
+hash_of() { { official "$1"; cat "$here/$1"/*; } | sha256sum | cut -c1-12; }
+
+# present reports whether the kind's image is here: the one asked for by name, the one of this recipe, or the official one.
+present() {
+	local wanted; wanted=$(variable "$1" IMAGE)
+	if [[ -n $wanted ]]; then have "$wanted"; return; fi
+	local built; built=omnibus-$1:$(hash_of "$1")
+	if have "$built"; then docker tag "$built" "omnibus-$1:local"; return; fi
+	have "$(official "$1")" && prefer_official "$1"
+}
+
+# prefer_official forgets an image that an older recipe has built.
+prefer_official() { docker rmi "omnibus-$1:local" >/dev/null 2>&1 || true; }
+
+missing_packages() {
+	command -v dockerd >/dev/null || echo docker.io
+	command -v iptables >/dev/null || echo iptables
+}
+
+start_daemon() {
+	local packages
+	mapfile -t packages < <(missing_packages)
+	local dir=${TMPDIR:-/tmp}/omnibus-docker
+	if ((${#packages[@]})); then say "will install with apt-get: ${packages[*]}"; fi
+	say "will start dockerd; images and containers go to $dir/root, its log to $dir/log"
+	((EUID == 0)) || die "both need root; start a container daemon that \`docker info\` reaches, or run this as root"
+	if ((${#packages[@]})); then
+		command -v apt-get >/dev/null || die "there is no apt-get here: install ${packages[*]} by hand"
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+		if daemon; then return; fi # the package has started it
+	fi
+	mkdir -p "$dir"
+	setsid nohup dockerd --data-root "$dir/root" --exec-root "$dir/exec" -p "$dir/pid" -H unix:///var/run/docker.sock \
+		>"$dir/log" 2>&1 </dev/null &
+	for _ in {1..60}; do
+		if daemon; then return; fi
+		sleep 1
+	done
+	tail -n 20 "$dir/log" >&2
+	die "dockerd does not answer after 60 s"
+}
+
+get_image() {
+	local kind=$1 image built work
+	image=$(variable "$kind" IMAGE)
+	if [[ -n $image ]]; then docker pull -q "$image"; return; fi
+	image=$(official "$kind")
+	say "will pull $image, or else build it of packages ($here/$kind/build.sh)"
+	if timeout 300 docker pull -q "$image"; then prefer_official "$kind"; return; fi
+	built=omnibus-$kind:$(hash_of "$kind")
+	work=$(mktemp -d)
+	(cd "$work" && TAG=$built VERSION=${image##*:} bash -euo pipefail "$here/$kind/build.sh") || { rm -rf "$work"; die "no image of $kind"; }
+	rm -rf "$work"
+	docker tag "$built" "omnibus-$kind:local"
+	say "built $built"
+}
+
+install() {
+	local kinds kind
+	mapfile -t kinds < <(in_containers "$@")
+	if ! ((${#kinds[@]})); then say "no broker is to be run in a container"; return; fi
+	daemon || start_daemon
+	for kind in "${kinds[@]}"; do
+		if present "$kind"; then say "$kind: the image is here"; else get_image "$kind"; fi
+	done
+}
+
+ready() {
+	local kinds kind missing=()
+	mapfile -t kinds < <(in_containers "$@")
+	for kind in "${kinds[@]}"; do
+		if ! daemon || ! present "$kind"; then missing+=("$kind"); fi
+	done
+	if ! ((${#missing[@]})); then return; fi
+	if [[ ${CI:-} == true || (${OMNIBUS_SETUP:-} == on && $EUID == 0) ]]; then install "${missing[@]}"; return; fi
+	cat >&2 <<-END
+		There is no broker to test against: ${missing[*]}. Ways on:
+		  make setup                                installs and starts what is missing, and says what before it does
+		  OMNIBUS_SETUP=on make test                the same by itself, as root
+	END
+	for kind in "${missing[@]}"; do echo "  OMNIBUS_${kind^^}_URL=$kind://... make test    uses a broker that runs already" >&2; done
+	echo "  OMNIBUS_BROKERS=memory make test          leaves them out: they count as skipped" >&2
+	exit 2
+}
+
+command=${1:-}
+shift || true
+case $command in
+install | ready) "$command" "$@" ;;
+state) state "$1" ;;
+*) die "unknown command \"$command\": install, ready or state" ;;
+esac
