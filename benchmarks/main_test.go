@@ -11,6 +11,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/internal/bench"
 	"github.com/omnibus-go/omnibus/memory"
+	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 // Every row of every implementation works, and each row's count is right; the figures are worth nothing.
@@ -92,7 +93,7 @@ func TestRefusedIsNotConfirmed(t *testing.T) {
 			return omnibusClient(b)
 		},
 	}
-	small, large := bench.Message{ID: "1", Payload: make([]byte, 10)}, bench.Message{ID: "2", Payload: make([]byte, 200)}
+	small, large := bench.Message{ID: "1", Payload: make([]byte, 10)}, bench.Message{ID: "2", Payload: make([]byte, pubsub.Headroom+200)}
 	for impl, o := range open {
 		t.Run(impl, func(t *testing.T) {
 			ctx, c := t.Context(), o()

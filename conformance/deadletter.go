@@ -61,6 +61,10 @@ func deadLetters() []Property {
 			Doc: "An undecodable message of the largest size, full of headers, is in the dead letters once, and what follows goes on.",
 		},
 		{
+			Name: "DeadLetters/Headroom", Promises: []int{19}, Gate: redelivers().and(limited()), run: headroom,
+			Doc: "The dead letter of a message of exactly MaxMessage bytes tells as much as that of a small one, though nothing larger can be published.",
+		},
+		{
 			Name: "DeadLetters/BrowsingTakesNothing", Promises: []int{19}, Gate: redelivers(), run: browsingTakesNothing,
 			Doc: "After 100 browses, a restart and a trim of its topic every dead letter is still there, in the same order.",
 		},
@@ -347,6 +351,49 @@ func (e *env) largest(l *ledger, kind string) pubsub.Message {
 	return m
 }
 
+func headroom(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Retry = pubsub.Policy{MaxAttempts: 1}
+	e.subscribe(p, s, l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error { return panicsBelow(100) })))
+	const told = "omnibus-dlq-"
+	small := e.failing(p, l, topic, 1, 0)[0]
+	big := e.largest(l, "fails")
+	over := l.note(e.sized(e.caps.MaxMessage + 1))
+	err := p.Publish(e.Context(), topic, over.msg)
+	l.tell(over, err)
+	e.wantCode(err, pubsub.ErrTooLarge, "publishing %d bytes, one more than MaxMessage", over.msg.Size())
+	l.mustPublish(p, topic, big)
+	l.excuse(big.ID)
+	l.mustPublish(p, topic, l.messages(30, 5)...)
+	letters := map[string]pubsub.Headers{}
+	for _, r := range e.wantDead(p, topic, "g", "max-attempts", 2) {
+		letters[r.Msg.ID] = r.Msg.Headers
+		want := map[bool]pubsub.Message{true: big, false: small}[r.Msg.ID == big.ID]
+		came := slices.DeleteFunc(slices.Clone(r.Msg.Headers), func(h pubsub.Header) bool { return strings.HasPrefix(h.Name, told) })
+		if !bytes.Equal(r.Msg.Payload, want.Payload) || !slices.Equal(came, want.Headers) {
+			e.Errorf("the dead letter of %s has %d bytes and %d headers of it, not the %d and %d as they came",
+				want.ID, len(r.Msg.Payload), len(came), len(want.Payload), len(want.Headers))
+		}
+	}
+	for _, name := range []string{"error", "stack"} {
+		all, some := letters[small.ID].Get(told+name), letters[big.ID].Get(told+name)
+		if len(all) < 1000 || len(some) != len(all) {
+			e.Errorf("the dead letter of a message of %d bytes has %d bytes of its %s, that of a small one has %d", e.caps.MaxMessage, len(some), name, len(all))
+		}
+	}
+	l.await("g")
+	l.verify()
+}
+
+// panicsBelow panics so many calls deeper, with a long text.
+func panicsBelow(calls int) error {
+	if calls == 0 {
+		panic(strings.Repeat("a long reason ", 1000))
+	}
+	return panicsBelow(calls - 1)
+}
+
 func undecodableLargest(e *env) {
 	p, topic, l := e.open(), e.topic("a"), e.ledger()
 	p.link.spoil(func(r *pubsub.Record) {
@@ -411,6 +458,7 @@ func browsingTakesNothing(e *env) {
 	for batch := range slices.Chunk(l.messages(2*enough, 5), 50) { // more than the topic keeps, but not all at once: what is needed may be refused
 		l.mustPublish(q, topic, batch...)
 		l.await("g")
+		e.until(patience, func() bool { _, held, _, _ := q.link.load(); return held == 0 }) // what is handled is needed until it is settled
 	}
 	if got := ids(e.dead(q, topic, "g")); !slices.Equal(got, want) {
 		e.Errorf("after a restart and a trim there are %d dead letters, %v, before there were %d, %v", len(got), history.Some(got), len(want), history.Some(want))

@@ -30,23 +30,6 @@ func onMemory() conformance.Harness {
 	}
 }
 
-// knownFailing is what the engine falls short of on memory today.
-func knownFailing() map[string]string {
-	const notShed = "the engine does not shed what makes a dead letter larger than MaxMessage: it is kept and State says Blocked, but it is not stored"
-	return map[string]string{
-		"DeadLetters/Largest":            notShed,
-		"DeadLetters/UndecodableLargest": notShed,
-	}
-}
+func TestConformance(t *testing.T) { conformance.Run(t, onMemory()) }
 
-func TestConformance(t *testing.T) {
-	h := onMemory()
-	h.KnownFailing = knownFailing()
-	conformance.Run(t, h)
-}
-
-func TestMutants(t *testing.T) {
-	h := onMemory()
-	h.KnownFailing = knownFailing()
-	conformance.RunMutants(t, h)
-}
+func TestMutants(t *testing.T) { conformance.RunMutants(t, onMemory()) }

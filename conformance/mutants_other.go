@@ -52,14 +52,10 @@ func otherMutants() []Mutant {
 		}},
 		{"forgets every 6th dead letter", "DeadLetters/ToldWhenStored", func() *mutation { return losesDead(6) }},
 		{"forgets every 3rd dead letter", "DeadLetters/Expected", func() *mutation { return losesDead(3) }},
-		{"forgets every 3rd dead letter, whatever its size", "DeadLetters/Largest", func() *mutation { return losesDead(3) }},
-		{"drops what it cannot decode", "DeadLetters/UndecodableLargest", func() *mutation {
-			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
-				if r.Bad != nil {
-					return recordLose
-				}
-				return recordKeep
-			}}
+		{"forgets dead letters over 500 kB", "DeadLetters/Largest", losesLargeDead},
+		{"forgets dead letters over 500 kB", "DeadLetters/UndecodableLargest", losesLargeDead},
+		{"claims half of its headroom for users", "DeadLetters/Headroom", func() *mutation {
+			return &mutation{capabilities: func(c *pubsub.Capabilities) { c.MaxMessage += pubsub.Headroom / 2 }}
 		}},
 		{"trims dead letters as it does their topic", "DeadLetters/BrowsingTakesNothing", func() *mutation {
 			var n atomic.Int64 // browses go on while messages are sent
@@ -179,4 +175,14 @@ func otherMutants() []Mutant {
 			}}
 		}},
 	}
+}
+
+// losesLargeDead confirms dead letters that are large without storing them.
+func losesLargeDead() *mutation {
+	return &mutation{out: func(o *pubsub.Out) outFate {
+		if o.To.Kind == pubsub.PlaceDead && o.Msg.Size() > 500_000 {
+			return outLose
+		}
+		return outStore
+	}}
 }

@@ -169,9 +169,13 @@ type fileDriver struct {
 func (d *fileDriver) Name() string { return "files" }
 func (d *fileDriver) As(any) bool  { return false }
 
+// maxFileMessage is what a file takes at a time.
+const maxFileMessage = 1 << 20
+
 func (d *fileDriver) Capabilities() pubsub.Capabilities {
 	return pubsub.Capabilities{
 		Durability: pubsub.Process, Redelivery: true, Exclusive: true, LeaseMax: pubsub.Forever, RetryIn: pubsub.Forever, RetryLate: 50 * time.Millisecond,
+		MaxMessage: maxFileMessage - pubsub.Headroom,
 	}
 }
 
@@ -269,6 +273,9 @@ func (p *fileProducer) Send(_ context.Context, run []pubsub.Out) (int, error) {
 }
 
 func (b *fileBus) store(o pubsub.Out) (err error) {
+	if o.Msg.Size() > maxFileMessage {
+		return fileError(pubsub.ErrTooLarge)
+	}
 	paths := []string{b.path(o.To)}
 	switch o.To.Kind {
 	case pubsub.PlaceMain:

@@ -154,3 +154,48 @@ func losing(t *testing.T, all []pubsub.LaneEvent) pubsub.LaneEvent {
 	t.Fatalf("no lane is asked for: %v", all)
 	return pubsub.LaneEvent{}
 }
+
+// The server's own limit lies Headroom above what users may publish, and is as hard as any server's.
+func TestServerTakesHeadroomAndNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 64 << 10
+		c := newClient(t, memory.NewServer(memory.Config{MaxMessage: most}))
+		c.mustEnsure(pubsub.TopicSpec{Name: "t"}, "g", pubsub.OrderNone)
+		if n := c.Capabilities().MaxMessage; n != most {
+			t.Errorf("MaxMessage is %d", n)
+		}
+		for _, to := range []pubsub.Place{{Topic: "t"}, {Topic: "t", Group: "g", Kind: pubsub.PlaceDead}} {
+			c.mustSend(to, pubsub.Message{Payload: make([]byte, most+pubsub.Headroom)})
+			r := c.send(pubsub.Out{To: to, Msg: &pubsub.Message{Payload: make([]byte, most+pubsub.Headroom+1)}})
+			if r.Fate != pubsub.FateRefused {
+				t.Fatalf("one byte more than the limit: %+v", r)
+			}
+			if code, final := c.Classify(r.Err); code != pubsub.ErrTooLarge || !final {
+				t.Errorf("one byte more than the limit: %v", r.Err)
+			}
+		}
+	})
+}
+
+// What does not fit into an empty topic is too large, and no history goes for it.
+func TestLargerThanItsTopicIsTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, memory.NewServer(memory.Config{MaxBytes: 10_000}))
+		c.mustEnsure(pubsub.TopicSpec{Name: "t", MaxBytes: 5_000}, "", pubsub.OrderNone)
+		c.mustEnsure(pubsub.TopicSpec{Name: "u"}, "", pubsub.OrderNone)
+		c.mustSend(pubsub.Place{Topic: "t"}, pubsub.Message{ID: "1"})
+		for topic, size := range map[string]int{"t": 4_801, "u": 9_801} { // 200 are counted besides
+			r := c.send(pubsub.Out{To: pubsub.Place{Topic: topic}, Msg: &pubsub.Message{Payload: make([]byte, size)}})
+			if r.Fate != pubsub.FateRefused {
+				t.Fatalf("%d bytes in %s: %+v", size, topic, r)
+			}
+			if code, final := c.Classify(r.Err); code != pubsub.ErrTooLarge || !final {
+				t.Errorf("%d bytes in %s: %v", size, topic, r.Err)
+			}
+		}
+		if n := len(c.browse(pubsub.Place{Topic: "t"}, pubsub.Position{})); n != 1 {
+			t.Errorf("%d messages are in the topic", n)
+		}
+		c.mustSend(pubsub.Place{Topic: "t"}, pubsub.Message{Payload: make([]byte, 4_700)}) // and now it goes
+	})
+}

@@ -15,8 +15,10 @@ type Config struct {
 	// MaxBytes bounds all messages that are stored, each counted 200 bytes more than its size; 0 = 256 MiB. History goes first, the
 	// oldest of it, and with it the memory of what was sent: that shortens the time in which a message that is sent again is
 	// recognised. What a group needs is never dropped: then publishing fails with ErrExhausted.
-	MaxBytes   int64
-	MaxMessage int64 // 0 = 16 MiB
+	MaxBytes int64
+	// MaxMessage bounds a message that is published, in bytes, see pubsub.Message.Size; 0 = 16 MiB. The server itself takes
+	// pubsub.Headroom more, for dead letters.
+	MaxMessage int64
 }
 
 const (

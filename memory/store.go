@@ -28,8 +28,8 @@ func (s *Server) placeOf(to *pubsub.Place, t *topic) (*place, *group, error) {
 // store puts a message where it is to go. mu is held.
 func (s *Server) store(t *topic, o *pubsub.Out, now time.Time) (pubsub.Position, error) {
 	size := o.Msg.Size()
-	if size > s.cfg.MaxMessage {
-		return pubsub.Position{}, says(pubsub.ErrTooLarge, true, "%d bytes, at most %d", size, s.cfg.MaxMessage)
+	if size-pubsub.Headroom > s.cfg.MaxMessage {
+		return pubsub.Position{}, says(pubsub.ErrTooLarge, true, "%d bytes, at most %d more than %d", size, pubsub.Headroom, s.cfg.MaxMessage)
 	}
 	size += entryCost
 	to, only, err := s.placeOf(&o.To, t)
@@ -47,13 +47,14 @@ func (s *Server) store(t *topic, o *pubsub.Out, now time.Time) (pubsub.Position,
 		if part.t.spec.Retention > 0 {
 			part.retain(now)
 		}
-		if limit := part.t.spec.MaxBytes; limit > 0 && part.t.bytes+size > limit && !fits(part.t.logs, &part.t.bytes, size, limit) {
-			return pubsub.Position{}, says(pubsub.ErrExhausted, true, "%d of %d bytes are stored in topic %q, all of them still needed",
-				part.t.bytes, limit, part.topic)
+		if limit := part.t.spec.MaxBytes; limit > 0 {
+			if err := roomFor(size, "the topic", part.t.logs, &part.t.bytes, limit); err != nil {
+				return pubsub.Position{}, err
+			}
 		}
 	}
-	if limit := s.cfg.MaxBytes; s.bytes+size > limit && !fits(s.logs, &s.bytes, size, limit) {
-		return pubsub.Position{}, says(pubsub.ErrExhausted, true, "%d of %d bytes are stored, all of them still needed", s.bytes, limit)
+	if err := roomFor(size, "the broker", s.logs, &s.bytes, s.cfg.MaxBytes); err != nil {
+		return pubsub.Position{}, err
 	}
 	return part.append(o, only, size), nil
 }
@@ -71,8 +72,16 @@ func (s *Server) choose(logs []*partition, key string) *partition {
 	return logs[s.rr%n]
 }
 
-// fits makes room for size more bytes, and a little more, so that a full broker does not look for the oldest history at each message.
-func fits(logs []*partition, bytes *int64, size, limit int64) bool {
-	makeRoom(logs, bytes, limit-limit/64-size)
-	return *bytes+size <= limit
+// roomFor makes room for size more bytes, and a little more, so that a full broker does not look for the oldest history at each message.
+func roomFor(size int64, where string, logs []*partition, bytes *int64, limit int64) error {
+	if *bytes+size <= limit {
+		return nil
+	}
+	if size > limit {
+		return says(pubsub.ErrTooLarge, true, "it counts %d bytes, and %s has %d in all", size, where, limit)
+	}
+	if makeRoom(logs, bytes, limit-limit/64-size); *bytes+size <= limit {
+		return nil
+	}
+	return says(pubsub.ErrExhausted, true, "%d of the %d bytes that %s has are stored, all of them still needed", *bytes, limit, where)
 }

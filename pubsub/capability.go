@@ -25,9 +25,15 @@ type Capabilities struct {
 	Patterns       bool          // wildcards in Subscription.Topic
 	Partitions     bool          // TopicSpec.Partitions above 1
 	Dedup          time.Duration // window in which a Message.ID sent twice is stored once, when asked for
-	MaxMessage     int64         // bytes, headers included, see Message.Size; 0 = no limit known
+	MaxMessage     int64         // bytes that users may publish, headers included, see Message.Size; 0 = no limit known; for adapters: see Headroom
 	Lag            LagKind       // exact, partial, unknown
 }
+
+// Headroom is by how many bytes a copy that the engine moves (a dead letter, a message for the quarantine) may be larger than
+// Capabilities.MaxMessage, because of the headers that say what happened: so each message that could be published can also be given up. An
+// adapter whose server has a limit declares a MaxMessage that lies at least Headroom below it, less whatever it stores besides what
+// Message.Size counts, and lets copies through to the server, whose limit then counts.
+const Headroom = 16 << 10
 
 // Durability is what a nil from Publish covers.
 type Durability uint8

@@ -33,10 +33,16 @@ const (
 	headerDeadService  = headerDead + "service"
 )
 
+// Together with the names, what the engine adds is to stay below Headroom.
 const (
 	maxDeadError = 4 << 10
 	maxDeadStack = 8 << 10
+	maxDeadText  = 256 // of each other text that users choose
+	maxDeadShort = 256 // of an error that has to be short
 )
+
+// lastShed is the last step of shed.
+const lastShed = 3
 
 // move begins to put a copy of an item into the dead letters or the quarantine. The original is settled when the copy is
 // confirmed, see moved. mu is held, and released while the copy is handed over.
@@ -88,6 +94,7 @@ func (c *Consumer) send(it *item) {
 			m.Payload, m.Headers = slices.Clone(m.Payload), slices.Clone(m.Headers)
 			d.Redact(&m)
 		}
+		shed(&m, it.shed)
 	}
 	// the same for the same source: a crash between copy and ack does not store it twice where the broker can tell
 	dedup := Dedup{}
@@ -133,7 +140,12 @@ func (c *Consumer) moved(it *item, err error) {
 	switch {
 	case it.lost || it.feed.src == nil:
 		c.drop(it)
+	case it.job == taskDeadLetter && it.shed < lastShed && errors.Is(err, ErrTooLarge):
+		it.shed++
+		c.log.Warn("a dead letter is too large and is to tell less", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", err)
+		c.again(it)
 	case err != nil:
+		it.shed = 0 // when it is tried again there may be room for all
 		c.log.Error("a message cannot be moved and is kept", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", err)
 		c.blocked = fmt.Errorf("message %s cannot be stored as a dead letter: %w", it.rec.Msg.ID, err)
 		if c.draining || it.lane.losing != nil {
@@ -190,21 +202,37 @@ func (c *Consumer) deadLetter(it *item) Message {
 	add(headerDeadPosition, it.rec.Pos.String())
 	add(headerDeadBroker, c.b.name)
 	add(headerDeadReason, it.why.reason)
-	add(headerDeadCategory, it.why.category)
+	add(headerDeadCategory, cutText(it.why.category, maxDeadText))
 	add(headerDeadAttempts, strconv.Itoa(int(it.failed)))
 	if !it.first.IsZero() {
 		add(headerDeadFirst, it.first.UTC().Format(time.RFC3339Nano))
 	}
 	add(headerDeadLast, now)
-	add(headerDeadService, c.b.opts.Service)
+	add(headerDeadService, cutText(c.b.opts.Service, maxDeadText))
 	if err := it.why.err; err != nil {
 		add(headerDeadError, cutText(err.Error(), maxDeadError))
-		add(headerDeadType, errorType(err))
+		add(headerDeadType, cutText(errorType(err), maxDeadText))
 		if p, ok := errors.AsType[*panicError](err); ok {
 			add(headerDeadStack, cutText(string(p.stack), maxDeadStack))
 		}
 	}
 	return m
+}
+
+// shed takes off a dead letter what it tells of the failure, as much as so many steps say: the stack, most of the error, all of the error. What
+// came stays, and so does what is needed to find and replay it.
+func shed(m *Message, steps uint8) {
+	if steps >= 1 {
+		m.Headers.Del(headerDeadStack)
+	}
+	if steps == 2 {
+		if text, ok := m.Headers.Lookup(headerDeadError); ok {
+			m.Headers.Set(headerDeadError, cutText(text, maxDeadShort))
+		}
+	}
+	if steps >= lastShed {
+		m.Headers.Del(headerDeadError)
+	}
 }
 
 // errorType names the innermost error that is not one of ours.
@@ -223,12 +251,15 @@ func errorType(err error) string {
 	return fmt.Sprintf("%T", err)
 }
 
+// cutText cuts a text, but not within a character.
 func cutText(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
+	for i := limit; i > limit-utf8.UTFMax; i-- {
+		if utf8.RuneStart(s[i]) {
+			return s[:i]
+		}
 	}
-	return s[:limit]
+	return s[:limit] // it is no UTF-8
 }

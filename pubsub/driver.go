@@ -13,7 +13,8 @@ type Driver interface {
 	// Name is the adapter's, as it stands in errors: "kafka", "memory".
 	Name() string
 
-	// Capabilities are those of the server that the driver is connected to. They do not change while it is open.
+	// Capabilities are those of the server that the driver is connected to. They do not change while it is open. MaxMessage lies
+	// Headroom below what the server takes.
 	Capabilities() Capabilities
 
 	// Classify names the code of a native error. final says that trying again cannot help: the engine then neither
@@ -63,7 +64,8 @@ type Seeker interface {
 type Producer interface {
 	// Send takes a run, to be stored in its order, and returns how many it took; the others were certainly not sent.
 	// It may block while the broker does. The slice is the engine's again when it returns; what Out.Msg points to is never
-	// changed or reused afterwards, so a driver may keep it. Every Out that was taken gets exactly one Result.
+	// changed or reused afterwards, so a driver may keep it. Every Out that was taken gets exactly one Result. A message that the server finds
+	// too large is refused with an error that Classify calls a final ErrTooLarge: the engine then makes a dead letter smaller, and sends it again.
 	Send(ctx context.Context, run []Out) (int, error)
 
 	// Close waits for outstanding answers until ctx ends, then reports what has none as FateUnknown. After it has

@@ -310,8 +310,14 @@ func (p *publisher) intake(ctx context.Context, topic string, m *Message, now ti
 			m.Payload = bytes.Clone(m.Payload)
 		}
 	}
-	if limit := p.b.caps.MaxMessage; limit > 0 && m.Size() > limit {
-		return fail(ErrTooLarge, fmt.Errorf("%d bytes, at most %d", m.Size(), limit), "raise the broker's limit, compress, or publish a reference to the data")
+	if limit := p.b.caps.MaxMessage; limit > 0 {
+		over := m.Size() - limit
+		if moved {
+			over -= Headroom
+		}
+		if over > 0 {
+			return fail(ErrTooLarge, fmt.Errorf("%d bytes, at most %d", m.Size(), m.Size()-over), "raise the broker's limit, compress, or publish a reference to the data")
+		}
 	}
 	return owned, nil
 }

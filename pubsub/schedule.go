@@ -35,6 +35,7 @@ type held struct {
 	first  time.Time               // when its handler was first called; zero = not yet
 	due    time.Time               // while it waits
 	tries  int                     // to move it
+	shed   uint8                   // steps by which its dead letter tells less, because that was too large
 	index  int                     // in the heap of those that wait
 	why    verdict                 // of the last failure
 	cancel context.CancelCauseFunc // of a lease that a Receive loop has out

@@ -81,13 +81,16 @@ type Start struct {
 // FromNow starts with what is published from then on.
 func FromNow() Start { return Start{} }
 
-// DeadLetter says where messages go that are out of attempts or fail for good.
+// DeadLetter says where messages go that are out of attempts or fail for good. A dead letter has payload, key and headers as they came, and
+// headers of its own (omnibus-dlq-...) that say why. One that is too large for its place is tried again without the stack, with less of the
+// error's text, and without that text, in this order; what came is never shortened. What cannot be stored at all is kept, tried again
+// every few seconds, and State says Blocked.
 type DeadLetter struct {
 	Topic        string                        // "" = the group's own
 	Route        func(*Delivery, error) string // picks another topic by failure; nil or "" = Topic
 	To           Publisher                     // where Topic and Route are; nil = the same broker
 	OnDeadLetter func(*Delivery, error)        // told after it is stored; must not block
-	Redact       func(*Message)                // edits the record before it is stored
+	Redact       func(*Message)                // edits the record before it is stored, or shortened for its place
 	Drop         bool                          // discard them instead; excludes the others but OnDeadLetter
 }
 

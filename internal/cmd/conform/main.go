@@ -26,8 +26,6 @@ func main() {
 	os.Exit(conform(inMemory(), *dir, os.Stdout, os.Stderr))
 }
 
-const notShed = "the engine does not shed what makes a dead letter larger than MaxMessage: it is kept and State says Blocked, but it is not stored"
-
 // inMemory is the harness of the broker in memory: each property gets a server of its own.
 func inMemory() conformance.Harness {
 	return conformance.Harness{
@@ -40,10 +38,6 @@ func inMemory() conformance.Harness {
 				Start:       func(context.Context) error { s.Restart(); return nil },
 				DeleteTopic: func(_ context.Context, topic string) error { s.DeleteTopic(topic); return nil },
 			}
-		},
-		KnownFailing: map[string]string{
-			"DeadLetters/Largest":            notShed,
-			"DeadLetters/UndecodableLargest": notShed,
 		},
 	}
 }
