@@ -50,8 +50,20 @@ var mayImport = map[string][]string{
 // "*" is any: what starts containers links a client of the container daemon with all that it needs, and only tests and a
 // command of this repository import it.
 var mayLink = map[string][]string{
+	"middleware": {
+		"github.com/sony/gobreaker/v2", // Breaker's state machine: one package over the standard library. failsafe-go's links a bit set, and its module requires gRPC
+		"golang.org/x/time",            // RateLimit's token bucket, one package over the standard library
+	},
+
+	"conformance":          {"github.com/sony/gobreaker/v2", "golang.org/x/time"}, // those of middleware: engine, breaker and poison keep promises together
+	"internal/cmd/conform": {"github.com/sony/gobreaker/v2", "golang.org/x/time"}, // the suite's
+	"internal/cmd/testsum": {"github.com/sony/gobreaker/v2", "golang.org/x/time"}, // the same: it prints the suite's reports
+
 	"conformance/containers": {"*"},
 	"internal/cmd/brokers":   {"*"},
+
+	// the client, and what it links: ed25519 keys, names of inboxes, compressed websockets
+	"nats": {"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys"},
 }
 
 // mayRequire is all that go.mod may name. What only a tool needs is in tools.mod.
@@ -60,13 +72,18 @@ var mayLink = map[string][]string{
 var mayRequire = []string{
 	"go.uber.org/goleak", // tests: no goroutine outlives Close
 
+	// middleware, see mayLink
+	"github.com/sony/gobreaker/v2",
+	"golang.org/x/time",
+
 	// conformance/containers
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network
 	"github.com/moby/moby/api",                    // the container daemon's API, in testcontainers' own signatures
 	"github.com/moby/moby/client",                 // kill, pause and inspect, which testcontainers does not have
 	"github.com/nats-io/jwt/v2",                   // NATS credentials made at test time
-	"github.com/nats-io/nats.go",                  // its tests are NATS clients
+	"github.com/nats-io/nats.go",                  // the adapter nats; NATS clients of these tests
 	"github.com/nats-io/nkeys",                    // keys of these credentials
+	"github.com/nats-io/nuid",                     // names of messages that wait for their time; nats.go links it anyway
 	"github.com/rs/zerolog",                       // toxiproxy takes its logger: a silent one
 	"github.com/testcontainers/testcontainers-go", // containers
 }
@@ -75,8 +92,10 @@ var mayRequire = []string{
 // what is listed here.
 var modules = map[string][]string{
 	"benchmarks": {
-		"github.com/ThreeDotsLabs/watermill", // a peer; for GoChannel it links uuid, ulid, shortuuid and errors
-		"gocloud.dev",                        // a peer; for mempubsub it links grpc, protobuf and OpenTelemetry's SDK
+		"github.com/ThreeDotsLabs/watermill",         // a peer; for GoChannel it links uuid, ulid, shortuuid and errors
+		"github.com/ThreeDotsLabs/watermill-nats/v2", // a peer, on JetStream
+		"github.com/nats-io/nats.go",                 // raw on NATS; the adapter has it anyway
+		"gocloud.dev",                                // a peer; for mempubsub it links grpc, protobuf and OpenTelemetry's SDK
 	},
 }
 
@@ -344,7 +363,7 @@ func TestTexts(t *testing.T) {
 			return err
 		case d.IsDir() && (d.Name() == ".git" || d.Name() == "build"):
 			return filepath.SkipDir
-		case d.IsDir() || !d.Type().IsRegular() || strings.HasSuffix(file, ".sum"):
+		case d.IsDir() || !d.Type().IsRegular() || strings.HasSuffix(file, ".sum") || file == ".git": // a file in a worktree
 			return nil
 		}
 		text := read(t, file)

@@ -65,7 +65,7 @@ func (s *Server) cursors(p pubsub.Place, from pubsub.Position) (cs []*cursor, on
 		return nil, nil, says(pubsub.ErrNotFound, true, "there is no topic %q", p.Topic)
 	case p.Kind == pubsub.PlaceMain:
 		logs = t.logs
-	case p.Kind == pubsub.PlaceRetry:
+	case p.Kind == pubsub.PlaceRetry && p.Tier == 0:
 		if only = s.groups[pubsub.Place{Topic: p.Topic, Group: p.Group}]; only != nil {
 			logs = only.own.logs
 		}

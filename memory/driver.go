@@ -99,7 +99,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 		return nil, err
 	}
 	defer d.s.mu.Unlock()
-	if spec.From.Kind == pubsub.PlaceRetry {
+	if spec.From.Kind == pubsub.PlaceRetry && spec.From.Tier == 0 {
 		return nil, says(pubsub.ErrUnsupported, true, "what is sent to a group alone comes with the group's other messages, not by itself")
 	}
 	m := spec.Manage
@@ -177,7 +177,7 @@ func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error
 		return pubsub.Lag{}, says(pubsub.ErrNotFound, true, "there is no group %q of %q", name, topic)
 	}
 	lag := pubsub.Lag{Kind: pubsub.LagExact}
-	for ln := range g.each {
+	for ln := range d.s.lanesOf(g) {
 		lag.Messages += ln.pending
 		if at := ln.oldest(); !at.IsZero() && (lag.Oldest.IsZero() || at.Before(lag.Oldest)) {
 			lag.Oldest = at

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"container/heap"
+	"iter"
 	"slices"
 	"time"
 
@@ -73,7 +74,7 @@ func (g *group) remove() {
 		g.timer.Stop()
 	}
 	delete(g.s.groups, g.at)
-	if p := (pubsub.Place{Topic: g.at.Topic, Group: g.at.Group, Kind: pubsub.PlaceRetry}); g.s.private[p] != nil {
+	if p := (pubsub.Place{Topic: g.at.Topic, Group: g.at.Group, Kind: pubsub.PlaceRetry}); g.s.private[p] != nil && g.at.Kind == pubsub.PlaceMain {
 		g.s.discard(g.own.logs[0])
 		delete(g.s.private, p)
 	}
@@ -221,6 +222,25 @@ func (g *group) each(yield func(*lane) bool) {
 	for _, ln := range g.lanes {
 		if ln != nil && !yield(ln) {
 			return
+		}
+	}
+}
+
+// lanesOf yields the lanes of a group and of the tiers in which its retries wait.
+func (s *Server) lanesOf(g *group) iter.Seq[*lane] {
+	return func(yield func(*lane) bool) {
+		places := []pubsub.Place{g.at}
+		for _, tier := range pubsub.Tiers() {
+			places = append(places, pubsub.Place{Topic: g.at.Topic, Group: g.at.Group, Kind: pubsub.PlaceRetry, Tier: tier})
+		}
+		for _, at := range places {
+			if g := s.groups[at]; g != nil {
+				for ln := range g.each {
+					if !yield(ln) {
+						return
+					}
+				}
+			}
 		}
 	}
 }

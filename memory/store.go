@@ -19,10 +19,10 @@ func (s *Server) placeOf(to *pubsub.Place, t *topic) (*place, *group, error) {
 	if g == nil {
 		return nil, nil, says(pubsub.ErrUnroutable, true, "there is no group %q of %q", to.Group, to.Topic)
 	}
-	if to.Kind == pubsub.PlaceRetry {
+	if to.Kind == pubsub.PlaceRetry && to.Tier == 0 {
 		return g.own, g, nil
 	}
-	return s.privatePlace(pubsub.Place{Topic: to.Topic, Group: to.Group, Kind: to.Kind}), nil, nil
+	return s.privatePlace(*to), nil, nil
 }
 
 // store puts a message where it is to go. mu is held.

@@ -60,7 +60,9 @@ func (s *Server) ensureGroup(at pubsub.Place, order pubsub.Order, ackWait time.D
 	g := &group{s: s, at: at, exclusive: order.Exclusive(), ackWait: ackWait, start: start}
 	if at.Kind != pubsub.PlaceMain {
 		g.start = pubsub.FromEarliest()
-		g.addLane(s.privatePlace(at).logs[0])
+		for _, log := range s.privatePlace(at).logs {
+			g.addLane(log)
+		}
 		s.groups[at] = g
 		return g, nil
 	}
@@ -80,15 +82,21 @@ func (s *Server) ensureGroup(at pubsub.Place, order pubsub.Order, ackWait time.D
 	return g, nil
 }
 
-// privatePlace returns a place that a group has for itself.
+// privatePlace returns a place that a group has for itself. A tier has as many partitions as its topic.
 func (s *Server) privatePlace(at pubsub.Place) *place {
-	p := s.private[at]
-	if p == nil {
-		log := &partition{s: s, topic: at.Topic, forever: at.Kind == pubsub.PlaceDead}
-		p = &place{logs: []*partition{log}}
-		s.private[at] = p
-		s.logs = append(s.logs, log)
+	if p := s.private[at]; p != nil {
+		return p
 	}
+	n := 1
+	if t := s.topics[at.Topic]; t != nil && at.Tier > 0 {
+		n = len(t.logs)
+	}
+	p := new(place)
+	for i := range n {
+		p.logs = append(p.logs, &partition{s: s, topic: at.Topic, index: int32(i), forever: at.Kind == pubsub.PlaceDead})
+	}
+	s.private[at] = p
+	s.logs = append(s.logs, p.logs...)
 	return p
 }
 
@@ -126,7 +134,9 @@ func (s *Server) DeleteTopic(name string) {
 	}
 	for at, p := range s.private {
 		if at.Topic == name {
-			s.discard(p.logs[0])
+			for _, log := range p.logs {
+				s.discard(log)
+			}
 			delete(s.private, at)
 		}
 	}

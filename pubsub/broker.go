@@ -21,6 +21,8 @@ type Broker struct {
 	name    string
 	caps    Capabilities
 	opts    Options
+	host    string // this one's, for dead letters; "" = unknown
+	version string // of the program
 	log     *slog.Logger
 	observe []func(Event)
 	ids     idSource
@@ -85,6 +87,8 @@ func New(ctx context.Context, d Driver, opts *Options) (*Broker, error) {
 	if opts != nil {
 		b.opts = *opts
 	}
+	b.host, _ = os.Hostname() // a dead letter without it is better than none
+	b.version = buildVersion()
 	b.opts.Use = slices.Clone(b.opts.Use)
 	if b.broken = b.checkOpen(ctx); b.broken != nil {
 		b.end()
@@ -146,8 +150,9 @@ func (b *Broker) usable(op, topic string) error {
 	}
 }
 
-// fail makes an *Error of what a driver or a context said.
-func (b *Broker) fail(op, topic string, err error) error {
+// fail makes an *Error of what a driver or a context said. ctx is the caller's: where it has not ended, a deadline of the engine or of
+// the adapter has, and the broker is what did not answer.
+func (b *Broker) fail(ctx context.Context, op, topic string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -156,10 +161,12 @@ func (b *Broker) fail(op, topic string, err error) error {
 	}
 	e := &Error{Op: op, Broker: b.name, Topic: topic, Err: err}
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case !isContextError(err):
+		e.Code, _ = b.drv.Classify(err)
+	case ctx.Err() != nil:
 		e.Code = ErrCanceled
 	default:
-		e.Code, _ = b.drv.Classify(err)
+		e.Code, e.Hint = ErrUnavailable, "the broker did not answer in time; a ctx with a deadline says how long to wait"
 	}
 	return e
 }
@@ -298,7 +305,7 @@ func (b *Broker) Close() error {
 	b.end()
 	closeCtx, cancelClose := context.WithTimeout(context.Background(), openTimeout)
 	defer cancelClose()
-	errs = append(errs, b.fail("close", "", b.drv.Close(closeCtx)))
+	errs = append(errs, b.fail(context.Background(), "close", "", b.drv.Close(closeCtx)))
 	close(b.closed)
 	return errors.Join(errs...)
 }
@@ -331,7 +338,7 @@ func (b *Broker) Browse(ctx context.Context, p Place, from Position) iter.Seq2[R
 			return
 		}
 		for r, err := range br.Browse(ctx, p, from) {
-			if !yield(r, b.fail("browse", p.Topic, err)) || err != nil {
+			if !yield(r, b.fail(ctx, "browse", p.Topic, err)) || err != nil {
 				return
 			}
 		}
@@ -346,7 +353,7 @@ func (b *Broker) Ping(ctx context.Context) error {
 	if err := b.usable("ping", ""); err != nil {
 		return err
 	}
-	return b.fail("ping", "", b.drv.Ping(ctx))
+	return b.fail(ctx, "ping", "", b.drv.Ping(ctx))
 }
 
 // Lag tells how far a group is behind, whoever its members are.
@@ -359,7 +366,7 @@ func (b *Broker) Lag(ctx context.Context, topic, group string) (Lag, error) {
 		return Lag{}, &Error{Op: "lag", Broker: b.name, Topic: topic, Code: ErrUnsupported, Err: errors.New("Lag")}
 	}
 	lag, err := l.Lag(ctx, topic, group)
-	return lag, b.fail("lag", topic, err)
+	return lag, b.fail(ctx, "lag", topic, err)
 }
 
 // Seek moves a group that has no running members (else ErrConflict). Needs History.
@@ -371,7 +378,7 @@ func (b *Broker) Seek(ctx context.Context, topic, group string, to Start) error 
 	if !ok || !b.caps.History {
 		return &Error{Op: "seek", Broker: b.name, Topic: topic, Code: ErrUnsupported, Err: errors.New("Seek")}
 	}
-	return b.fail("seek", topic, s.Seek(ctx, topic, group, to))
+	return b.fail(ctx, "seek", topic, s.Seek(ctx, topic, group, to))
 }
 
 // As stores the native client in target, see the function As.

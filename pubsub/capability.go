@@ -7,6 +7,11 @@ import (
 )
 
 // Capabilities is what one open broker can do, read from the connected server.
+//
+// Where Tiers is set, messages that fail without an order to keep are copied to the tiers of their group, and acked once the copy is stored. Of
+// Subscription.MaxInFlight each of the 7 tiers has a 32nd, at least one message, those that come from the tiers have a quarter, and the topic has
+// the rest, at least Concurrency. A message that
+// comes from a tier may be handled by another member than the later messages of its key, and beside them.
 type Capabilities struct {
 	Durability     Durability    // what a nil from Publish covers
 	OptedDown      bool          // the user has asked by name (mem://, ?durability=memory) for less than Process
@@ -19,7 +24,8 @@ type Capabilities struct {
 	StoresAttempts Stores        // whose recorded failures survive a crash
 	FreeRelease    bool          // a hand-back raises no count at the broker
 	RetryIn        time.Duration // longest delay that the broker itself can give a group's message; 0 = none
-	RetryLate      time.Duration // how late a moved retry may come, beyond load
+	Tiers          bool          // longer ones wait in the group's tiers, which the engine moves them through, see Tiers
+	RetryLate      time.Duration // how late a moved retry may come, beyond load; with Tiers at least 2 s
 	Schedule       bool          // Message.Delay
 	Priority       bool          // Message.Priority
 	Patterns       bool          // wildcards in Subscription.Topic
@@ -113,6 +119,7 @@ func (c Capabilities) lacks(want Capabilities) string {
 	need(c.StoresAttempts < want.StoresAttempts, "stored attempts (%v)", want.StoresAttempts)
 	flag("free hand-backs", c.FreeRelease, want.FreeRelease)
 	longer("native retry delays", c.RetryIn, want.RetryIn)
+	flag("retry tiers", c.Tiers, want.Tiers)
 	need(want.RetryLate > 0 && c.RetryLate > want.RetryLate, "retries at most %v late", want.RetryLate)
 	flag("schedule", c.Schedule, want.Schedule)
 	flag("priority", c.Priority, want.Priority)

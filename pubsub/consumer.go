@@ -12,14 +12,15 @@ import (
 
 // A Consumer is a running subscription. All methods may be called concurrently.
 //
-// Inside, a feed per place (the topic, the group's quarantine) fetches records; schedule.go puts them in order; workers
+// Inside, a feed per place (the topic, the group's quarantine, the tiers of its retries) fetches records; schedule.go puts them in order; workers
 // run the handler; outcome.go decides what becomes of a message; settle.go tells the broker.
 type Consumer struct {
 	b       *Broker
 	sub     Subscription
-	chain   Handler   // the middleware around the handler
-	batch   *batching // nil for a handler of single messages
-	pulls   bool      // a Receive loop takes the place of the workers
+	chain   Handler         // the middleware around the handler
+	batch   *batching       // nil for a handler of single messages
+	pulls   bool            // a Receive loop takes the place of the workers
+	tiers   []time.Duration // that retries are moved through, the shortest first; nil = they are not
 	observe []func(Event)
 	log     *slog.Logger
 	member  string
@@ -35,7 +36,9 @@ type Consumer struct {
 	ready    queue
 	keys     map[uint64]*keyQueue
 	freeKeys []*keyQueue
-	waiting  dueHeap            // for their time
+	waiting  dueHeap // for their time
+	asleep   int     // of them, messages of tiers
+	pasts    pasts
 	leases   map[*item]struct{} // that a Receive loop has out
 	parked   int                // behind a key that waits
 	workers  []*worker
@@ -53,6 +56,10 @@ type Consumer struct {
 	aborted  bool // the drain's time is over: handlers are cancelled
 	stopped  bool // workers leave
 	quiet    chan struct{}
+	closing  bool          // it opens no sessions any more
+	left     chan struct{} // closed when a consumer that finishes has nothing left to do
+	last     time.Time     // what is due later is not waited for
+	gone     int           // messages handed back where nobody takes them
 
 	drainOnce sync.Once
 	drainCtx  chan context.Context // the deadline of whoever asked first
@@ -88,7 +95,7 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, b.fail("subscribe", sub.Topic, err)
+		return nil, b.fail(ctx, "subscribe", sub.Topic, err)
 	}
 	sub = sub.withDefaults()
 	sub.Use = slices.Clone(sub.Use)
@@ -110,6 +117,10 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 		base:   context.WithoutCancel(ctx), begun: time.Now(),
 		keys: map[uint64]*keyQueue{}, leases: map[*item]struct{}{}, drainCtx: make(chan context.Context, 1), done: make(chan struct{}),
 	}
+	if c.tiers = b.tiersFor(&sub); len(c.tiers) > 0 {
+		room, _ := c.roomBesideTiers()
+		c.sub.MaxParked = min(c.sub.MaxParked, room)
+	}
 	c.cond.L = &c.mu
 	c.life, c.stop = context.WithCancelCause(c.base)
 	c.alarm.f, c.watch.f = c.ring, c.overdue
@@ -118,21 +129,11 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 
 // start opens the feeds and lets them run.
 func (c *Consumer) start(ctx context.Context) error {
-	places := []Place{{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceMain}}
-	if c.quarantines() {
-		places = append(places, Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceQuarantine})
-	}
 	openCtx, cancel := withDefaultTimeout(ctx, openTimeout)
 	defer cancel()
-	for _, place := range places {
-		f := newFeed(c, place)
-		src, err := f.open(openCtx)
-		if err != nil {
-			c.abandon()
-			return c.b.fail("subscribe", c.sub.Topic, err)
-		}
-		f.src = src
-		c.feeds = append(c.feeds, f)
+	if err := c.open(openCtx); err != nil {
+		c.abandon()
+		return c.b.fail(ctx, "subscribe", c.sub.Topic, err)
 	}
 	c.b.mu.Lock()
 	if err := c.b.usable("subscribe", c.sub.Topic); err != nil {
@@ -158,10 +159,42 @@ func (c *Consumer) abandon() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	for _, f := range c.feeds {
-		_ = f.src.Close(ctx) // nothing was received
+		if f.src != nil {
+			_ = f.src.Close(ctx) // nothing was received
+		}
 	}
 	c.stop(nil)
 	close(c.done)
+}
+
+// open opens the first session of each place: of the topic first, which makes the group, then of the others at once, since joining a group may
+// take seconds.
+func (c *Consumer) open(ctx context.Context) error {
+	at := Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceMain}
+	c.feeds = []*feed{newFeed(c, at)}
+	if at.Kind = PlaceQuarantine; c.quarantines() {
+		c.feeds = append(c.feeds, newFeed(c, at))
+	}
+	at.Kind = PlaceRetry
+	for _, at.Tier = range c.tiers {
+		c.feeds = append(c.feeds, newFeed(c, at))
+	}
+	errs := make([]error, len(c.feeds))
+	open := func(i int) { c.feeds[i].src, errs[i] = c.b.drv.OpenSource(ctx, c.feeds[i].spec()) }
+	if open(0); errs[0] != nil {
+		return errs[0]
+	}
+	var all sync.WaitGroup
+	for i := range c.feeds[1:] {
+		all.Go(func() { open(i + 1) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // quarantines says whether messages that take the process down can be told apart here.
@@ -183,8 +216,11 @@ func (c *Consumer) live(ctx context.Context) {
 		defer cancel()
 	}
 	failure := c.failure()
+	if failure == nil && !c.b.caps.Redelivery {
+		c.drainErr = c.finish(drain)
+	}
 	c.stop(nil)
-	c.drainErr = c.drain(drain)
+	c.drainErr = errors.Join(c.drainErr, c.drain(drain))
 	c.b.mu.Lock()
 	delete(c.b.consumers, c)
 	if failure != nil && c.b.failure == nil {
@@ -337,14 +373,14 @@ func (c *Consumer) State() State {
 	switch {
 	case c.stopped:
 		s.Phase = Stopped
-	case c.draining:
+	case c.draining, c.closing:
 		s.Phase = Draining
 	case down != nil:
 		s.Phase, s.Reason = Reconnecting, down
 	case blocked != nil:
 		s.Phase, s.Reason = Blocked, blocked
 	case c.parkedFull():
-		s.Phase, s.Reason = Blocked, fmt.Errorf("%d messages wait for a retry or behind one, MaxParked is %d", c.parked+len(c.waiting), c.sub.MaxParked)
+		s.Phase, s.Reason = Blocked, fmt.Errorf("%d messages wait for a retry or behind one, MaxParked is %d", c.parking(), c.sub.MaxParked)
 	case c.isPaused():
 		s.Phase, s.Reason = Paused, c.why
 	case len(c.feeds) > 0 && len(c.feeds[0].lanes) == 0:

@@ -45,7 +45,7 @@ func newCoroutine(chain Handler) *coroutine {
 // start says whether the chain has come down to the handler; else it has returned already.
 func (co *coroutine) start(ctx context.Context, d *Delivery) bool {
 	co.ctx, co.d = ctx, d
-	d.ctx, d.item.co = ctx, co
+	d.ctx, d.item.co, d.late = ctx, co, true
 	_, down := co.next()
 	return down
 }

@@ -5,44 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/omnibus-go/omnibus/internal/backoff"
 )
-
-// Headers of a dead letter; payload, key and the original headers are as they came.
-const (
-	headerAttempts = reservedHeader + "attempts" // of a copy for the quarantine
-
-	headerDead         = reservedHeader + "dlq-"
-	headerDeadID       = headerDead + "id"
-	headerDeadTopic    = headerDead + "source-topic"
-	headerDeadGroup    = headerDead + "source-group"
-	headerDeadPosition = headerDead + "source-position"
-	headerDeadBroker   = headerDead + "source-broker"
-	headerDeadReason   = headerDead + "reason"
-	headerDeadCategory = headerDead + "category"
-	headerDeadError    = headerDead + "error"
-	headerDeadType     = headerDead + "error-type"
-	headerDeadStack    = headerDead + "stack"
-	headerDeadAttempts = headerDead + "attempts"
-	headerDeadFirst    = headerDead + "first-failed"
-	headerDeadLast     = headerDead + "last-failed"
-	headerDeadService  = headerDead + "service"
-)
-
-// Together with the names, what the engine adds is to stay below Headroom.
-const (
-	maxDeadError = 4 << 10
-	maxDeadStack = 8 << 10
-	maxDeadText  = 256 // of each other text that users choose
-	maxDeadShort = 256 // of an error that has to be short
-)
-
-// lastShed is the last step of shed.
-const lastShed = 3
 
 // move begins to put a copy of an item into the dead letters or the quarantine. The original is settled when the copy is
 // confirmed, see moved. mu is held, and released while the copy is handed over.
@@ -99,7 +65,8 @@ func (c *Consumer) send(it *item) {
 	// the same for the same source: a crash between copy and ack does not store it twice where the broker can tell
 	dedup := Dedup{}
 	if it.rec.Pos != (Position{}) && c.b.caps.Dedup > 0 {
-		dedup = hashToken("move", own, it.rec.Topic, strconv.Itoa(int(it.feed.place.Kind)), it.rec.Pos.String())
+		dedup = hashToken("move", own, it.rec.Topic, strconv.Itoa(int(it.feed.place.Kind)), it.rec.Pos.String(),
+			it.rec.Msg.ID, strconv.FormatInt(it.rec.Msg.Time.UnixNano(), 10)) // a topic that was made anew has other messages at its positions
 	}
 	if it.job != taskQuarantine {
 		topic := d.Topic
@@ -138,7 +105,7 @@ func (c *Consumer) moved(it *item, err error) {
 	c.moving--
 	it.lane.running--
 	switch {
-	case it.lost || it.feed.src == nil:
+	case it.takenAway():
 		c.drop(it)
 	case it.job == taskDeadLetter && it.shed < lastShed && errors.Is(err, ErrTooLarge):
 		it.shed++
@@ -181,85 +148,4 @@ func (c *Consumer) tellDead(hook func(*Delivery, error), it *item) {
 		}
 	}()
 	hook(it.d, it.why.err)
-}
-
-// deadLetter is the message as it came, with headers that tell what happened.
-func (c *Consumer) deadLetter(it *item) Message {
-	m := *it.rec.Msg
-	m.Delay, m.TTL, m.Priority = 0, 0, 0
-	now := time.Now().UTC().Format(time.RFC3339Nano)
-	m.Headers = slices.DeleteFunc(slices.Clone(m.Headers), func(h Header) bool {
-		return strings.HasPrefix(h.Name, headerDead) // of an earlier life, or forged
-	})
-	add := func(name, value string) {
-		if value != "" {
-			m.Headers = append(m.Headers, Header{Name: name, Value: value})
-		}
-	}
-	add(headerDeadID, c.b.ids.id())
-	add(headerDeadTopic, it.rec.Topic)
-	add(headerDeadGroup, c.sub.Group)
-	add(headerDeadPosition, it.rec.Pos.String())
-	add(headerDeadBroker, c.b.name)
-	add(headerDeadReason, it.why.reason)
-	add(headerDeadCategory, cutText(it.why.category, maxDeadText))
-	add(headerDeadAttempts, strconv.Itoa(int(it.failed)))
-	if !it.first.IsZero() {
-		add(headerDeadFirst, it.first.UTC().Format(time.RFC3339Nano))
-	}
-	add(headerDeadLast, now)
-	add(headerDeadService, cutText(c.b.opts.Service, maxDeadText))
-	if err := it.why.err; err != nil {
-		add(headerDeadError, cutText(err.Error(), maxDeadError))
-		add(headerDeadType, cutText(errorType(err), maxDeadText))
-		if p, ok := errors.AsType[*panicError](err); ok {
-			add(headerDeadStack, cutText(string(p.stack), maxDeadStack))
-		}
-	}
-	return m
-}
-
-// shed takes off a dead letter what it tells of the failure, as much as so many steps say: the stack, most of the error, all of the error. What
-// came stays, and so does what is needed to find and replay it.
-func shed(m *Message, steps uint8) {
-	if steps >= 1 {
-		m.Headers.Del(headerDeadStack)
-	}
-	if steps == 2 {
-		if text, ok := m.Headers.Lookup(headerDeadError); ok {
-			m.Headers.Set(headerDeadError, cutText(text, maxDeadShort))
-		}
-	}
-	if steps >= lastShed {
-		m.Headers.Del(headerDeadError)
-	}
-}
-
-// errorType names the innermost error that is not one of ours.
-func errorType(err error) string {
-	for {
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			break
-		}
-		next := u.Unwrap()
-		if next == nil {
-			break
-		}
-		err = next
-	}
-	return fmt.Sprintf("%T", err)
-}
-
-// cutText cuts a text, but not within a character.
-func cutText(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	for i := limit; i > limit-utf8.UTFMax; i-- {
-		if utf8.RuneStart(s[i]) {
-			return s[:i]
-		}
-	}
-	return s[:limit] // it is no UTF-8
 }

@@ -82,7 +82,7 @@ func (f *failer) wantLetter(t *testing.T, m pubsub.Message, errLen, stackLen int
 	if !bytes.Equal(got.Payload, m.Payload) || !slices.Equal(came, m.Headers) || got.Key != m.Key || got.ID != m.ID {
 		t.Errorf("the dead letter is not the message that came: %d bytes, %d headers, key %q, id %q", len(got.Payload), len(came), got.Key, got.ID)
 	}
-	for _, name := range []string{"id", "source-topic", "source-group", "source-position", "reason", "attempts", "error-type", "first-failed", "last-failed"} {
+	for _, name := range []string{"id", "source-topic", "source-group", "source-position", "reason", "attempts", "error-type", "first-failed", "last-failed", "fingerprint", "host"} {
 		if got.Headers.Get("omnibus-dlq-"+name) == "" {
 			t.Errorf("the dead letter does not say %s", name)
 		}
@@ -134,7 +134,7 @@ func TestLargestMessageIsGivenUpWhole(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := f.wantLetter(t, m, c.errLen, c.stackIn)
-				if more := got.Size() - m.Size(); more > pubsub.Headroom*7/8 { // the rest is for headers that are still to come
+				if more := got.Size() - m.Size(); more > pubsub.Headroom*31/32 {
 					t.Errorf("a dead letter is %d bytes larger than its message", more)
 				}
 			})
@@ -254,30 +254,37 @@ func TestDeadLetterTellsLessWhereItsPlaceIsSmaller(t *testing.T) {
 			check(t, f)
 		})
 	}
-	var bare int64 // the size of a dead letter with neither error nor stack
+	var bare, history int64 // the sizes of a dead letter with neither error nor stack nor history, and of that
 	run(t, targets["somebody's publisher"], 1<<20, func(t *testing.T, f *failer) {
 		t.Helper()
 		whole := f.wantLetter(t, m, wholeError, wholeStack)
-		bare = whole.Size() - wholeError - wholeStack - names
+		history = int64(len("omnibus-dlq-history") + len(whole.Headers.Get("omnibus-dlq-history")))
+		bare = whole.Size() - wholeError - wholeStack - names - history
 	})
 	const slack = 20 // times are written without trailing zeros
 	for name, how := range targets {
 		for _, c := range []struct {
 			limit            int64
 			errLen, stackLen int
+			history          bool
 		}{
-			{bare + names + wholeError + wholeStack + slack, wholeError, wholeStack},
-			{bare + names + wholeError + wholeStack - slack, wholeError, 0},
-			{bare + names + wholeError + slack, wholeError, 0},
-			{bare + wholeError - slack, shortError, 0},
-			{bare + names + shortError + slack, shortError, 0},
-			{bare + shortError - slack, 0, 0},
-			{bare + slack, 0, 0},
+			{bare + names + history + wholeError + wholeStack + slack, wholeError, wholeStack, true},
+			{bare + names + history + wholeError + wholeStack - slack, wholeError, 0, true},
+			{bare + names + history + wholeError + slack, wholeError, 0, true},
+			{bare + history + wholeError - slack, wholeError, 0, false},
+			{bare + names + wholeError + slack, wholeError, 0, false},
+			{bare + wholeError - slack, shortError, 0, false},
+			{bare + names + shortError + slack, shortError, 0, false},
+			{bare + shortError - slack, 0, 0, false},
+			{bare + slack, 0, 0, false},
 		} {
 			t.Run(fmt.Sprintf("%s/%d", name, c.limit-bare), func(t *testing.T) {
 				run(t, how, c.limit, func(t *testing.T, f *failer) {
 					t.Helper()
-					f.wantLetter(t, m, c.errLen, c.stackLen)
+					got := f.wantLetter(t, m, c.errLen, c.stackLen)
+					if _, has := got.Headers.Lookup("omnibus-dlq-history"); has != c.history {
+						t.Errorf("the dead letter has a history: %v, want %v", has, c.history)
+					}
 				})
 			})
 		}

@@ -17,6 +17,7 @@ type Delivery struct {
 	item *item // nil in a unit test
 	use  uint64
 	raw  *Message
+	late bool // its outcome comes from a batch or a Receive loop
 }
 
 // As stores the broker's own message in target, see the function As. It is there until the message is settled.
@@ -30,6 +31,10 @@ func (d *Delivery) Context() context.Context {
 	}
 	return d.ctx
 }
+
+// Deferred says that the outcome comes later, from a batch or a Receive loop, and not from a call that the middleware waits for: a layer
+// that waits here for what another message holds would wait for ever.
+func (d *Delivery) Deferred() bool { return d.late }
 
 // Raw returns the message as it came from the broker, before any middleware.
 func (d *Delivery) Raw() Message {

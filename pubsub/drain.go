@@ -13,6 +13,54 @@ var errDrained = errors.New("the consumer is being closed")
 // cancelGrace is how long a cancelled handler may take to return before it is named.
 const cancelGrace = time.Second
 
+// finish handles what is on its way where nobody takes it back: it leaves the groups, goes on until all has come and nothing is left to do, or ctx
+// ends. A message that waits for longer than that is not waited for.
+func (c *Consumer) finish(ctx context.Context) error {
+	c.mu.Lock()
+	idle := c.paused || c.pulls // nobody handles anything
+	c.closing = !idle
+	c.mu.Unlock()
+	if idle {
+		return nil
+	}
+	var errs []error
+	for _, f := range c.feeds {
+		err := f.quiesce(ctx)
+		if err == nil || ctx.Err() != nil || c.life.Err() != nil {
+			continue
+		}
+		errs = append(errs, c.b.fail(ctx, "drain", c.sub.Topic, err))
+	}
+	left := make(chan struct{})
+	c.mu.Lock()
+	c.last, _ = ctx.Deadline()
+	c.left = left
+	c.nothingLeft()
+	c.mu.Unlock()
+	select {
+	case <-left:
+	case <-ctx.Done():
+	case <-c.life.Done():
+	}
+	return errors.Join(errs...)
+}
+
+// isClosing says whether the consumer handles what it has, and wants no more.
+func (c *Consumer) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
+}
+
+// nothingLeft tells finish that there is nothing more to do in time. mu is held.
+func (c *Consumer) nothingLeft() {
+	if c.left == nil || c.running+c.moving+c.ready.n > 0 || len(c.waiting) > 0 && (c.last.IsZero() || c.waiting[0].due.Before(c.last)) {
+		return
+	}
+	close(c.left)
+	c.left = nil
+}
+
 // drain ends the consumer. Nothing is fetched any more when it is called, because life has ended.
 //
 // Running handlers, and copies on their way, get until ctx ends; then they are cancelled. What nobody has begun with goes
@@ -24,6 +72,9 @@ func (c *Consumer) drain(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.draining = true
+	for _, f := range c.feeds {
+		f.save(ctx, nil)
+	}
 	quiet := make(chan struct{})
 	for _, f := range c.feeds {
 		for it := f.oldest; it != nil; {
@@ -44,7 +95,13 @@ func (c *Consumer) drain(ctx context.Context) error {
 	c.mu.Unlock()
 
 	for _, f := range c.feeds {
-		if err := f.quiesce(ctx); err != nil { // the session is dead: what it held goes back by itself
+		if !c.b.caps.Redelivery {
+			break // finish has done it
+		}
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace) // also when the drain's time is over already
+		err := f.quiesce(back)
+		cancel()
+		if err != nil { // the session is dead: what it held goes back by itself
 			c.log.Warn("a session ended during the drain", "err", err)
 			c.mu.Lock()
 			f.down = err
@@ -64,9 +121,16 @@ func (c *Consumer) drain(ctx context.Context) error {
 	c.mu.Unlock()
 	for _, f := range c.feeds {
 		if err := f.end(); err != nil {
-			errs = append(errs, c.b.fail("drain", c.sub.Topic, err))
+			errs = append(errs, c.b.fail(context.Background(), "drain", c.sub.Topic, err))
 		}
 	}
+	c.mu.Lock()
+	if c.gone > 0 {
+		errs = append(errs, &Error{Op: "drain", Broker: c.b.name, Topic: c.sub.Topic, Code: ErrTimeout,
+			Err:  fmt.Errorf("group %q: %d messages were not handled to their end and are lost", c.sub.Group, c.gone),
+			Hint: "this broker takes nothing back"})
+	}
+	c.mu.Unlock()
 	return errors.Join(errs...)
 }
 
@@ -101,7 +165,7 @@ func (c *Consumer) cancelRunning(quiet chan struct{}) error {
 			what := "a lease of the Receive loop"
 			switch {
 			case it.state == itemMoving:
-				what = "a dead letter that is not confirmed"
+				what = "a copy that is not confirmed"
 			case it.run != nil:
 				what = fmt.Sprintf("a handler that ignores its context and has run for %v", time.Since(it.run.since).Round(time.Millisecond))
 			}
@@ -129,8 +193,6 @@ func (f *feed) quiesce(ctx context.Context) error {
 	using.Add(1)
 	f.c.mu.Unlock()
 	defer using.Done()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace) // also when the drain's time is over already
-	defer cancel()
 	return src.Quiesce(ctx)
 }
 

@@ -99,7 +99,8 @@ type Source interface {
 	// Sync returns when the settlements before it would survive a crash of this process: a commit, a double ack.
 	Sync(ctx context.Context) error
 
-	// Quiesce stops the arrival of new records; received ones stay ours and can be settled. What the client had buffered goes back.
+	// Quiesce stops the arrival of new records; received ones stay ours and can be settled. What the client had buffered goes back. Where nothing
+	// can (no Redelivery), it returns when Recv has handed that out, or ctx ends.
 	Quiesce(ctx context.Context) error
 
 	// Pause stops (on) or resumes the fetching of one lane.
@@ -129,7 +130,7 @@ type SourceSpec struct {
 type Place struct {
 	Topic, Group string
 	Kind         PlaceKind
-	Tier         time.Duration // of PlaceRetry: how long a message waits there
+	Tier         time.Duration // of PlaceRetry: one of Tiers; 0 = what is sent to the group alone, which comes with its other messages
 }
 
 // PlaceKind tells the places of a topic and group apart.

@@ -21,7 +21,8 @@ const (
 type feed struct {
 	c       *Consumer
 	place   Place
-	limit   int // messages held
+	limit   int   // messages held
+	most    int64 // bytes of them
 	salt    uint64
 	buf     []Record // received into; only fetch uses it
 	slab    []Delivery
@@ -39,6 +40,7 @@ type feed struct {
 	oldest      *item
 	newest      *item
 	held        int
+	sleeping    int // of held: in the tier
 	bytes       int64
 	settles     []Settlement
 	spare       []Settlement
@@ -56,28 +58,24 @@ type feed struct {
 	lowestWater int
 }
 
-// A lane is a partition that the feed reads.
-type lane struct {
-	id      int32
-	running int        // items in a handler, or being moved
-	losing  *LaneEvent // nil while it is ours
-	told    bool       // LaneDone was called
-}
-
 func newFeed(c *Consumer, place Place) *feed {
 	f := &feed{
-		c: c, place: place, limit: c.sub.MaxInFlight, salt: maphash.Comparable(keySeed, place),
+		c: c, place: place, limit: c.sub.MaxInFlight, most: c.sub.MaxInFlightBytes, salt: maphash.Comparable(keySeed, place),
 		kick: make(chan struct{}, 1), fetched: make(chan struct{}), lanes: map[int32]*lane{},
 	}
-	if place.Kind == PlaceQuarantine {
+	switch {
+	case place.Kind == PlaceQuarantine:
 		f.limit = 1 // so that a process killer is known by its name
+	case place.Tier > 0:
+		f.limit, f.most = c.tierRoom()
+		f.salt = maphash.Comparable(keySeed, Place{Topic: place.Topic, Group: place.Group}) // its messages have the same keys
+	case len(c.tiers) > 0:
+		f.limit, f.most = c.roomBesideTiers()
 	}
 	f.lowestWater = f.limit - max(f.limit/4, 1)
 	f.flush.f, f.lease.f = f.flushDue, f.renew
 	return f
 }
-
-func (f *feed) open(ctx context.Context) (Source, error) { return f.c.b.drv.OpenSource(ctx, f.spec()) }
 
 func (f *feed) spec() SourceSpec {
 	s := &f.c.sub
@@ -85,9 +83,13 @@ func (f *feed) spec() SourceSpec {
 	if f.place.Kind != PlaceMain {
 		start = FromEarliest()
 	}
+	limit := f.limit
+	if f.place.Tier > 0 {
+		limit += f.c.awakeRoom()
+	}
 	return SourceSpec{
-		From: f.place, Start: start, Order: s.Order, AckWait: s.AckWait, MaxInFlight: f.limit,
-		MaxInFlightBytes: s.MaxInFlightBytes, Member: f.c.member, Manage: f.c.b.opts.Manage,
+		From: f.place, Start: start, Order: s.Order, AckWait: s.AckWait, MaxInFlight: limit,
+		MaxInFlightBytes: f.most, Member: f.c.member, Manage: f.c.b.opts.Manage,
 	}
 }
 
@@ -194,8 +196,11 @@ func (f *feed) freeRoom() (int, int64) {
 	c := f.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, bytes := f.limit-f.held, c.sub.MaxInFlightBytes-f.bytes-f.unflushed-f.flushing
+	n, bytes := f.limit-f.held, f.most-f.bytes-f.unflushed-f.flushing
 	dry := f.held <= f.lowestWater || c.ready.n == 0
+	if f.place.Tier > 0 {
+		n, dry = f.freeInTier(), true
+	}
 	if n > 0 && bytes > 0 && dry && !c.parkedFull() && !c.isPaused() {
 		return n, bytes
 	}
@@ -226,15 +231,18 @@ func (f *feed) arrive(recs []Record) {
 		}
 		it := f.newItem(len(recs) - i)
 		it.held = held{rec: *rec, lane: ln, failed: rec.Failed, size: rec.Msg.Size(), got: now}
-		if len(rec.Msg.Headers) > 0 {
-			it.unpack(now)
-		}
+		it.unpack(now)
 		if !rec.LeaseUntil.IsZero() && f.lease.at.IsZero() {
 			f.lease.set(now.Add(f.c.sub.AckWait / 3))
 		}
+		f.c.pasts.recall(it)
 		it.newDelivery()
-		f.c.admit(it)
 		f.hold(it)
+		if f.place.Tier > 0 {
+			f.c.waitInTier(it, now)
+			continue
+		}
+		f.c.admit(it)
 		f.c.enqueue(it)
 	}
 	f.c.checkParked(nil)
@@ -281,26 +289,21 @@ func (it *item) newDelivery() {
 	it.d = d
 }
 
-func (f *feed) laneOf(id int32) *lane {
-	ln := f.lanes[id]
-	if ln == nil {
-		ln = &lane{id: id}
-		f.lanes[id] = ln
-	}
-	return ln
-}
-
 // admit decides whether the handler is called at all.
 func (c *Consumer) admit(it *item) {
 	attempts := int32(min(c.sub.Retry.MaxAttempts, 1<<30))
+	started := it.rec.Deliveries
+	if it.feed.place.Tier > 0 {
+		started += it.failed // each of those was a delivery of another copy
+	}
 	switch {
 	case it.job != taskHandle:
 	case it.rec.Bad != nil:
-		it.job, it.why = taskDeadLetter, verdict{reason: reasonUndecodable, err: it.rec.Bad}
+		it.job, it.why = taskDeadLetter, verdict{reason: ReasonUndecodable, err: it.rec.Bad}
 	case attempts == Unlimited || it.rec.Deliveries == 0:
 	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries-it.feed.survived(it.rec.Pos) > 1+it.rec.Failed:
-		it.job, it.why = taskDeadLetter, verdict{reason: reasonKiller, err: errors.New("its handler was started alone and the process ended")}
-	case it.feed.place.Kind == PlaceMain && it.rec.Deliveries > attempts && it.failed < attempts && c.quarantines():
+		it.job, it.why = taskDeadLetter, verdict{reason: ReasonProcessKiller, err: killedError{}}
+	case it.feed.place.Kind != PlaceQuarantine && started > attempts && it.failed < attempts && c.quarantines():
 		it.job = taskQuarantine
 	}
 }
@@ -340,56 +343,15 @@ func (f *feed) unhold(it *item) {
 		it.after.prev = it.prev
 	}
 	it.prev, it.after = nil, nil
-	if f.held <= f.lowestWater || f.c.ready.n == 0 {
+	switch {
+	case f.place.Tier > 0: // they share what has left them
+		for _, o := range f.c.feeds {
+			if o.place.Tier > 0 {
+				o.signalRoom()
+			}
+		}
+	case f.held <= f.lowestWater || f.c.ready.n == 0:
 		f.signalRoom()
-	}
-}
-
-// laneEvent follows the lanes. mu is held.
-func (f *feed) laneEvent(ev LaneEvent) {
-	ln := f.lanes[ev.Lane]
-	switch ev.Kind {
-	case LaneGained:
-		f.lanes[ev.Lane] = &lane{id: ev.Lane}
-		f.c.log.Debug("lane gained", "lane", ev.Lane)
-	case LaneLosing:
-		if ln == nil { // it was ours for no message
-			ln = &lane{id: ev.Lane}
-			f.lanes[ev.Lane] = ln
-		}
-		ln.losing = &ev
-		f.dropLane(ln, false)
-		f.kickSettler()
-	case LaneLost:
-		if ln != nil {
-			f.dropLane(ln, true)
-			delete(f.lanes, ev.Lane)
-		}
-	}
-}
-
-// dropLane forgets what is held of a lane, but for what runs: that may still be settled, unless the lane is lost. mu is held.
-func (f *feed) dropLane(ln *lane, lost bool) {
-	for it := f.oldest; it != nil; {
-		after := it.after
-		if it.lane == ln {
-			switch {
-			case it.state != itemRunning && it.state != itemMoving:
-				f.c.drop(it)
-			case lost:
-				f.c.loseRunning(it)
-			}
-		}
-		it = after
-	}
-	if lost {
-		keep := f.settles[:0]
-		for _, s := range f.settles {
-			if s.Token.Lane != ln.id {
-				keep = append(keep, s)
-			}
-		}
-		f.settles = keep
 	}
 }
 
@@ -405,7 +367,7 @@ func (c *Consumer) loseRunning(it *item) {
 	}
 }
 
-// detach ends the session: nothing that it delivered can be settled any more.
+// detach ends the session: nothing that it delivered can be settled any more. What nobody else will get is handled all the same.
 func (f *feed) detach(err error) {
 	c := f.c
 	c.mu.Lock()
@@ -413,9 +375,11 @@ func (f *feed) detach(err error) {
 	f.src, f.down = nil, err
 	for it := f.oldest; it != nil; {
 		after := it.after
-		if it.state == itemRunning || it.state == itemMoving {
+		switch {
+		case !c.b.caps.Redelivery:
+		case it.state == itemRunning || it.state == itemMoving:
 			c.loseRunning(it)
-		} else {
+		default:
 			c.drop(it)
 		}
 		it = after
@@ -460,7 +424,7 @@ func (f *feed) reopen(cause error) Source {
 		limit := c.b.opts.MaxDowntime
 		switch {
 		case time.Since(since) >= grace:
-			err := c.b.fail("consume", c.sub.Topic, cause)
+			err := c.b.fail(c.life, "consume", c.sub.Topic, cause)
 			if e, ok := errors.AsType[*Error](err); ok && code == ErrNotFound && e.Hint == "" {
 				e.Hint = "it vanished; it is not created again, because what was in it is gone"
 			}
@@ -471,7 +435,7 @@ func (f *feed) reopen(cause error) Source {
 				Hint: fmt.Sprintf("not reachable for Options.MaxDowntime of %v", limit)})
 			return nil
 		}
-		if delays.Wait(c.life) != nil {
+		if delays.Wait(c.life) != nil || c.isClosing() {
 			return nil
 		}
 		src, err := f.openAgain()

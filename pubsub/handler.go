@@ -23,7 +23,7 @@ func ByType(handlers map[string]Handler) Handler {
 			h = handlers[""]
 		}
 		if h == nil {
-			return &outcome{kind: OutcomePermanent, err: fmt.Errorf("no handler for type %q", d.Type), reason: reasonNoHandler}
+			return &outcome{kind: OutcomePermanent, err: fmt.Errorf("no handler for type %q", d.Type), reason: ReasonNoHandler}
 		}
 		return h(ctx, d)
 	}
@@ -35,7 +35,8 @@ type outcome struct {
 	after    time.Duration
 	err      error
 	policy   *Policy // of RetryBy
-	reason   string  // of OutcomePermanent: why, in the dead letter's words
+	reason   Reason  // of OutcomePermanent
+	category string  // of a Rule that classified it
 	expected bool
 }
 
@@ -56,7 +57,15 @@ func Permanent(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &outcome{kind: OutcomePermanent, err: err, reason: reasonPermanent}
+	return &outcome{kind: OutcomePermanent, err: err, reason: ReasonPermanent}
+}
+
+// GiveUp is Permanent with a reason of its own in the dead letter, for middleware. GiveUp(reason, nil) is nil.
+func GiveUp(reason Reason, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &outcome{kind: OutcomePermanent, err: err, reason: reason}
 }
 
 // RetryAfter counts as a failed attempt and delivers again after d instead of the policy's delay.
@@ -100,6 +109,17 @@ func IsExpected(err error) bool {
 		}
 	}
 	return false
+}
+
+// CategoryOf is the category of the rule that err matched in its subscription, as DeadLetter.Route, DeadLetter.OnDeadLetter and
+// Middleware.Observe are told of it; "" = none, or an error that no subscription has seen.
+func CategoryOf(err error) string {
+	for o := (*outcome)(nil); errors.As(err, &o); err = o.err {
+		if o.category != "" {
+			return o.category
+		}
+	}
+	return ""
 }
 
 // OutcomeOf tells middleware what an error already says, and after what delay; OutcomeNone = not yet classified.

@@ -48,7 +48,7 @@ func (m *Message) Size() int64 {
 
 // Headers is an ordered list of names and values. Names are case-sensitive and may repeat. Set, Add and
 // Del never write to a list that another Message may share: they build a new one. Names that begin with
-// "omnibus-" are reserved; only those of a dead letter, "omnibus-dlq-", can be published.
+// "omnibus-" are reserved; only those of a dead letter, "omnibus-dlq-", and of a replay, "omnibus-replay", can be published.
 type Headers []Header
 
 // A Header is one name and value. Any bytes are allowed in Value.

@@ -18,7 +18,7 @@ type Middleware struct {
 	Outgoing func(ctx context.Context, topic string, m *Message) error
 
 	// Incoming wraps the handler; called once per subscription. d.Message may be replaced: every attempt starts
-	// from the raw message again. nil = passes.
+	// from the raw message again. A panic of the handler comes back to the layers as an error. nil = passes.
 	Incoming func(next Handler) Handler
 
 	// Observe is told what has happened. It must not block. nil = not interested.
@@ -28,6 +28,8 @@ type Middleware struct {
 	// refuse any other order and say it.
 	After []string
 	Why   string
+
+	Err error // why the layer cannot be used as it was configured: Open and Subscribe refuse it; nil = it can
 }
 
 // An Event is something that has happened: a confirmation, a settlement, a retry, a reconnect.
@@ -59,12 +61,14 @@ func (k EventKind) String() string {
 	return enumText(k, "published", "delivered", "settled", "retried", "dead-lettered", "expired", "disconnected", "reconnected")
 }
 
-// checkLayers refuses an order in which a layer would do harm.
+// checkLayers refuses layers that cannot be used, and an order in which one would do harm.
 func checkLayers(layers []Middleware) error {
 	for i, m := range layers {
+		if m.Err != nil {
+			return fmt.Errorf("middleware %q: %w", m.Name, m.Err)
+		}
 		for _, before := range m.After {
-			j := slices.IndexFunc(layers, func(o Middleware) bool { return o.Name == before })
-			if j > i {
+			if slices.ContainsFunc(layers[i+1:], func(o Middleware) bool { return o.Name == before }) {
 				why := m.Why
 				if why == "" {
 					why = "it says so"
@@ -78,6 +82,9 @@ func checkLayers(layers []Middleware) error {
 
 // wrapHandler puts the incoming halves around h, the first listed outermost.
 func wrapHandler(layers []Middleware, h Handler) (Handler, error) {
+	if slices.ContainsFunc(layers, func(m Middleware) bool { return m.Incoming != nil }) {
+		h = recovering(h)
+	}
 	for _, m := range slices.Backward(layers) {
 		if m.Incoming == nil {
 			continue
@@ -87,6 +94,18 @@ func wrapHandler(layers []Middleware, h Handler) (Handler, error) {
 		}
 	}
 	return h, nil
+}
+
+// recovering turns a panic of h into an error, so that layers which clean up, count or log see one kind of failure.
+func recovering(h Handler) Handler {
+	return func(ctx context.Context, d *Delivery) (err error) {
+		defer func() {
+			if r := recover(); r != nil {
+				err = newPanic(r)
+			}
+		}()
+		return h(ctx, d)
+	}
 }
 
 func observers(layers []Middleware) []func(Event) {

@@ -9,6 +9,7 @@ const (
 	maxName        = 180 // bytes of topic and group together: Kafka allows 249 for the physical name, ours add to it
 	reservedTopic  = "omnibus"
 	reservedHeader = "omnibus-"
+	headerReplay   = reservedHeader + "replay" // begins those that a replay of dead letters adds: they stay when it fails again
 )
 
 const namesHint = "a topic is segments of A-Z a-z 0-9 _ - joined by dots, without \"__\" and not under \"omnibus.\"; a group is one segment"

@@ -16,9 +16,10 @@ type verdict struct {
 	delay    time.Duration
 	err      error
 	counts   bool   // it is a failure
-	reason   string // of a dead letter
+	reason   Reason // of a dead letter
 	category string
 	policy   string
+	failure  *failure // where it counts
 	took     time.Duration
 	expired  bool
 }
@@ -34,36 +35,71 @@ const (
 	verdictRelease
 )
 
-// The reasons of dead letters, a closed set.
+// A Reason says in a dead letter why the message was given up, from a closed set.
+type Reason string
+
 const (
-	reasonPermanent   = "permanent"
-	reasonMaxAttempts = "max-attempts"
-	reasonMaxElapsed  = "max-elapsed"
-	reasonUndecodable = "undecodable"
-	reasonNoHandler   = "no-handler"
-	reasonKiller      = "process-killer"
-	reasonHang        = "hang"
-	reasonParkedFull  = "parked-full"
+	ReasonPermanent     Reason = "permanent"      // the handler said so
+	ReasonMaxAttempts   Reason = "max-attempts"   // of its policy
+	ReasonMaxElapsed    Reason = "max-elapsed"    // of its policy
+	ReasonUndecodable   Reason = "undecodable"    // its bytes are not what they are said to be
+	ReasonVerification  Reason = "verification"   // it is not from whom it says it is
+	ReasonValidation    Reason = "validation"     // it can be read, and is wrong
+	ReasonNoHandler     Reason = "no-handler"     // for its type
+	ReasonPoison        Reason = "poison"         // it fails the same way again and again
+	ReasonProcessKiller Reason = "process-killer" // its handler takes the process down
+	ReasonHang          Reason = "hang"           // its handler does not end in time
+	ReasonParkedFull    Reason = "parked-full"    // too many messages wait behind it
 )
 
 // decide turns what a handler returned into a verdict. ctx is the handler's.
-func (c *Consumer) decide(ctx context.Context, it *item, err error) (v verdict) {
+func (c *Consumer) decide(ctx context.Context, it *item, err error) verdict {
 	if err == nil {
 		return verdict{kind: verdictAck}
 	}
+	err = walkable(err)
+	v := c.judge(ctx, it, err)
+	if v.counts {
+		v.failure = newFailure(int(it.failed)+1, v.err)
+	}
+	return v
+}
+
+// walkable is err, or the panic of one that cannot be unwrapped, as a nil pointer with methods cannot: it is walked through again and again, also
+// where nobody recovers.
+func walkable(err error) (safe error) {
+	defer func() {
+		if r := recover(); r != nil {
+			safe = newPanic(r)
+		}
+	}()
+	errorTypes(nil, err)
+	_ = classified(err)
+	return err
+}
+
+// judge decides about a handler that returned an error.
+func (c *Consumer) judge(ctx context.Context, it *item, err error) (v verdict) {
 	hung := false
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, errDrained) || errors.Is(cause, ErrLeaseLost) {
 			return verdict{kind: verdictRelease, err: err}
 		}
-		if hung = errors.Is(cause, ErrTimeout); hung {
+		if hung = errors.Is(cause, ErrTimeout); hung && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 	}
 	v = verdict{err: err, counts: true}
+	o := classified(err)
 	policy, category := c.policyFor(err)
+	switch {
+	case o != nil && o.category != "": // a layer was nearer to the handler than the subscription
+		category = o.category
+	case category != "":
+		v.err = &outcome{err: err, category: category} // for CategoryOf
+	}
 	v.policy, v.category = policy.Name, category
-	if o := classified(err); o != nil {
+	if o != nil {
 		switch o.kind {
 		case OutcomePermanent:
 			v.kind, v.reason = verdictDead, o.reason
@@ -87,12 +123,12 @@ func (c *Consumer) decide(ctx context.Context, it *item, err error) (v verdict) 
 	v.delay = policy.delay(failures)
 	switch {
 	case policy.MaxAttempts != Unlimited && failures >= policy.MaxAttempts:
-		v.kind, v.reason = verdictDead, reasonMaxAttempts
+		v.kind, v.reason = verdictDead, ReasonMaxAttempts
 		if hung {
-			v.reason = reasonHang
+			v.reason = ReasonHang
 		}
 	case policy.MaxElapsed > 0 && time.Since(it.first)+v.delay > policy.MaxElapsed:
-		v.kind, v.reason = verdictDead, reasonMaxElapsed
+		v.kind, v.reason = verdictDead, ReasonMaxElapsed
 	}
 	return v
 }
@@ -123,7 +159,7 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 	if !it.lost && it.leaseOver(now) {
 		c.loseLease(it)
 	}
-	if it.lost || it.feed.src == nil {
+	if it.takenAway() {
 		c.drop(it) // the broker gives it to someone, or to us again
 		c.settled(it)
 		return
@@ -131,6 +167,7 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 	if v.counts {
 		it.failed++
 		it.why = v
+		it.failedAgain(v.failure)
 	}
 	switch v.kind {
 	case verdictAck:
@@ -190,23 +227,32 @@ func (c *Consumer) again(it *item) {
 	c.wakeWorkers()
 }
 
-// retry delivers an item again after v.delay: at the broker where order allows it and the broker can, else held here. mu is held.
+// retry delivers an item again after v.delay: at the broker or through tiers where order allows it and the broker can, else held here. mu is held.
 func (c *Consumer) retry(it *item, v verdict) {
-	ordered := it.key != nil && c.sub.Order != OrderByKeyLoose
+	ordered := c.keepsOrder(it)
+	leaving := c.draining || it.lane.losing != nil
+	kind := it.feed.place.Kind
+	native := !ordered && v.delay > 0 && v.delay <= c.b.caps.RetryIn && (kind == PlaceMain || kind == PlaceQuarantine && leaving)
+	tier := time.Duration(0)
+	if !ordered && kind != PlaceQuarantine {
+		tier = c.tierOf(v.delay)
+	}
 	limit := c.b.longestHold()
 	switch {
 	case it.state == itemGone: // lost while observers were told
-	case c.draining || it.lane.losing != nil:
-		if !ordered && v.delay > 0 && v.delay <= c.b.caps.RetryIn {
-			c.settle(it, Settlement{As: SettleRetryIn, Delay: v.delay, Failed: it.failed})
-			return
-		}
+	case native:
+		c.settle(it, Settlement{As: SettleRetryIn, Delay: v.delay, Failed: it.failed})
+	case tier > 0:
+		it.until = time.Now().Add(v.delay)
+		c.hop(c.base, it, tier)
+	case leaving && c.unsaved(it):
+		it.until = time.Now().Add(v.delay)
+		c.hop(c.base, it, c.tiers[0])
+	case leaving:
 		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
 	case v.delay == 0:
 		it.feed.noteFailure(it)
 		c.again(it)
-	case !ordered && v.delay <= c.b.caps.RetryIn && it.feed.place.Kind == PlaceMain:
-		c.settle(it, Settlement{As: SettleRetryIn, Delay: v.delay, Failed: it.failed})
 	default:
 		if v.delay > limit {
 			c.log.Warn("a retry delay is cut to the longest lease", "delay", v.delay, "lease", limit)
@@ -218,9 +264,12 @@ func (c *Consumer) retry(it *item, v verdict) {
 	}
 }
 
+// keepsOrder says whether later messages must not overtake an item, so that its retry is held. mu is held.
+func (c *Consumer) keepsOrder(it *item) bool { return it.key != nil && c.sub.Order != OrderByKeyLoose }
+
 // checkParked makes room, where the subscription wants that, by giving up the message that waits. mu is held.
 func (c *Consumer) checkParked(it *item) {
-	if c.sub.OnParkedFull != ParkDeadLetter || c.parked+len(c.waiting) < c.sub.MaxParked {
+	if c.sub.OnParkedFull != ParkDeadLetter || c.parking() < c.sub.MaxParked {
 		return
 	}
 	for _, w := range c.waiting { // the one that holds up most
@@ -233,7 +282,7 @@ func (c *Consumer) checkParked(it *item) {
 	}
 	c.stopWaiting(it)
 	it.job = taskDeadLetter
-	it.why.reason = reasonParkedFull
+	it.why.reason = ReasonParkedFull
 	it.state = itemReady
 	c.ready.pushFront(it)
 	c.wakeWorkers()
@@ -244,6 +293,7 @@ func (c *Consumer) settled(it *item) {
 	if it.lane.losing != nil && it.lane.running == 0 {
 		it.feed.kickSettler()
 	}
+	c.nothingLeft()
 	if c.draining && c.running == 0 && c.moving == 0 && c.quiet != nil {
 		close(c.quiet)
 		c.quiet = nil
@@ -268,12 +318,17 @@ func (it *item) unpack(now time.Time) {
 				continue // somebody else's: it says nothing that we understand
 			}
 			m.TTL, _ = time.ParseDuration(ttl)
+			it.ends = n
 			if it.feed.place.Kind == PlaceMain && now.UnixNano() > n {
 				it.job = taskExpire
 			}
 		case headerAttempts:
 			if n, err := strconv.ParseInt(h.Value, 10, 32); err == nil && n > 0 && it.feed.place.Kind != PlaceMain {
 				it.failed = max(it.failed, int32(n))
+			}
+		case headerRetry:
+			if it.feed.place.Tier > 0 {
+				it.unpackRetry(m, h.Value)
 			}
 		}
 	}
@@ -284,4 +339,6 @@ func (it *item) unpack(now time.Time) {
 }
 
 // ownHeader says whether a header is the engine's and nobody else is to see it.
-func ownHeader(name string) bool { return name == headerExpires || name == headerAttempts }
+func ownHeader(name string) bool {
+	return name == headerExpires || name == headerAttempts || name == headerRetry
+}

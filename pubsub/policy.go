@@ -29,6 +29,22 @@ type Rule struct {
 	Retry    Policy
 }
 
+// Classify does for middleware what a subscription's rules do: where When matches, err is retried by Retry and has the category.
+// The innermost classification wins, so an err that is classified already stays what it is. matched tells whether When matched; a When that
+// panics does not.
+func (r Rule) Classify(err error) (matched bool, _ error) {
+	if err == nil || !matches(&r, err) {
+		return false, err
+	}
+	if r.Retry.Name == "" {
+		r.Retry.Name = r.Category
+	}
+	return true, &outcome{kind: OutcomeRetry, policy: &r.Retry, category: r.Category, err: err}
+}
+
+// Check is nil, or an error that names the field that is out of its bounds.
+func (p Policy) Check() error { return p.check("Policy") }
+
 func (p Policy) withDefaults() Policy {
 	if p.Name == "" {
 		p.Name = "default"

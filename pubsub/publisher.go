@@ -338,8 +338,8 @@ func (p *publisher) checkMessage(m *Message) (Code, error) {
 		return ErrInvalid, errors.New("no Message.ID, which PublisherOptions.DedupByID needs")
 	}
 	for i := range m.Headers {
-		// those of a dead letter say nothing to the engine, and a DeadLetter.To that wraps another Publisher sends them
-		if name := m.Headers[i].Name; strings.HasPrefix(name, reservedHeader) && !strings.HasPrefix(name, headerDead) {
+		// those of a dead letter and of a replay say nothing to the engine, and a DeadLetter.To that wraps another Publisher sends them
+		if name := m.Headers[i].Name; strings.HasPrefix(name, reservedHeader) && !strings.HasPrefix(name, headerDead) && !strings.HasPrefix(name, headerReplay) {
 			return ErrInvalid, fmt.Errorf("header %q is reserved", m.Headers[i].Name)
 		}
 	}

@@ -133,7 +133,7 @@ func (c *Consumer) settleLease(it *item, outcome error) error {
 		return nil
 	}
 	it.pulled = pulledEnded
-	lost := it.lost || it.feed.src == nil || it.state == itemGone || it.leaseOver(time.Now())
+	lost := it.takenAway() || it.state == itemGone || it.leaseOver(time.Now())
 	c.mu.Unlock()
 	c.endLease(it, outcome)
 	if lost {

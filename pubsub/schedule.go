@@ -27,6 +27,7 @@ type held struct {
 	run    *worker // while its handler runs
 	state  itemState
 	job    task
+	sleeps bool  // in a tier, until it leaves that
 	lost   bool  // its lease is over: settle nothing
 	shown  bool  // a worker has had its Delivery
 	failed int32 // recorded failures
@@ -34,10 +35,13 @@ type held struct {
 	got    time.Time               // when it was received
 	first  time.Time               // when its handler was first called; zero = not yet
 	due    time.Time               // while it waits
+	until  time.Time               // of a moved retry: its handler is not called before; zero = it may be
+	ends   int64                   // its TTL, in Unix nanoseconds; 0 = it has none
 	tries  int                     // to move it
 	shed   uint8                   // steps by which its dead letter tells less, because that was too large
 	index  int                     // in the heap of those that wait
 	why    verdict                 // of the last failure
+	past   *past                   // of all that are known
 	cancel context.CancelCauseFunc // of a lease that a Receive loop has out
 	co     *coroutine              // of its middleware, in a batch or a Receive loop
 	pulled leaseState
@@ -178,7 +182,7 @@ func (c *Consumer) next(now time.Time) *item {
 			return nil
 		}
 		it := c.ready.pop()
-		if it.state == itemGone {
+		if it.state != itemReady { // gone, or moved away meanwhile
 			continue
 		}
 		if it.leaseOver(now) {
@@ -198,6 +202,11 @@ func (c *Consumer) next(now time.Time) *item {
 		return it
 	}
 	return nil
+}
+
+// takenAway says whether the broker gives the message to someone, or to us again. Where nothing is redelivered it stays ours, session or not.
+func (it *item) takenAway() bool {
+	return it.lost || it.feed.src == nil && it.feed.c.b.caps.Redelivery
 }
 
 func (it *item) leaseOver(now time.Time) bool {
@@ -230,6 +239,7 @@ func (c *Consumer) drop(it *item) {
 		c.stopWaiting(it)
 	}
 	it.state = itemGone
+	c.pasts.keep(it)
 	it.feed.unhold(it)
 	c.releaseKey(it) // nothing if it is not the head: then its predecessor passes over it
 }
@@ -239,6 +249,9 @@ func (c *Consumer) wait(it *item, d time.Duration) {
 	it.state = itemWaiting
 	it.due = time.Now().Add(d)
 	heap.Push(&c.waiting, it)
+	if it.feed.place.Tier > 0 {
+		c.asleep++
+	}
 	if it.key != nil {
 		if c.sub.Order == OrderByKeyLoose {
 			c.releaseKey(it)
@@ -251,6 +264,14 @@ func (c *Consumer) wait(it *item, d time.Duration) {
 
 func (c *Consumer) stopWaiting(it *item) {
 	heap.Remove(&c.waiting, it.index)
+	if it.feed.place.Tier > 0 {
+		c.asleep--
+	}
+	if it.sleeps {
+		it.sleeps = false
+		it.feed.sleeping--
+		it.feed.signalRoom()
+	}
 	if it.key != nil {
 		c.setWaits(it.key, false)
 	}
@@ -270,6 +291,10 @@ func (c *Consumer) ring() {
 		}
 		c.stopWaiting(it)
 		it.state = itemReady
+		if !it.until.IsZero() {
+			c.onward(it)
+			continue
+		}
 		if it.key == nil { // loosely ordered: it let its key go, and gets in line again
 			c.enqueue(it)
 			continue
@@ -283,8 +308,11 @@ func (c *Consumer) ring() {
 	c.unpark()
 }
 
+// parking counts what waits for a retry or behind one. What waits in a tier has a bound of its own. mu is held.
+func (c *Consumer) parking() int { return c.parked + len(c.waiting) - c.asleep }
+
 func (c *Consumer) parkedFull() bool {
-	n := c.parked + len(c.waiting)
+	n := c.parking()
 	return n > 0 && n >= c.sub.MaxParked && c.sub.OnParkedFull == ParkBlock
 }
 

@@ -377,7 +377,7 @@ func (p *publisher) failAll(cause error) {
 		if e := p.entry(s); e.state != fated {
 			err := p.gaveUp(e, cause)
 			if err.Code == ErrUnavailable && cause != nil && !isContextError(cause) {
-				err.Code = CodeOf(p.b.fail("publish", "", cause))
+				err.Code = CodeOf(p.b.fail(context.Background(), "publish", "", cause))
 			}
 			p.complete(e, Position{}, err)
 		}

@@ -14,6 +14,12 @@ const (
 // settle queues a settlement and lets the item go. mu is held.
 func (c *Consumer) settle(it *item, s Settlement) {
 	f := it.feed
+	if s.As == SettleAck {
+		it.past = nil // nobody asks for it any more
+	}
+	if s.As == SettleRelease && !c.b.caps.Redelivery {
+		c.gone++
+	}
 	if f.src != nil {
 		s.Token = it.rec.Token
 		f.settles = append(f.settles, s)

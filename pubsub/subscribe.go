@@ -33,7 +33,7 @@ type Subscription struct {
 	Order       Order // zero = OrderByKey
 	Concurrency int   // handlers running at once; 0 = 1, in order of arrival
 
-	MaxInFlight      int           // messages held, running or waiting; 0 = max(256, 4×Concurrency)
+	MaxInFlight      int           // messages held, running or waiting; 0 = max(256, 4×Concurrency); with retry tiers see Capabilities
 	MaxParked        int           // of those, how many may wait behind a key that is being retried; 0 = half
 	OnParkedFull     ParkedFull    // zero = ParkBlock: fetching stops until there is room, visible in State
 	MaxInFlightBytes int64         // 0 = 64 MiB
@@ -54,7 +54,7 @@ type Order uint8
 const (
 	OrderByKey      Order = iota // one key, one handler at a time in the whole group; a key waits while its message is retried
 	OrderPerMember               // as OrderByKey, but only among the messages that one member gets; members compete
-	OrderByKeyLoose              // as OrderByKey, but later messages of a key may pass one that is waiting for its retry
+	OrderByKeyLoose              // as OrderByKey, but later messages of a key may pass one that is waiting for its retry, see Capabilities.Tiers
 	OrderNone                    // any order
 	OrderStrict                  // whole partition or topic, one at a time
 )
@@ -82,8 +82,8 @@ type Start struct {
 func FromNow() Start { return Start{} }
 
 // DeadLetter says where messages go that are out of attempts or fail for good. A dead letter has payload, key and headers as they came, and
-// headers of its own (omnibus-dlq-...) that say why. One that is too large for its place is tried again without the stack, with less of the
-// error's text, and without that text, in this order; what came is never shortened. What cannot be stored at all is kept, tried again
+// headers of its own (omnibus-dlq-...) that say why, see package dlq, which reads them. One that is too large for its place is tried again without the
+// stack, without the history of its failures, with less of the error's text, and without that text, in this order; what came is never shortened. What cannot be stored at all is kept, tried again
 // every few seconds, and State says Blocked.
 type DeadLetter struct {
 	Topic        string                        // "" = the group's own

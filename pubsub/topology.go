@@ -79,7 +79,7 @@ func (b *Broker) Ensure(ctx context.Context, t Topology) error {
 			topic = s.Topic
 		}
 	}
-	return b.fail("ensure", topic, b.drv.Ensure(ctx, Topology{Topics: t.Topics, Groups: groups}, b.opts.Manage))
+	return b.fail(ctx, "ensure", topic, b.drv.Ensure(ctx, Topology{Topics: t.Topics, Groups: groups}, b.opts.Manage))
 }
 
 func invalidOn(b *Broker, op, topic string, err error, hint string) *Error {

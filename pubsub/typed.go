@@ -51,7 +51,7 @@ func (t Typed[T]) Decode(d *Delivery) (v T, err error) {
 }
 
 func undecodable(err error) error {
-	return &outcome{kind: OutcomePermanent, reason: reasonUndecodable, err: fmt.Errorf("cannot be decoded: %w", err)}
+	return &outcome{kind: OutcomePermanent, reason: ReasonUndecodable, err: fmt.Errorf("cannot be decoded: %w", err)}
 }
 
 // Handler decodes, then calls h. What cannot be decoded goes to the dead letters as it came.

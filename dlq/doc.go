@@ -1,0 +1,36 @@
+// Package dlq looks into dead letters and sends them again.
+//
+// A message that is given up lies in the dead letters of its topic and group, or in the topic that its subscription names. Open and OpenTopic
+// look into either: List, Groups and Show take nothing away and count nothing. What cannot be read is listed raw, never left out, and the dead
+// letters of other libraries are read as well, see Format.
+//
+//	q := dlq.Open(broker, "orders", "billing")
+//	plan, err := q.Plan(ctx, dlq.Filter{Category: "timeout"}, dlq.Replay{Rate: 100})
+//	fmt.Println(plan.Count, "messages, such as", plan.Sample[0].Message.ID)
+//	report, err := plan.Run(ctx)
+//
+// # What a replay does
+//
+// It gives the group that failed, and no other, each message as it was: ID, type, key, payload and headers, byte for byte. The headers of the
+// dead letter are taken off, and two are added: "omnibus-replays", how often the message has been replayed, and "omnibus-replay-of", the ID of its
+// dead letter. They stay when it fails again, so that the next plan replays the new dead letter and not the old one with it.
+//
+//   - The selection is made by Plan and does not change any more: what fails again while the plan runs is not in it.
+//   - A message counts when the broker has confirmed its copy. One that cannot be sent is reported, and the others go on.
+//   - The messages of a key go one after the other, in the order in which they were given up. That is the order in which they were
+//     published where the subscription keeps the order of keys.
+//
+// # Interrupted, and run again
+//
+// Dead letters stay where they are, also those that were replayed: not every broker can take one message away. So nothing is lost wherever a
+// replay ends, and what was sent already is known from elsewhere. In the process that began it, the Plan knows: Run it again. Another
+// process reads it from the Journal that the first one wrote, see Queue.Resume. Up to 256 messages were on their way when that one died; they are sent again,
+// with the same dedup tokens. Where Capabilities.Dedup is declared, and no longer over, they are not stored twice; elsewhere the group gets them twice.
+//
+// A new Plan knows nothing of those before it. It selects a message that was replayed and handled again, unless its Filter says otherwise.
+//
+// # One at a time
+//
+// One plan of a Queue runs at a time, another is an ErrConflict. That holds for one Queue: nothing at the broker keeps other processes from replaying the same
+// dead letters. Two that run one plan send the same tokens; two plans send what both select twice.
+package dlq

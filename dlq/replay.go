@@ -1,0 +1,107 @@
+package dlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A Replay says how dead letters are sent again. The zero value gives each to the group that failed, as fast as the broker confirms them.
+type Replay struct {
+	Topic    string                // send to this topic instead, where every group gets them; "" = to the group that failed alone
+	Broker   *pubsub.Broker        // where the group or topic is; nil = the Queue's
+	Rate     float64               // messages a second; 0 = no bound; Plan.SetRate changes it
+	Progress func(done, total int) // told as messages are confirmed or reported as failed, on the goroutine of Run; nil = nobody asks
+
+	// MaxReplays is how often a message may have been replayed; what has been that often is skipped. 0 = 10; pubsub.Unlimited. The count is in the
+	// header omnibus-replays, which a publisher could set, too: it guards against going in circles, not against a publisher who means harm.
+	MaxReplays int
+
+	// Journal is written what another process needs to go on where this one was killed, see Queue.Resume: the plan before its first message is sent,
+	// then what was confirmed, a line at a time. It should be opened for appending. An error of it stops the replay. nil = only this process can go on.
+	Journal io.Writer
+}
+
+const defaultMaxReplays = 10
+
+func (o Replay) withDefaults(q *Queue) Replay {
+	if o.Broker == nil {
+		o.Broker = q.b
+	}
+	if o.MaxReplays == 0 {
+		o.MaxReplays = defaultMaxReplays
+	}
+	return o
+}
+
+// check names the field that is out of its bounds.
+func (o Replay) check() error {
+	switch {
+	case !(o.Rate >= 0): // also not a number
+		return fmt.Errorf("Replay.Rate is %v; it cannot be negative", o.Rate)
+	case o.MaxReplays < pubsub.Unlimited:
+		return fmt.Errorf("Replay.MaxReplays is %d; it is at least 1, 0 for the default, or Unlimited", o.MaxReplays)
+	case pubsub.IsPattern(o.Topic):
+		return fmt.Errorf("Replay.Topic %q is a pattern", o.Topic)
+	}
+	return nil
+}
+
+// A Report says what became of the messages of a plan, those of earlier runs included.
+type Report struct {
+	Plan     string // its ID
+	Total    int    // in the plan
+	Replayed int    // confirmed by the broker
+	Skipped  int    // not in the plan, though the filter selects them, see Plan.Skipped
+	Failed   int    // cannot be sent; they are dead letters as before
+	Failures []Failure
+}
+
+// A Failure is a message that cannot be sent. Filter.IDs selects it for another plan.
+type Failure struct {
+	ID       string // of the dead letter
+	Position pubsub.Position
+	Err      error
+}
+
+// Replay makes a plan of what a filter selects and runs it. Who needs to look at it before, to change its rate or to go on with it, calls Plan.
+// With an error the report says how far it came. Nothing is lost then, but another call begins anew: it sends what was replayed already
+// once more.
+func (q *Queue) Replay(ctx context.Context, f Filter, o Replay) (Report, error) {
+	p, err := q.Plan(ctx, f, o)
+	if err != nil {
+		return Report{}, err
+	}
+	return p.Run(ctx)
+}
+
+// begin makes a plan the one that runs.
+func (q *Queue) begin(p *Plan) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.active != nil {
+		return q.fail("replay", pubsub.ErrConflict, errors.New("a plan of this queue is running"), "wait for its end, or cancel its context")
+	}
+	q.active = p
+	return nil
+}
+
+func (q *Queue) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.active = nil
+}
+
+// ofMessage says whether an error is about one message, so that the others can be sent. ErrBroker is not: it is whatever nobody has classified, and
+// where that is the broker's trouble every message of the plan would be reported as one that cannot be sent.
+func ofMessage(err error) bool {
+	switch pubsub.CodeOf(err) {
+	case pubsub.ErrInvalid, pubsub.ErrUnsupported, pubsub.ErrNotFound, pubsub.ErrDenied, pubsub.ErrUnroutable, pubsub.ErrTooLarge,
+		pubsub.ErrRefused:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,283 @@
+package dlq
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+const (
+	window     = 256                    // messages on their way to the broker
+	pageBytes  = 16 << 20               // of messages that are read ahead; one that is larger comes alone
+	lastWords  = 250 * time.Millisecond // for the answers that are due when ctx ends
+	longest    = pubsub.Forever / 4     // between two messages
+	catchingUp = 100 * time.Millisecond // of its rate, how much a replay that fell behind makes up for
+)
+
+// A run is one call of Plan.Run. All of it but the answers happens on its goroutine.
+type run struct {
+	p       *Plan
+	todo    map[item]int // what is to be read
+	answers chan answer  // has room for all that is on its way: an answer never waits for a run that has ended
+	flying  int
+	busy    map[string]bool // keys that have a message on its way
+	last    time.Time       // when the last message was due, by the rate
+	stop    error           // why it ends early
+}
+
+type answer struct {
+	item int
+	key  string
+	err  error
+}
+
+// A letter is a dead letter of the plan that was read.
+type letter struct {
+	item int
+	rec  Record
+}
+
+// Run sends what of the plan has not been sent. It returns nil once every message is confirmed by the broker, or reported in Report.Failures as one that
+// cannot be sent. When ctx ends it returns within a second, an ErrCanceled. An error that is not about one message ends it, too, such as
+// ErrUnavailable or ErrUnconfirmed after the publish deadline: then call Run again.
+func (p *Plan) Run(ctx context.Context) (Report, error) {
+	if err := p.q.begin(p); err != nil {
+		return Report{}, err
+	}
+	defer p.q.end()
+	if err := p.writePlan(); err != nil {
+		return p.report(), err
+	}
+	r := &run{p: p, todo: map[item]int{}, answers: make(chan answer, window), busy: map[string]bool{}}
+	for i, f := range p.fates {
+		if f == open {
+			r.todo[p.items[i]] = i
+		}
+	}
+	r.sendAll(ctx)
+	r.await(ctx)
+	return p.report(), r.stop
+}
+
+// sendAll reads page by page: a browse that waits for a slow replay would outlive what a broker keeps for it.
+func (r *run) sendAll(ctx context.Context) {
+	from := r.first()
+	for len(r.todo) > 0 && r.stop == nil {
+		page, err := r.read(ctx, from)
+		if err != nil {
+			r.end(err)
+			return
+		}
+		if len(page) == 0 {
+			if from == (pubsub.Position{}) {
+				r.gone()
+				return
+			}
+			from = pubsub.Position{} // look everywhere before saying that something is gone
+			continue
+		}
+		for i := range page {
+			r.send(ctx, &page[i])
+			if r.stop != nil {
+				return
+			}
+		}
+		from = page[len(page)-1].rec.Position
+	}
+}
+
+// first is where the first item of the plan that is to be read lies, zero if nobody knows.
+func (r *run) first() pubsub.Position {
+	for i, f := range r.p.fates {
+		if f == open {
+			return r.p.items[i].At
+		}
+	}
+	return pubsub.Position{}
+}
+
+// read takes the next letters out of todo.
+func (r *run) read(ctx context.Context, from pubsub.Position) (page []letter, err error) {
+	numbers := numbering{}
+	var bytes int64
+	for rec, err := range r.p.q.browse(ctx, from) {
+		if err != nil {
+			return nil, err
+		}
+		it := numbers.item(&rec)
+		i, wanted := r.todo[it]
+		if !wanted {
+			continue
+		}
+		delete(r.todo, it)
+		page = append(page, letter{i, rec})
+		if bytes += rec.Stored.Size(); len(page) == window || bytes >= pageBytes || len(r.todo) == 0 {
+			break
+		}
+	}
+	return page, nil
+}
+
+// gone reports what is in the plan and not there any more.
+func (r *run) gone() {
+	var fs []answer
+	for i, f := range r.p.fates {
+		if _, missing := r.todo[r.p.items[i]]; missing && f == open {
+			fs = append(fs, answer{item: i, err: r.p.q.fail("replay", pubsub.ErrNotFound, errors.New("the dead letter is not there any more"), "")})
+		}
+	}
+	r.settle(fs)
+}
+
+// send hands one message over, when the one before it of its key has its answer, there is room, and the rate allows it.
+func (r *run) send(ctx context.Context, l *letter) {
+	p, key := r.p, l.rec.Message.Key
+	if l.rec.undecodable {
+		r.settle([]answer{{item: l.item, err: p.q.fail("replay", pubsub.ErrInvalid, l.rec.Bad, "it cannot be decoded")}})
+		return
+	}
+	to, ok := p.target(&l.rec)
+	if !ok {
+		err := p.q.fail("replay", pubsub.ErrInvalid, errors.New("the dead letter does not say in which topic and group it failed"), "name Replay.Topic")
+		r.settle([]answer{{item: l.item, err: err}})
+		return
+	}
+	r.pace(ctx)
+	for r.stop == nil && (r.flying == window || key != "" && r.busy[key]) {
+		select {
+		case a := <-r.answers:
+			r.take(a)
+		case <-ctx.Done():
+			r.cancel(ctx)
+		}
+	}
+	if r.stop != nil {
+		return
+	}
+	r.flying++
+	if key != "" {
+		r.busy[key] = true
+	}
+	i := l.item
+	p.opts.Broker.Resend(ctx, to, restored(&l.rec), p.token(p.items[i], to), func(_ pubsub.Receipt, err error) {
+		r.answers <- answer{i, key, err}
+	})
+	select { // so that what is confirmed is told soon
+	case a := <-r.answers:
+		r.take(a)
+	default:
+	}
+}
+
+// pace waits until the next message is due, and sees to the answers meanwhile.
+func (r *run) pace(ctx context.Context) {
+	for r.stop == nil {
+		rate, changed := r.p.currentRate()
+		now := time.Now()
+		due := now
+		if rate > 0 && !r.last.IsZero() {
+			due = r.last.Add(time.Duration(min(float64(time.Second)/rate, float64(longest))))
+		}
+		wait := due.Sub(now)
+		if wait <= 0 {
+			r.last = due
+			if -wait > catchingUp {
+				r.last = now.Add(-catchingUp)
+			}
+			if ctx.Err() != nil {
+				r.cancel(ctx)
+			}
+			return
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-changed:
+		case a := <-r.answers:
+			r.take(a)
+		case <-ctx.Done():
+			r.cancel(ctx)
+		}
+		timer.Stop()
+	}
+}
+
+// take sees to an answer and those that came with it.
+func (r *run) take(a answer) {
+	as := []answer{a}
+	for more := true; more; {
+		select {
+		case b := <-r.answers:
+			as = append(as, b)
+		default:
+			more = false
+		}
+	}
+	for _, a := range as {
+		r.flying--
+		delete(r.busy, a.key)
+	}
+	r.settle(as)
+}
+
+// settle gives messages their fates, and tells the journal and whoever looks on. A message whose error is not its own stays open.
+func (r *run) settle(as []answer) {
+	p := r.p
+	var f journalFates
+	for _, a := range as {
+		switch {
+		case a.err == nil:
+			f.Done = append(f.Done, a.item)
+		case ofMessage(a.err):
+			f.Failed = append(f.Failed, journalFailed{a.item, uint8(pubsub.CodeOf(a.err)), a.err.Error()})
+		default:
+			r.end(p.q.fail("replay", pubsub.CodeOf(a.err), a.err, "nothing is lost: run the plan again"))
+			continue
+		}
+		p.settle(a.item, a.err)
+	}
+	if len(f.Done)+len(f.Failed) == 0 {
+		return
+	}
+	if err := p.write(f); err != nil {
+		r.end(err)
+	}
+	if p.opts.Progress != nil {
+		p.opts.Progress(p.replayed+len(p.failures), p.Count)
+	}
+}
+
+// await takes the answers that are still due; once ctx has ended only those that come soon.
+func (r *run) await(ctx context.Context) {
+	done := ctx.Done()
+	var late <-chan time.Time
+	for r.flying > 0 {
+		if done != nil && ctx.Err() != nil {
+			done = nil
+			timer := time.NewTimer(lastWords)
+			defer timer.Stop()
+			late = timer.C
+		}
+		select {
+		case a := <-r.answers:
+			r.take(a)
+		case <-done:
+		case <-late:
+			r.cancel(ctx)
+			return
+		}
+	}
+}
+
+func (r *run) cancel(ctx context.Context) {
+	r.end(r.p.q.fail("replay", pubsub.ErrCanceled, context.Cause(ctx), "nothing is lost: run the plan again"))
+}
+
+// end lets the run end for the first reason that there is.
+func (r *run) end(err error) {
+	if r.stop == nil {
+		r.stop = err
+	}
+}

@@ -1,0 +1,293 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// BreakerOptions tunes Breaker. The zero value is safe.
+type BreakerOptions struct {
+	Window time.Duration // in which results are counted, in ten steps; 0 = 1min
+	Min    int           // results that it takes to open; 0 = 10
+	Ratio  float64       // of failures among them that opens, more than 0 to 1; 0 = 0.5
+	Open   time.Duration // how long it stays open before it probes; 0 = 30s
+	Probes int           // successes in a row that close it again; 0 = 1
+
+	// Outage says which failures count, beside timeouts of the engine and of Timeout, which always do; nil = those that are not classified
+	// by the handler. The others count neither as failures nor as successes. Called by many goroutines.
+	Outage func(error) bool
+
+	// Key parts a subscription's messages into circuits, for instance by type or by the partner that they need; nil = one circuit. While one
+	// is open its messages are snoozed one by one, and the others go on.
+	Key  func(*pubsub.Delivery) string
+	Keys int // circuits a subscription may have; the one used least recently is forgotten, and begins closed again; 0 = 1000
+
+	OnChange func(Circuit) // told of every change; must not block; nil = nobody
+}
+
+// A Circuit is what OnChange is told.
+type Circuit struct {
+	Topic, Group, Key string
+	State             CircuitState
+	Reason            error // the last failure that counted; nil when it closes
+}
+
+// CircuitState is what a circuit does.
+type CircuitState uint8
+
+const (
+	CircuitClosed  CircuitState = iota // passes messages, and counts
+	CircuitOpen                        // passes none
+	CircuitProbing                     // passes a few, to see
+)
+
+func (s CircuitState) String() string {
+	return [...]string{"closed", "open", "probing"}[min(s, CircuitProbing)]
+}
+
+const (
+	defaultBreakerWindow = time.Minute
+	defaultBreakerMin    = 10
+	defaultBreakerRatio  = 0.5
+	defaultBreakerOpen   = 30 * time.Second
+	defaultBreakerKeys   = 1000
+
+	probeWait = time.Second // for the outcome of a probe
+)
+
+// Breaker stops a subscription while what its handler needs is down. When of the last Min results or more in Window at least Ratio were
+// outages, the circuit opens: the subscription pauses for Open. No handler is called, nothing is fetched, no failure is counted, also not the
+// one that opened the circuit, and State says Paused with the reason. Then Probes messages are tried; their success closes the circuit,
+// an outage opens it again and costs its message nothing: that one waits, behind the others, so that the next probe is another
+// message, and one message that always fails can neither keep the circuit open nor be given up for the outage. Only in an order
+// in which it must not be overtaken (OrderStrict, or one key) it is the next probe too.
+//
+// Each subscription has a circuit of its own, in this process: members find out for themselves.
+//
+// Do not use it for failures of single messages: Poison and the policy are for those. Do not use it where a few failures in a row are
+// usual. With Key, messages of an open circuit wait within MaxParked and MaxInFlight: raise them, or make two subscriptions.
+//
+// A message costs about 700 ns and one allocation.
+func Breaker(opts BreakerOptions) pubsub.Middleware {
+	m := pubsub.Middleware{
+		Name: "breaker", After: []string{"sign", "encrypt", "retry", "poison"},
+		Why: "it counts the handler's failures only, before they are classified: forged messages must not switch a consumer off, " +
+			"and an outage must not make poison of messages",
+		Err: opts.check(),
+	}
+	opts = opts.withDefaults()
+	m.Incoming = func(next pubsub.Handler) pubsub.Handler {
+		if opts.Key == nil {
+			c := newCircuit(&opts, "")
+			return func(ctx context.Context, d *pubsub.Delivery) error { return c.handle(ctx, d, next) }
+		}
+		var mu sync.Mutex
+		circuits := newLRU[string, *circuit](max(opts.Keys, 1))
+		return func(ctx context.Context, d *pubsub.Delivery) error {
+			key := opts.Key(d)
+			mu.Lock()
+			c := circuits.get(key)
+			if c == nil {
+				c = circuits.put(key)
+				*c = newCircuit(&opts, key)
+			}
+			one := *c
+			mu.Unlock()
+			return one.handle(ctx, d, next)
+		}
+	}
+	return m
+}
+
+func (o BreakerOptions) check() error {
+	switch {
+	case o.Window < 0:
+		return fmt.Errorf("Window is %v; it cannot be negative", o.Window)
+	case o.Min < 0:
+		return fmt.Errorf("Min is %d; it cannot be negative", o.Min)
+	case !(o.Ratio >= 0 && o.Ratio <= 1):
+		return fmt.Errorf("Ratio is %v; it is more than 0 to 1, or 0 for the default", o.Ratio)
+	case o.Open < 0:
+		return fmt.Errorf("Open is %v; it cannot be negative", o.Open)
+	case o.Probes < 0:
+		return fmt.Errorf("Probes is %d; it cannot be negative", o.Probes)
+	case o.Keys < 0:
+		return fmt.Errorf("Keys is %d; it cannot be negative", o.Keys)
+	case o.Keys > 0 && o.Key == nil:
+		return errors.New("Keys needs Key")
+	}
+	return nil
+}
+
+func (o BreakerOptions) withDefaults() BreakerOptions {
+	if o.Window == 0 {
+		o.Window = defaultBreakerWindow
+	}
+	if o.Min == 0 {
+		o.Min = defaultBreakerMin
+	}
+	if o.Ratio == 0 {
+		o.Ratio = defaultBreakerRatio
+	}
+	if o.Open == 0 {
+		o.Open = defaultBreakerOpen
+	}
+	if o.Probes == 0 {
+		o.Probes = 1
+	}
+	if o.Keys == 0 {
+		o.Keys = defaultBreakerKeys
+	}
+	if o.Outage == nil {
+		o.Outage = unclassified
+	}
+	return o
+}
+
+// A circuit is the library's state machine, and what we need to know beside it.
+type circuit struct {
+	opts *BreakerOptions
+	key  string
+	cb   *gobreaker.TwoStepCircuitBreaker[struct{}]
+	now  atomic.Uint32 // the CircuitState that the library has told last
+
+	mu      sync.Mutex // taken with the library's own held, never the other way round
+	until   time.Time  // end of the open state
+	reason  error
+	changes []change // that OnChange is to be told of
+}
+
+type change struct {
+	to     CircuitState
+	reason error
+}
+
+// errNeither is a result that counts as nothing.
+var errNeither = errors.New("neither")
+
+func newCircuit(opts *BreakerOptions, key string) *circuit {
+	c := &circuit{opts: opts, key: key}
+	c.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests: uint32(min(opts.Probes, 1<<30)), Interval: opts.Window, BucketPeriod: max(opts.Window/10, 1), Timeout: opts.Open,
+		ReadyToTrip: func(n gobreaker.Counts) bool {
+			all := float64(n.TotalFailures) + float64(n.TotalSuccesses)
+			return all >= float64(opts.Min) && float64(n.TotalFailures) >= opts.Ratio*all
+		},
+		OnStateChange: func(_ string, _, to gobreaker.State) { c.changed(to) },
+		IsExcluded:    func(err error) bool { return err == errNeither }, //nolint:errorlint // it is ours, and never wrapped
+	})
+	return c
+}
+
+func (c *circuit) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
+	settle, err := c.cb.Allow()
+	if err != nil {
+		return c.refuse(d)
+	}
+	result := errNeither
+	defer func() { // also when the handler calls runtime.Goexit
+		settle(result)
+		c.tell(d)
+	}()
+	probe := !c.closed()
+	switch err = next(ctx, d); {
+	case err == nil:
+		result = nil
+		return nil
+	case handedBack(ctx), !errors.Is(withCause(ctx, err), pubsub.ErrTimeout) && !c.outage(err):
+		return err
+	}
+	c.note(err)
+	result = err
+	settle(result)
+	settle = func(error) {}
+	if !unclassified(err) || c.closed() {
+		return err
+	}
+	if probe || c.opts.Key != nil {
+		return pubsub.Snooze(c.wait(), err) // the next probe is another message
+	}
+	return pubsub.Pause(c.wait(), err)
+}
+
+func (c *circuit) closed() bool { return c.now.Load() == uint32(CircuitClosed) }
+
+// refuse says for how long a message that is not let through waits.
+func (c *circuit) refuse(d *pubsub.Delivery) error {
+	c.tell(d) // the library may have found out just now that it is to probe
+	wait := c.wait()
+	c.mu.Lock()
+	err := fmt.Errorf("the circuit is open: %v", c.reason) //nolint:errorlint // what the reason says about its own message is nothing to this one
+	c.mu.Unlock()
+	if c.opts.Key != nil {
+		return pubsub.Snooze(wait, err)
+	}
+	return pubsub.Pause(wait, err)
+}
+
+// wait is how long nothing will pass.
+func (c *circuit) wait() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if left := time.Until(c.until); left >= 0 {
+		return left + time.Millisecond // the library opens after that moment, not at it
+	}
+	return min(probeWait, c.opts.Open)
+}
+
+// outage asks the user's function. One that panics says no.
+func (c *circuit) outage(err error) (is bool) {
+	defer func() {
+		if recover() != nil {
+			is = false
+		}
+	}()
+	return c.opts.Outage(err)
+}
+
+func (c *circuit) note(err error) {
+	c.mu.Lock()
+	c.reason = err
+	c.mu.Unlock()
+}
+
+// changed is called by the library, with its lock held.
+func (c *circuit) changed(to gobreaker.State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	is := CircuitClosed
+	switch to {
+	case gobreaker.StateOpen:
+		is, c.until = CircuitOpen, time.Now().Add(c.opts.Open)
+	case gobreaker.StateHalfOpen:
+		is = CircuitProbing
+	case gobreaker.StateClosed:
+		c.reason = nil
+	}
+	c.now.Store(uint32(is))
+	if c.opts.OnChange != nil {
+		c.changes = append(c.changes, change{is, c.reason})
+	}
+}
+
+// tell passes changes on, without a lock.
+func (c *circuit) tell(d *pubsub.Delivery) {
+	if c.opts.OnChange == nil {
+		return
+	}
+	c.mu.Lock()
+	changes := c.changes
+	c.changes = nil
+	c.mu.Unlock()
+	for _, ch := range changes {
+		c.opts.OnChange(Circuit{Topic: d.Topic, Group: d.Group, Key: c.key, State: ch.to, Reason: ch.reason})
+	}
+}

@@ -1,0 +1,150 @@
+package middleware
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A DedupKey names a message within a group.
+type DedupKey struct{ Topic, Group, ID string }
+
+// DedupState is what a store knows of a message.
+type DedupState uint8
+
+const (
+	DedupNew     DedupState = iota // nobody has it: it is the caller's now
+	DedupRunning                   // somebody's handler has it
+	DedupDone                      // it was handled within the window
+)
+
+// A DedupStore remembers which messages were handled. Many goroutines call it; a store that others share must be atomic in itself: of two
+// that begin at once one gets DedupNew.
+type DedupStore interface {
+	// Begin claims the message for claim until Done, Abort, or until lease is over.
+	Begin(ctx context.Context, key DedupKey, claim uint64, lease time.Duration) (DedupState, error)
+	// Done remembers for window that the message was handled, whoever claims it.
+	Done(ctx context.Context, key DedupKey, window time.Duration) error
+	// Abort ends claim, if the message is still claimed by it.
+	Abort(ctx context.Context, key DedupKey, claim uint64) error
+}
+
+// DedupOptions tunes Dedup. The zero value is safe.
+type DedupOptions struct {
+	Store  DedupStore                    // nil = NewDedupStore(0), which knows what this process has handled
+	Window time.Duration                 // how long a handled message is remembered; 0 = 10min
+	Lease  time.Duration                 // how long a handler's claim holds when its process dies; longer than it may run; 0 = 5min, as HandlerTimeout
+	Again  time.Duration                 // when to look again at a copy of what is running; 0 = 1s
+	Key    func(*pubsub.Delivery) string // what makes two messages the same, within topic and group; nil = Message.ID; "" = nothing does
+	OnDrop func(*pubsub.Delivery)        // told of every message that is dropped as a duplicate; must not block; nil = nobody
+	OnFail func(*pubsub.Delivery, error) // told when a message was handled and the store could not note it; must not block; nil = nobody
+}
+
+const (
+	defaultDedupWindow = 10 * time.Minute
+	defaultDedupLease  = 5 * time.Minute
+	defaultDedupAgain  = time.Second
+
+	storeGrace = 5 * time.Second // to tell the store how it ended, whatever has become of the handler's context
+)
+
+// Dedup lets the handler have a message once: what it has handled successfully within Window is acked without it, once per group. A
+// copy that comes while the handler has the first is snoozed, which counts nothing, and looked at again after Again: it is dropped when the first
+// succeeds, and handled when it fails. A failure of any kind, a dead letter included, is not remembered: retries and replays are handled. (A
+// replay of what has succeeded is dropped, within Window.)
+//
+// A store that does not answer is an error of the message, which is retried. When it cannot note a success the message is acked all the
+// same: it was handled.
+//
+// It makes duplicates rare, not impossible: a process that dies between the end of its handler and Done leaves one. Do not use it where the handler
+// writes to a database: there a unique key on the message's id, in the handler's own transaction, is exact. Do not use the memory store
+// where members compete for messages and the duplicate may reach another.
+//
+// With the memory store a message costs about 800 ns and no allocation.
+func Dedup(opts DedupOptions) pubsub.Middleware {
+	m := pubsub.Middleware{
+		Name: "dedup", After: []string{"sign", "encrypt", "breaker"},
+		Why: "a forged message could take the place of a real one, and an open circuit would ask the store for nothing",
+	}
+	for name, d := range map[string]time.Duration{"Window": opts.Window, "Lease": opts.Lease, "Again": opts.Again} {
+		if d < 0 {
+			m.Err = fmt.Errorf("%s is %v; it cannot be negative", name, d)
+		}
+	}
+	if opts.Store == nil {
+		opts.Store = NewDedupStore(0)
+	}
+	if opts.Window == 0 {
+		opts.Window = defaultDedupWindow
+	}
+	if opts.Lease == 0 {
+		opts.Lease = defaultDedupLease
+	}
+	if opts.Again == 0 {
+		opts.Again = defaultDedupAgain
+	}
+	s := &dedup{DedupOptions: opts}
+	s.claims.Store(rand.Uint64()) // other processes begin elsewhere
+	m.Incoming = func(next pubsub.Handler) pubsub.Handler {
+		return func(ctx context.Context, d *pubsub.Delivery) error { return s.handle(ctx, d, next) }
+	}
+	return m
+}
+
+type dedup struct {
+	DedupOptions
+	claims atomic.Uint64
+}
+
+func (s *dedup) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
+	key := DedupKey{d.Topic, d.Group, d.ID}
+	if s.Key != nil {
+		key.ID = s.Key(d)
+	}
+	if key.ID == "" {
+		return next(ctx, d)
+	}
+	claim := s.claims.Add(1)
+	state, err := s.Store.Begin(ctx, key, claim, s.Lease)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the store of handled messages: %w", err)
+	case state == DedupDone:
+		if s.OnDrop != nil {
+			s.OnDrop(d)
+		}
+		return nil
+	case state == DedupRunning:
+		return pubsub.Snooze(s.Again, fmt.Errorf("message %s is being handled", key.ID))
+	}
+	handled := false
+	defer func() { // also when the handler calls runtime.Goexit
+		if !handled {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
+			defer cancel()
+			_ = s.Store.Abort(end, key, claim) // else its lease ends it
+		}
+	}()
+	if err := next(ctx, d); err != nil {
+		return err
+	}
+	handled = true
+	return s.done(ctx, d, key)
+}
+
+// done notes a success, also when ctx has ended meanwhile.
+func (s *dedup) done(ctx context.Context, d *pubsub.Delivery, key DedupKey) error {
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
+		defer cancel()
+	}
+	if err := s.Store.Done(ctx, key, s.Window); err != nil && s.OnFail != nil {
+		s.OnFail(d, err)
+	}
+	return nil
+}
