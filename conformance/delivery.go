@@ -52,6 +52,7 @@ func delivery() []Property {
 			Name: "Delivery/SurvivesCrash", Promises: []int{1}, Gate: survives(), run: survivesCrash, needs: restarts,
 			Doc: "What was confirmed before the broker's process was killed is received after it was started again.",
 		},
+		replicatedProperty(),
 		{
 			Name: "Delivery/DedupByID", Promises: []int{2}, Gate: deduplicates(), run: dedupByID,
 			Doc: "With DedupByID a message that is published again under its ID is accepted and stored once.",

@@ -42,6 +42,22 @@
 //
 // and writes no report, since it would replace that of a whole run.
 //
+// # Soaking
+//
+// [Soak] goes on for as long as one likes: schedules of faults that follow from a seed, under load, with what the Harness can do to its broker
+// (Kill and Start, [Fault]) and with consumers that are killed, in processes of their own where the Harness has an Address.
+//
+//	func TestMain(m *testing.M) {
+//		conformance.Member(dial) // a process that Soak has started ends here
+//		os.Exit(m.Run())
+//	}
+//
+//	func TestSoak(t *testing.T) {
+//		conformance.Soak(t, conformance.Harness{Driver: open, Kill: kill, Start: start, Faults: faults, Address: url})
+//	}
+//
+//	MINUTES=20 SEED=42 go test -race -timeout 30m -run TestSoak
+//
 // # Why to believe it
 //
 // [Mutants] are adapters with one fault each. [RunMutants] shows that the property which a mutant breaks notices it by its own assertion. A

@@ -109,6 +109,12 @@ func (p *process) kill() {
 	}
 }
 
+// held is how many deliveries the process has that are not settled.
+func (p *process) held() int {
+	_, n, _, _ := p.link.load()
+	return n
+}
+
 // topic makes a name that nobody else uses.
 func (e *env) topic(name string) string { return e.run + "." + name }
 
@@ -142,6 +148,21 @@ func (e *env) ensure(p *process, groups ...pubsub.Subscription) {
 		}
 	}
 	e.must(p.Ensure(e.Context(), t), "ensure")
+}
+
+// audience lets topics take messages: a group named "other" has them. Where a group keeps nothing for its members it must have one.
+func (e *env) audience(p *process, topics ...string) {
+	e.Helper()
+	subs := make([]pubsub.Subscription, len(topics))
+	for i, topic := range topics {
+		subs[i] = e.sub(topic, "other")
+		if !e.caps.Redelivery {
+			e.subscribe(p, subs[i], func(context.Context, *pubsub.Delivery) error { return nil })
+		}
+	}
+	if e.caps.Redelivery {
+		e.ensure(p, subs...)
+	}
 }
 
 // until waits for cond, at most d.

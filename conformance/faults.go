@@ -48,6 +48,7 @@ func faults() []Property {
 			Name: "Faults/Schedules", Promises: []int{1, 3, 5, 6, 14}, Gate: redelivers(), run: schedulesOfFaults,
 			Doc: "Faults of all kinds at random times under load lose nothing confirmed, keep keys in order, and duplicate no more than was in flight.",
 		},
+		halfOpenProperty(),
 	}, outages()...)
 }
 
@@ -234,6 +235,7 @@ func brokerRestarts(e *env) {
 	p, q, topic, l := e.open(), e.open(), e.topic("a"), e.ledger()
 	s := e.sub(topic, "g")
 	s.Concurrency, s.MaxInFlight = 4, inFlight
+	s.AckWait = 2 * time.Second // what was on its way from a broker that was killed comes again when its lease ends
 	e.subscribe(q, s, l.handler(q, "g", e.busy(3*time.Millisecond)))
 	pub, err := p.Publisher(pubsub.PublisherOptions{MaxPending: pending})
 	e.must(err, "make a publisher")

@@ -56,6 +56,7 @@ func fidelity() []Property {
 			Name: "Fidelity/MiddlewareView", Promises: []int{20}, run: middlewareView,
 			Doc: "What publish middleware saw last is what consume middleware sees first, field by field.",
 		},
+		foreignProperty(),
 	}
 }
 

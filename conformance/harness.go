@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"net/url"
+	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -22,14 +23,42 @@ type Harness struct {
 	Kill  func(ctx context.Context) error
 	Start func(ctx context.Context) error
 
+	// Faults are what else can be done to the broker. Soak and Faults/Schedules use them, and Faults/HalfOpen the one that is named HalfOpen; a
+	// broker of its own is needed.
+	Faults []Fault
+
+	// Replicas finds the nodes that keep a topic, where several do, and returns two faults: one freezes all of them but the leader, the other ends the
+	// leader's process and removes for good what it has stored.
+	Replicas func(ctx context.Context, topic string) (pauseFollowers, wipeLeader Fault, err error)
+
+	// Recovery is how long the broker, and its members, take to serve again after Start and after the worst of Faults, on a slow machine; 0 =
+	// 2 s. A fault waits so long for something to hit. The longer it takes the fewer faults has a schedule of Soak, which is to end within 20 s.
+	Recovery time.Duration
+
+	// Address is how another process finds this broker: its URL. Where it is given, the consumers that Soak kills are processes of their
+	// own: this program, started again, which has to call Member first of all.
+	Address string
+
 	// DeleteTopic removes a topic with its groups behind the back of who uses them, as an operator does. It asks whether an adapter
 	// notices, and makes nothing again that somebody has removed.
 	DeleteTopic func(ctx context.Context, topic string) error
 
+	// ForeignPublish lets another client write a message as users of the broker without this adapter would: with the payload and the headers of
+	// m, as far as the broker's protocol can say these, and nothing of the adapter's format. It returns the headers that it has said.
+	ForeignPublish func(ctx context.Context, topic string, m pubsub.Message) (said pubsub.Headers, err error)
+
+	// Intruders are for brokers that ask who connects, or that show who they are: each opens the broker as a service does, with those options, but
+	// as somebody who must not get in. What this broker does not ask for is left out. Driver has the right credentials.
+	Intruders map[Intruder]func(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker, error)
+
+	// Secrets are texts that nobody may read: the passwords and tokens of Driver, of OpenURL and of Intruders.
+	Secrets []string
+
 	// OpenURL opens the broker by its URL, as a service does, with those parameters added to it.
 	OpenURL func(ctx context.Context, parameters url.Values) (*pubsub.Broker, error)
 
-	// Fresh returns the Harness of an empty broker, for one property alone: of what it returns Driver, Kill, Start, DeleteTopic and OpenURL count.
+	// Fresh returns the Harness of an empty broker, for one property alone: of what it returns Driver, Kill, Start, Faults, Replicas, Recovery,
+	// Address, DeleteTopic, ForeignPublish, Intruders, Secrets and OpenURL count.
 	// Only a broker that starts within milliseconds can afford it. Nil: all properties share this one; topics and groups have names
 	// that no other run uses, and are left behind.
 	Fresh func() Harness

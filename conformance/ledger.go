@@ -22,6 +22,7 @@ type ledger struct {
 	sent   []*sent // in the order in which they were published
 	byID   map[string]*sent
 	untold int // publishes without their fate
+	failed int // publishes that returned an error
 	groups map[string]*groupLog
 	order  []string // of groups
 }
@@ -109,6 +110,12 @@ func (l *ledger) startsNow(group string) {
 	l.group(group).promise.Begins = len(l.sent)
 }
 
+// write adds an event to the history. l.mu is held.
+func (l *ledger) write(ev history.Event) {
+	ev.At = time.Now()
+	l.past = append(l.past, ev)
+}
+
 // excuse says that messages need not be handled: they were given up on purpose.
 func (l *ledger) excuse(ids ...string) {
 	l.mu.Lock()
@@ -116,7 +123,7 @@ func (l *ledger) excuse(ids ...string) {
 	for _, id := range ids {
 		if s := l.byID[id]; s != nil {
 			s.excuse = true
-			l.past = append(l.past, history.Event{Kind: history.GivenUp, ID: id})
+			l.write(history.Event{Kind: history.GivenUp, ID: id})
 		}
 	}
 }
@@ -147,7 +154,7 @@ func (l *ledger) note(m pubsub.Message) *sent {
 	l.sent = append(l.sent, s)
 	l.byID[m.ID] = s
 	l.untold++
-	l.past = append(l.past, history.Event{Kind: history.Published, ID: m.ID, Key: m.Key, Sum: hash(string(m.Payload))})
+	l.write(history.Event{Kind: history.Published, ID: m.ID, Key: m.Key, Sum: hash(string(m.Payload))})
 	return s
 }
 
@@ -156,6 +163,9 @@ func (l *ledger) tell(s *sent, err error) {
 	defer l.mu.Unlock()
 	s.told, s.err = true, err
 	l.untold--
+	if err != nil {
+		l.failed++
+	}
 	kind := history.Refused
 	switch {
 	case err == nil:
@@ -163,7 +173,7 @@ func (l *ledger) tell(s *sent, err error) {
 	case errors.Is(err, pubsub.ErrUnconfirmed):
 		kind = history.Unconfirmed
 	}
-	l.past = append(l.past, history.Event{Kind: kind, ID: s.msg.ID})
+	l.write(history.Event{Kind: kind, ID: s.msg.ID})
 }
 
 // publish sends messages in order and waits until each has its fate. Failing is recorded, not judged.
@@ -215,15 +225,20 @@ func (l *ledger) begin(p *process, group string, d *pubsub.Delivery) (run int) {
 	if p.link.isDead() {
 		return 0
 	}
+	return l.started(p.name, group, receipt{
+		msg: d.Message, topic: d.Topic, attempt: d.Attempt, deliveries: d.Deliveries, who: p, at: time.Now(), pos: d.Position,
+	})
+}
+
+// started records and numbers a handler's call, in this process or in another.
+func (l *ledger) started(member, group string, r receipt) (run int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g := l.group(group)
-	g.receipts = append(g.receipts, receipt{
-		msg: d.Message, topic: d.Topic, attempt: d.Attempt, deliveries: d.Deliveries, who: p, at: time.Now(), pos: d.Position,
-	})
+	g.receipts = append(g.receipts, r)
 	l.runs++
-	l.past = append(l.past, history.Event{
-		Kind: history.Started, ID: d.ID, Key: d.Key, Sum: hash(string(d.Payload)), Group: group, Member: p.name, Run: l.runs,
+	l.write(history.Event{
+		Kind: history.Started, ID: r.msg.ID, Key: r.msg.Key, Sum: hash(string(r.msg.Payload)), Group: group, Member: member, Run: l.runs,
 	})
 	return l.runs
 }
@@ -232,19 +247,33 @@ func (l *ledger) begin(p *process, group string, d *pubsub.Delivery) (run int) {
 func (l *ledger) end(p *process, group, id string, run int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ended(group, id, run, ok && !p.link.isDead())
+}
+
+// ended records how a handler of any process ended. l.mu is held.
+func (l *ledger) ended(group, id string, run int, ok bool) {
 	kind := history.Failed
-	if ok && !p.link.isDead() {
+	if ok {
 		kind = history.Succeeded
 		l.group(group).done[id] = true
 	}
-	l.past = append(l.past, history.Event{Kind: kind, Run: run})
+	l.write(history.Event{Kind: kind, Run: run})
 }
 
 // forget says that a process has lost what it held: whatever its handlers still do, it is no longer theirs.
-func (l *ledger) forget(p *process) {
+func (l *ledger) forget(p *process) { l.forgetMember(p.name) }
+
+func (l *ledger) forgetMember(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.past = append(l.past, history.Event{Kind: history.Cut, Member: p.name})
+	l.write(history.Event{Kind: history.Cut, Member: name})
+}
+
+// backlog is how many messages have been published, and neither failed nor been handled by a group.
+func (l *ledger) backlog(group string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sent) - l.failed - len(l.group(group).done)
 }
 
 // publishing is how many publishes have no fate yet.
@@ -363,7 +392,7 @@ func (l *ledger) fate(id string) error {
 func (l *ledger) restart(group, key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.past = append(l.past, history.Event{Kind: history.Restarted, Group: group, Key: key})
+	l.write(history.Event{Kind: history.Restarted, Group: group, Key: key})
 }
 
 // knows says whether a message was published through this ledger.

@@ -78,11 +78,11 @@ func cancelEndsAtOnce(e *env) {
 	l.await("g")
 	pub, err := p.Publisher(pubsub.PublisherOptions{MaxPending: 4, Timeout: 5 * time.Second})
 	e.must(err, "make a publisher")
-	atOnce := func(what string, f func(ctx context.Context)) {
+	endsAtOnce := func(what string, open func(ctx context.Context) (wait func())) {
 		ctx, cancel := context.WithCancel(e.Context())
 		defer cancel()
-		done := make(chan struct{})
-		go func() { defer close(done); f(ctx) }()
+		done, wait := make(chan struct{}), open(ctx)
+		go func() { defer close(done); wait() }()
 		time.Sleep(100 * time.Millisecond) // it has begun
 		cancel()
 		begin := time.Now()
@@ -90,18 +90,23 @@ func cancelEndsAtOnce(e *env) {
 			e.Errorf("%s ended %v after its cancellation", what, time.Since(begin))
 		}
 	}
-	atOnce("a subscription", func(ctx context.Context) {
+	endsAtOnce("a subscription", func(ctx context.Context) func() {
 		c, err := p.Subscribe(ctx, e.sub(topic, "g2"), l.handler(p, "g2", nil))
 		e.must(err, "subscribe")
-		<-c.Done()
+		return func() { <-c.Done() }
 	})
-	atOnce("a Receive loop", func(ctx context.Context) {
+	endsAtOnce("a Receive loop", func(ctx context.Context) func() {
 		seq, err := p.Receive(ctx, e.sub(topic, "g3"))
 		e.must(err, "receive")
-		for range seq { //nolint:errcheck // there is nothing to look at
-			e.Errorf("a message that nobody sent")
+		return func() {
+			for range seq { //nolint:errcheck // there is nothing to look at
+				e.Errorf("a message that nobody sent")
+			}
 		}
 	})
+	atOnce := func(what string, f func(ctx context.Context)) {
+		endsAtOnce(what, func(ctx context.Context) func() { return func() { f(ctx) } })
+	}
 	p.link.faults(func(pubsub.Out) action { return action{kind: swallow} })
 	atOnce("a publish without an answer", func(ctx context.Context) {
 		err := pub.Publish(ctx, topic, pubsub.Message{ID: "swallowed"})
@@ -251,7 +256,6 @@ func noLeak(e *env) {
 	}
 	for range 3 {
 		p, topic, l := e.open(), e.topic("a"), e.ledger()
-		e.ensure(p, e.sub(topic, "g"))
 		e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", nil))
 		e.subscribe(p, e.competing(topic, "g2"), func(context.Context, *pubsub.Delivery) error { return nil }).Pause()
 		e.subscribe(p, e.sub(topic, pubsub.Broadcast), func(context.Context, *pubsub.Delivery) error { return nil })
@@ -353,8 +357,8 @@ func vanishedTopic(e *env) {
 	c := e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", nil))
 	l.mustPublish(p, topic, l.messages(30, 3)...)
 	l.await("g")
+	begin := time.Now() // it vanishes before DeleteTopic returns
 	e.must(e.h.DeleteTopic(e.Context(), topic), "delete the topic")
-	begin := time.Now()
 	if !e.closed(2*grace, c.Done()) {
 		e.Errorf("the topic was deleted %v ago, and its consumer is %v", time.Since(begin), c.State().Phase)
 	} else {

@@ -25,6 +25,8 @@ type link struct {
 	peak     int                       // most of them at once
 	bytes    int64                     // payload bytes of held
 	sessions int                       // sources opened
+	outs     int                       // producers opened
+	delayed  int                       // answers that came late, or that a stall held up
 	noRenew  bool                      // renewals are never answered
 	timed    bool                      // leases end by themselves, as the records say
 	claims   func(c *pubsub.Capabilities)
@@ -147,6 +149,9 @@ func (l *link) slow(d time.Duration) (before time.Duration) {
 func (l *link) answers(ctx context.Context) error {
 	l.mu.Lock()
 	stalled, latency := l.stalled, l.latency
+	if stalled != nil || latency > 0 {
+		l.delayed++
+	}
 	l.mu.Unlock()
 	if latency > 0 {
 		select {
@@ -261,6 +266,20 @@ func (l *link) opened() int {
 	return l.sessions
 }
 
+// openings is how many sessions there have been, of both kinds.
+func (l *link) openings() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sessions + l.outs
+}
+
+// late is how many answers were held up.
+func (l *link) late() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.delayed
+}
+
 // leasesEnd says whether leases end by themselves.
 func (l *link) leasesEnd() bool {
 	l.mu.Lock()
@@ -285,6 +304,9 @@ func (l *link) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report f
 		return nil, err
 	}
 	p.Producer = below
+	l.mu.Lock()
+	l.outs++
+	l.mu.Unlock()
 	return p, nil
 }
 

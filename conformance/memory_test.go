@@ -32,4 +32,6 @@ func onMemory() conformance.Harness {
 
 func TestConformance(t *testing.T) { conformance.Run(t, onMemory()) }
 
-func TestMutants(t *testing.T) { conformance.RunMutants(t, onMemory()) }
+func TestSoak(t *testing.T) { conformance.Soak(t, onMemory()) }
+
+func TestMutants(t *testing.T) { conformance.RunMutants(t, onNetwork()) }

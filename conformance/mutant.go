@@ -30,8 +30,11 @@ func Mutants() []Mutant {
 		lifecycleMutants(),
 		faultMutants(),
 		retryMutants(),
+		movedMutants(),
 		placeMutants(),
 		otherMutants(),
+		securityMutants(),
+		networkMutants(),
 	)
 }
 

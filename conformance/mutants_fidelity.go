@@ -85,6 +85,31 @@ func fidelityMutants() []Mutant {
 				}
 			})
 		}},
+		{"reads the headers of another client as if it had written them itself", "Fidelity/ForeignMessages", func() *mutation {
+			return damagesForeign(func(m *pubsub.Message) {
+				m.Headers = slices.Clone(m.Headers)
+				for i := range m.Headers {
+					m.Headers[i].Value = strings.ReplaceAll(m.Headers[i].Value, "%41", "A")
+				}
+			})
+		}},
+		{"makes text of every header of another client", "Fidelity/ForeignMessages", func() *mutation {
+			return damagesForeign(func(m *pubsub.Message) {
+				m.Headers = slices.Clone(m.Headers)
+				for i := range m.Headers {
+					m.Headers[i].Kind = pubsub.HeaderText
+				}
+			})
+		}},
+		{"loses every 100th message that bears no ID of its own", "Fidelity/ForeignMessages", func() *mutation {
+			strike := every(100)
+			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+				if r.Msg.ID == "" && strike() {
+					return recordLose
+				}
+				return recordKeep
+			}}
+		}},
 	}
 }
 
@@ -99,4 +124,13 @@ func damages(f func(m *pubsub.Message)) *mutation {
 		}
 		return recordKeep
 	}}
+}
+
+// damagesForeign changes what another client has written. There are messages of our own before it.
+func damagesForeign(f func(m *pubsub.Message)) *mutation {
+	return damages(func(m *pubsub.Message) {
+		if m.ID == "" {
+			f(m)
+		}
+	})
 }

@@ -38,6 +38,33 @@ func placeMutants() []Mutant {
 		}},
 		{"knows no tokens of replays", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
 		{"knows no tokens of dead letters", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"cuts the payload of every 5th message that is sent to a group alone", "DeadLetters/ReplayRestores", func() *mutation {
+			return spoilsReplays(5, func(m *pubsub.Message) { m.Payload = m.Payload[:len(m.Payload)/2] })
+		}},
+		{"loses the first header of every 7th message that is sent to a group alone", "DeadLetters/ReplayRestores", func() *mutation {
+			return spoilsReplays(7, func(m *pubsub.Message) { m.Headers = m.Headers[min(1, len(m.Headers)):] })
+		}},
+		{"sends what is for a group alone to the topic", "DeadLetters/ReplayRestores", func() *mutation {
+			n := 0
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if o.To.Kind == pubsub.PlaceRetry {
+					if n++; n > 3 {
+						o.To = pubsub.Place{Topic: o.To.Topic}
+					}
+				}
+				return outStore
+			}}
+		}},
+		{"knows no tokens of replays", "DeadLetters/ReplayResumes", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
+		{"loses every 100th message that is sent to a group alone", "DeadLetters/ReplayResumes", func() *mutation {
+			strike := every(100)
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if o.To.Kind == pubsub.PlaceRetry && strike() {
+					return outLose
+				}
+				return outStore
+			}}
+		}},
 		{"takes a topic with other settings for the one that is asked for", "Groups/TopicDisagrees", func() *mutation {
 			known := map[string]bool{}
 			return &mutation{ensure: func(t *pubsub.Topology, _ *pubsub.Manage) {
@@ -76,6 +103,19 @@ func placeMutants() []Mutant {
 			}}
 		}},
 	}
+}
+
+// spoilsReplays changes every n-th message that is sent to a group alone.
+func spoilsReplays(n int, spoil func(m *pubsub.Message)) *mutation {
+	sent := 0
+	return &mutation{out: func(o *pubsub.Out) outFate {
+		if o.To.Kind == pubsub.PlaceRetry {
+			if sent++; sent%n == 0 {
+				edit(o, spoil)
+			}
+		}
+		return outStore
+	}}
 }
 
 // forgetsTokens stores what is sent again to such places once more.

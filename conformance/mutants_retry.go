@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -82,6 +83,27 @@ func retryMutants() []Mutant {
 			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
 				if n++; n > sound {
 					r.Deliveries = 0
+				}
+				return recordKeep
+			}}
+		}},
+		{"counts what a session leaves behind as failures", "Retry/BreakerPauses", func() *mutation {
+			n := 0
+			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+				if n++; n > sound && r.Deliveries > 1 {
+					r.Failed = max(r.Failed, r.Deliveries-1)
+				}
+				return recordKeep
+			}}
+		}},
+		{"loses every 100th message", "Retry/BreakerPauses", func() *mutation { return shows(recordLose, 100) }},
+		{"gives a message that comes again another id", "Retry/Poison", func() *mutation {
+			n := 0
+			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+				if n++; n > sound && r.Failed > 0 {
+					m := *r.Msg
+					m.ID = fmt.Sprintf("%s-%d", m.ID, n)
+					r.Msg = &m
 				}
 				return recordKeep
 			}}

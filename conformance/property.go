@@ -54,6 +54,10 @@ func redelivers() Gate {
 	return caps("Redelivery", func(c pubsub.Capabilities) bool { return c.Redelivery })
 }
 
+func replicated() Gate {
+	return caps("Durability = replicated", func(c pubsub.Capabilities) bool { return c.Durability == pubsub.Replicated })
+}
+
 func leases() Gate {
 	return caps("LeaseMax > 0", func(c pubsub.Capabilities) bool { return c.LeaseMax > 0 })
 }
@@ -64,6 +68,14 @@ func storesAttempts() Gate {
 
 func countsDeliveries() Gate {
 	return caps("Deliveries", func(c pubsub.Capabilities) bool { return c.Deliveries })
+}
+
+func remembers() Gate {
+	return caps("StoresAttempts = all, or Deliveries", func(c pubsub.Capabilities) bool { return c.StoresAttempts == pubsub.StoresAll || c.Deliveries })
+}
+
+func movesRetries() Gate {
+	return caps("RetryIn or Tiers", func(c pubsub.Capabilities) bool { return c.RetryIn > 0 || c.Tiers })
 }
 
 func keepsHistory() Gate {
@@ -107,8 +119,9 @@ func Properties() []Property {
 	var all []Property
 	for _, group := range [][]Property{
 		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(), deadLetters(), timing(), replay(), observation(),
+		security(),
 	} {
 		all = append(append(all, group...), pending(group[0].Group())...)
 	}
-	return append(all, pending("Security")...)
+	return all
 }

@@ -175,6 +175,9 @@ func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res Proper
 			if h.Fresh != nil {
 				h = h.Fresh()
 			}
+			if m != nil {
+				m.secrets = h.Secrets
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), propertyTime)
 			defer cancel()
 			t.ctx = ctx

@@ -31,6 +31,9 @@ func TestFewerCapabilities(t *testing.T) {
 		"a queue": func(c *pubsub.Capabilities) {
 			c.History, c.Order, c.Exclusive, c.RetryIn, c.StoresAttempts = false, pubsub.OrderInMember, false, 0, pubsub.StoresNone
 		},
+		"no delays": func(c *pubsub.Capabilities) { // retries go through tiers
+			c.RetryIn, c.Tiers, c.RetryLate = 0, true, 2*time.Second
+		},
 		"short leases": func(c *pubsub.Capabilities) {
 			c.LeaseMax, c.RetryIn, c.MaxMessage, c.Partitions = 10*time.Minute, time.Minute, 0, false
 		},

@@ -46,6 +46,9 @@ type mutation struct {
 	closeDriver  func(ctx context.Context, d pubsub.Driver) error
 	browse       func(p pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error]
 	lag          func(l *pubsub.Lag)
+	admits       Intruder              // who is let in
+	refusal      func(err error) error // what an intruder is told
+	secrets      []string              // of the harness
 	seek         func(ctx context.Context, below pubsub.Seeker, topic, group string, to pubsub.Start) error
 }
 

@@ -54,6 +54,11 @@ func Start(ctx context.Context, kind, variant string) (*Broker, error) {
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	return k.open(ctx, variant, true)
+}
+
+// open takes the broker of the environment, or starts one.
+func (k kind) open(ctx context.Context, variant string, proxied bool) (*Broker, error) {
 	if name := k.urlVariable(variant); os.Getenv(name) != "" {
 		return external(ctx, k, name)
 	}
@@ -61,9 +66,9 @@ func Start(ctx context.Context, kind, variant string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := e.start(ctx, variant, true)
+	b, err := e.start(ctx, variant, proxied)
 	if err != nil {
-		return nil, fmt.Errorf("containers: start %s, variant %s: %w", kind, variant, errors.Join(err, e.Close()))
+		return nil, fmt.Errorf("containers: start %s, variant %s: %w", k.name, variant, errors.Join(err, e.Close()))
 	}
 	return b, nil
 }

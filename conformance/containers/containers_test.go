@@ -72,6 +72,9 @@ func TestGivenByURL(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if f := b.Faults(); f != nil {
+		t.Errorf("%d faults of a broker that is not ours", len(f))
+	}
 	if err := b.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -195,6 +198,34 @@ func TestUpAndDown(t *testing.T) {
 	}
 	if _, err := os.Stat(params.KeyFile); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the key is still there after Down: %v", err)
+	}
+}
+
+// A lent broker has no proxy, is there while it is used, and what went wrong meanwhile is told.
+func TestLend(t *testing.T) {
+	broken := errors.New("broken")
+	var addr string
+	err := containers.Lend(t.Context(), "nats", "", func(url string) error {
+		nc, err := nats.Connect(url)
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		if addr = nc.ConnectedAddr(); len(nc.DiscoveredServers()) > 0 {
+			t.Errorf("reached at %s, it announces %q: there is something between", addr, nc.DiscoveredServers())
+		}
+		return broken
+	})
+	if !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	if conn, err := net.Dial("tcp", addr); err == nil {
+		conn.Close()
+		t.Error("it still listens")
+	}
+	err = containers.Lend(t.Context(), "nats", "token", func(string) error { t.Error("lent without its token"); return nil })
+	if err == nil || !strings.Contains(err.Error(), "more than a URL") {
+		t.Error(err)
 	}
 }
 

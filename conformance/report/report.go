@@ -1,5 +1,5 @@
-// Package report makes one page, and one table, of the reports that runs of the conformance suite, of its mutants and of the benchmarks have
-// left in a folder.
+// Package report makes one page, and one table, of the reports that runs of the conformance suite, of its mutants, of fault schedules and of
+// the benchmarks have left in a folder.
 //
 // The page is a single file that refers to nothing outside: it can be sent, attached to a build, or served by anything.
 package report
@@ -24,6 +24,7 @@ import (
 type Set struct {
 	Conformance []Conformance
 	Mutants     []Mutants
+	Soak        []Soak
 	Bench       []Bench
 	Others      []Other
 }
@@ -44,6 +45,12 @@ type Conformance struct {
 type Mutants struct {
 	File
 	conformance.MutantsReport
+}
+
+// Soak is a run of fault schedules.
+type Soak struct {
+	File
+	conformance.SoakReport
 }
 
 // Bench is a run of the benchmarks: the schema omnibus.bench/1.
@@ -101,6 +108,9 @@ func Read(dir fs.FS) (*Set, error) {
 	slices.SortStableFunc(s.Conformance, func(a, b Conformance) int {
 		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.Variant, b.Variant), cmp.Compare(a.ServerVersion, b.ServerVersion))
 	})
+	slices.SortStableFunc(s.Soak, func(a, b Soak) int {
+		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.Variant, b.Variant))
+	})
 	slices.SortStableFunc(s.Bench, func(a, b Bench) int { return cmp.Compare(a.Broker, b.Broker) })
 	return s, nil
 }
@@ -134,6 +144,12 @@ func (s *Set) read(dir fs.FS, name string, f File) error {
 			return err
 		}
 		s.Mutants = append(s.Mutants, r)
+	case "omnibus.soak/1":
+		r := Soak{File: f}
+		if err := json.Unmarshal(text, &r.SoakReport); err != nil {
+			return err
+		}
+		s.Soak = append(s.Soak, r)
 	case "omnibus.bench/1":
 		r := Bench{File: f}
 		if err := json.Unmarshal(text, &r); err != nil {
@@ -150,12 +166,13 @@ func (s *Set) read(dir fs.FS, name string, f File) error {
 
 // Empty says that there is nothing to show.
 func (s *Set) Empty() bool {
-	return len(s.Conformance)+len(s.Mutants)+len(s.Bench)+len(s.Others) == 0
+	return len(s.Conformance)+len(s.Mutants)+len(s.Soak)+len(s.Bench)+len(s.Others) == 0
 }
 
-// OK says whether all brokers keep their promises, all mutants are caught, and everything could be read.
+// OK says whether all brokers keep their promises, also under faults, all mutants are caught, and everything could be read.
 func (s *Set) OK() bool {
 	return !slices.ContainsFunc(s.Conformance, func(c Conformance) bool { return !c.OK() }) &&
+		!slices.ContainsFunc(s.Soak, func(k Soak) bool { return !k.OK() }) &&
 		!slices.ContainsFunc(s.Mutants, func(m Mutants) bool { return len(m.escaped())+len(m.Unguarded) > 0 }) &&
 		!slices.ContainsFunc(s.Others, func(o Other) bool { return o.Broken })
 }
@@ -175,6 +192,14 @@ func (c Conformance) Label() string {
 		label += " " + c.Variant
 	}
 	return label
+}
+
+// Label is what the reader knows the run by.
+func (k Soak) Label() string {
+	if k.Variant == "default" {
+		return k.Broker
+	}
+	return k.Broker + " " + k.Variant
 }
 
 // Make reads the reports in a folder and writes index.html beside them, unless there are none.

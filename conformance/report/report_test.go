@@ -85,11 +85,15 @@ func full(t *testing.T) *report.Set {
 			{"op": "publish", "shape": "async", "callers": 16, "size": 1024, "impl": "omnibus", "reps": 5, "msgs_per_s": 875000, "ratio_to_raw": {"median": 0.875, "min": 0.75, "max": 1}, "allocs_per_msg": 2.5},
 			{"op": "latency", "shape": "rate=1000", "callers": 1, "size": 64, "impl": "omnibus", "ratio_to_raw": {"median": 5, "min": 4, "max": 6}, "p50_us": 120.4, "p99_us": null},
 			{"op": "roundtrip", "shape": "async", "impl": "omnibus", "ratio_to_raw": null}]}`,
-		"soak-kafka-default.json": `{"schema": "omnibus.soak/1"}`,
-		"notes.json":              `{}`,
-		"torn.json":               `{"schema": "omnibus.confor`,
-		"wrong.json":              `{"schema": "omnibus.conformance/1", "properties": 3}`,
-		"bench-go.txt":            "no report",
+		"soak-kafka-default.json": `{"schema": "omnibus.soak/1", "broker": "kafka", "variant": "default", "schedules": [
+			{"seed": 42, "faults": [{"kind": "cut", "at_ms": 1200, "took_effect": true, "in_flight_at_hit": 31}], "published": 2000, "confirmed": 1990,
+				"unknown": 10, "lost": 0, "duplicates": 7, "duplicate_bound": 128, "order_violations": 0, "reconnects": 3, "goroutines_end": 9, "rss_mb_end": 40},
+			{"seed": 43, "faults": [{"kind": "pause", "at_ms": 900, "took_effect": false, "in_flight_at_hit": 0}], "published": 10, "confirmed": 10, "lost": 2, "order_violations": 1}]}`,
+		"other-kafka-default.json": `{"schema": "omnibus.other/1"}`,
+		"notes.json":               `{}`,
+		"torn.json":                `{"schema": "omnibus.confor`,
+		"wrong.json":               `{"schema": "omnibus.conformance/1", "properties": 3}`,
+		"bench-go.txt":             "no report",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -112,11 +116,14 @@ func TestRead(t *testing.T) {
 	for _, b := range s.Bench {
 		got = append(got, b.Name+"="+b.Label())
 	}
+	for _, k := range s.Soak {
+		got = append(got, k.Name+"="+k.Label())
+	}
 	for _, o := range s.Others {
 		got = append(got, fmt.Sprintf("%s (%v)", o.Name, o.Broken))
 	}
 	want := "conformance-kafka-default=kafka 4.3, conformance-rabbit-quorum=rabbit 4.3 quorum, mutants-memory-default=memory, " +
-		"bench-kafka-default=kafka, notes (false), soak-kafka-default (false), torn (true), wrong (true)"
+		"bench-kafka-default=kafka, soak-kafka-default=kafka, notes (false), other-kafka-default (false), torn (true), wrong (true)"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("read %s\nwant %s", strings.Join(got, ", "), want)
 	}
@@ -130,14 +137,19 @@ func TestOK(t *testing.T) {
 		report any
 		want   bool
 	}{
-		"passes":    {run("a", "default"), true},
-		"fails":     {run("a", "default", conformance.PropertyResult{Name: "Time/Delay", Status: conformance.Failed}), false},
-		"unasked":   {&conformance.Report{Schema: "omnibus.conformance/1"}, false},
-		"caught":    {`{"schema": "omnibus.mutants/1", "mutants": [{"caught_by": ["Time/Delay"]}]}`, true},
-		"escaped":   {`{"schema": "omnibus.mutants/1", "mutants": [{"caught_by": []}]}`, false},
-		"unguarded": {`{"schema": "omnibus.mutants/1", "properties_without_mutant": ["Time/Delay"]}`, false},
-		"unknown":   {`{"schema": "another/1"}`, true},
-		"broken":    {`{`, false},
+		"passes":     {run("a", "default"), true},
+		"fails":      {run("a", "default", conformance.PropertyResult{Name: "Time/Delay", Status: conformance.Failed}), false},
+		"unasked":    {&conformance.Report{Schema: "omnibus.conformance/1"}, false},
+		"caught":     {`{"schema": "omnibus.mutants/1", "mutants": [{"caught_by": ["Time/Delay"]}]}`, true},
+		"escaped":    {`{"schema": "omnibus.mutants/1", "mutants": [{"caught_by": []}]}`, false},
+		"unguarded":  {`{"schema": "omnibus.mutants/1", "properties_without_mutant": ["Time/Delay"]}`, false},
+		"weathers":   {`{"schema": "omnibus.soak/1", "schedules": [{"faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, true},
+		"loses":      {`{"schema": "omnibus.soak/1", "schedules": [{"lost": 1, "faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, false},
+		"repeats":    {`{"schema": "omnibus.soak/1", "schedules": [{"duplicates": 2, "duplicate_bound": 1, "faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, false},
+		"effectless": {`{"schema": "omnibus.soak/1", "schedules": [{"faults": [{"took_effect": true}]}]}`, false},
+		"unstruck":   {`{"schema": "omnibus.soak/1", "schedules": []}`, false},
+		"unknown":    {`{"schema": "another/1"}`, true},
+		"broken":     {`{`, false},
 	} {
 		s, err := report.Read(folder(t, map[string]any{"a.json": c.report}))
 		if err != nil {
@@ -202,7 +214,9 @@ func TestPage(t *testing.T) {
 		"latency":                         "shorter is faster. ",
 		"delays":                          "5.00 4.00–6.00 0 – 0.00 – 120 –",
 		"nothing to compare with":         "There is no client of the broker's own",
-		"a schema not known":              "soak-kafka-default.json : the schema omnibus.soak/1 is not known here",
+		"a soak":                          "kafka 2 schedules, 1 with effect, 1 failed ✗ 1 of 2 schedules failed",
+		"a schedule":                      "42 cut 2,000 1,990 10 0 7 / 128 0 3 9 40",
+		"a schema not known":              "other-kafka-default.json : the schema omnibus.other/1 is not known here",
 		"a torn file":                     "torn.json : unexpected end of JSON input",
 		"when":                            "2026-01-02 03:04",
 	} {
@@ -273,6 +287,7 @@ func TestTable(t *testing.T) {
 		fmt.Sprintf("conformance-rabbit-quorum rabbit 4.3 quorum %d pass, 2 fail, 1 gated", all-2),
 		"3 lost, 9 of ",
 		"mutants-memory-default memory 1 of 2 caught 0 properties without a mutant",
+		"soak-kafka-default kafka 2 schedules, 1 with effect, 1 failed 2000 confirmed, 10 unknown, 2 lost, 7 of 128 duplicates, 1 out of order, 3 reconnects",
 		"bench-kafka-default kafka 4 rows 0.88 to 0.88 of what the raw client does",
 		"torn not shown unexpected end of JSON input",
 	} {

@@ -22,6 +22,11 @@ func (s *Set) Table(w io.Writer) {
 		n := len(m.MutantsReport.Mutants)
 		fmt.Fprintf(t, "%s\t%s\t%d of %d caught\t%d properties without a mutant\t%.1f\n", m.Name, m.Label(), n-len(m.escaped()), n, len(m.Unguarded), m.seconds())
 	}
+	for _, k := range s.Soak {
+		f := k.Totals()
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d confirmed, %d unknown, %d lost, %d of %d duplicates, %d out of order, %d reconnects\t\n", k.Name, k.Label(), k.Result(),
+			f.Confirmed, f.Unknown, f.Lost, f.Duplicates, f.DuplicateBound, f.OrderViolations, f.Reconnects)
+	}
 	for _, b := range s.Bench {
 		fmt.Fprintf(t, "%s\t%s\t%d rows\t%s\t\n", b.Name, b.Label(), len(b.Rows), b.span())
 	}
@@ -81,6 +86,21 @@ func (m Mutants) seconds() (sum float64) {
 		sum += r.Seconds
 	}
 	return sum
+}
+
+// Result counts the schedules.
+func (k Soak) Result() string {
+	bad := 0
+	for _, s := range k.Schedules {
+		if !s.OK() {
+			bad++
+		}
+	}
+	text := fmt.Sprintf("%d schedules, %d with effect", len(k.Schedules), k.WithEffect())
+	if bad > 0 {
+		text += fmt.Sprintf(", %d failed", bad)
+	}
+	return text
 }
 
 // span says between what our own messages a second lie.

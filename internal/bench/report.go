@@ -42,6 +42,7 @@ type Row struct {
 type Report struct {
 	Schema string `json:"schema"`
 	Broker string `json:"broker"`
+	Server string `json:"server_version"` // "" = there is no server, or it does not say
 	Rows   []Row  `json:"rows"`
 
 	o       Options
@@ -144,7 +145,7 @@ func (r *Report) Write(dir string) error {
 // Text writes each repetition as a line in the format of Go benchmarks.
 func (r *Report) Text(w io.Writer) {
 	fmt.Fprintf(w, "goos: %s\ngoarch: %s\npkg: github.com/omnibus-go/omnibus/benchmarks\nbroker: %s\nvariant: %s\n",
-		runtime.GOOS, runtime.GOARCH, r.Broker, r.o.Variant)
+		runtime.GOOS, runtime.GOARCH, r.title(), r.o.Variant)
 	for _, p := range r.took() {
 		fmt.Fprintf(w, "%s: %s\n", p.Impl, p.Settings)
 	}
@@ -167,7 +168,7 @@ func (r *Report) Text(w io.Writer) {
 
 // Table writes the report for a terminal.
 func (r *Report) Table(out io.Writer) {
-	fmt.Fprintf(out, "%s (%s), %d processors, medians of %d repetitions, interleaved\n", r.Broker, r.o.Variant, runtime.GOMAXPROCS(0), r.o.Reps)
+	fmt.Fprintf(out, "%s (%s), %d processors, medians of %d repetitions, interleaved\n", r.title(), r.o.Variant, runtime.GOMAXPROCS(0), r.o.Reps)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "op\tshape\tcallers\tbytes\timpl\tmsgs/s\tns/msg\tof raw\tmin\tmax\tcpu ns\tallocs\twire B\tp50 µs\tp99 µs\t")
 	for _, row := range r.Rows {
@@ -190,6 +191,9 @@ func (r *Report) Table(out io.Writer) {
 		}
 	}
 }
+
+// title is the broker with its version.
+func (r *Report) title() string { return strings.TrimSpace(r.Broker + " " + r.Server) }
 
 // took are the plugs that stand in rows.
 func (r *Report) took() []Plug {

@@ -13,6 +13,7 @@ import (
 // Options say what a run does and how long it takes.
 type Options struct {
 	Broker  string
+	Server  string // its version; "" = unknown, or there is no server
 	Variant string
 	Reps    int            // repetitions of each row, after a warm-up
 	Each    time.Duration  // about how long a repetition takes
@@ -42,7 +43,7 @@ func Run(ctx context.Context, o Options, plugs []Plug, shapes []Shape) (*Report,
 	if o.Patience == 0 {
 		o.Patience = 20 * time.Second
 	}
-	r := &Report{Schema: "omnibus.bench/1", Broker: o.Broker, Rows: []Row{}, o: o, plugs: plugs, without: map[string]int{}}
+	r := &Report{Schema: "omnibus.bench/1", Broker: o.Broker, Server: o.Server, Rows: []Row{}, o: o, plugs: plugs, without: map[string]int{}}
 	var errs []error
 	for _, sh := range shapes {
 		if o.Only != nil && !o.Only.MatchString(sh.Name()) {

@@ -22,7 +22,7 @@ import (
 const impatient = 50 * time.Millisecond
 
 func small(variant string) bench.Options {
-	return bench.Options{Broker: "shelf", Variant: variant, Reps: 3, Each: 2 * time.Millisecond, Log: io.Discard}
+	return bench.Options{Broker: "shelf", Server: "1.2", Variant: variant, Reps: 3, Each: 2 * time.Millisecond, Log: io.Discard}
 }
 
 // broken is the sound plug with a fault.
@@ -426,9 +426,9 @@ func TestReport(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil {
 		t.Fatal(err)
 	}
-	fields(t, got, "broker", "rows", "schema")
-	if got["schema"] != "omnibus.bench/1" || got["broker"] != "shelf" {
-		t.Errorf("%v, %v", got["schema"], got["broker"])
+	fields(t, got, "broker", "rows", "schema", "server_version")
+	if got["schema"] != "omnibus.bench/1" || got["broker"] != "shelf" || got["server_version"] != "1.2" {
+		t.Errorf("%v, %v, %v", got["schema"], got["broker"], got["server_version"])
 	}
 	rows := got["rows"].([]any)
 	if len(rows) != 4 {

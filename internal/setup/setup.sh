@@ -50,17 +50,22 @@ missing_packages() {
 	command -v iptables >/dev/null || echo iptables
 }
 
+get_packages() {
+	say "will install with apt-get: $*"
+	((EUID == 0)) || die "that needs root: install $* by hand, or run this as root"
+	command -v apt-get >/dev/null || die "there is no apt-get here: install $* by hand"
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
 start_daemon() {
 	local packages
 	mapfile -t packages < <(missing_packages)
 	local dir=${TMPDIR:-/tmp}/omnibus-docker
-	if ((${#packages[@]})); then say "will install with apt-get: ${packages[*]}"; fi
 	say "will start dockerd; images and containers go to $dir/root, its log to $dir/log"
-	((EUID == 0)) || die "both need root; start a container daemon that \`docker info\` reaches, or run this as root"
+	((EUID == 0)) || die "that needs root; start a container daemon that \`docker info\` reaches, or run this as root"
 	if ((${#packages[@]})); then
-		command -v apt-get >/dev/null || die "there is no apt-get here: install ${packages[*]} by hand"
-		apt-get update -qq
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+		get_packages "${packages[@]}"
 		if daemon; then return; fi # the package has started it
 	fi
 	mkdir -p "$dir"
@@ -89,8 +94,22 @@ get_image() {
 	say "built $built"
 }
 
+# A kind's file in clients/ names the npm package of a client in another language, which its tests talk to.
+has_client() { [[ ! -f $here/clients/$1 || -e build/clients/$1/$(<"$here/clients/$1") ]]; }
+
+get_client() {
+	local package; package=$(<"$here/clients/$1")
+	command -v npm >/dev/null || get_packages nodejs npm # the tests of a kind talk to its client in JavaScript
+	say "will put the npm package $package into build/clients/$1"
+	npm install --silent --no-audit --no-fund --prefix "build/clients/$1" "$package"
+	touch "build/clients/$1/$package"
+}
+
+clients() { for kind; do [[ $(state "$kind") == left-out ]] || has_client "$kind" || get_client "$kind"; done; }
+
 install() {
 	local kinds kind
+	clients "$@"
 	mapfile -t kinds < <(in_containers "$@")
 	if ! ((${#kinds[@]})); then say "no broker is to be run in a container"; return; fi
 	daemon || start_daemon
@@ -103,12 +122,12 @@ ready() {
 	local kinds kind missing=()
 	mapfile -t kinds < <(in_containers "$@")
 	for kind in "${kinds[@]}"; do
-		if ! daemon || ! present "$kind"; then missing+=("$kind"); fi
+		if ! daemon || ! present "$kind" || ! has_client "$kind"; then missing+=("$kind"); fi
 	done
 	if ! ((${#missing[@]})); then return; fi
 	if [[ ${CI:-} == true || (${OMNIBUS_SETUP:-} == on && $EUID == 0) ]]; then install "${missing[@]}"; return; fi
 	cat >&2 <<-END
-		There is no broker to test against: ${missing[*]}. Ways on:
+		Not set up for tests on real brokers: ${missing[*]}. Ways on:
 		  make setup                                installs and starts what is missing, and says what before it does
 		  OMNIBUS_SETUP=on make test                the same by itself, as root
 	END

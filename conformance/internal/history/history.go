@@ -5,6 +5,8 @@ package history
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 )
 
 // Kind is what happened.
@@ -30,10 +32,30 @@ type Event struct {
 	Sum           uint64 // of the payload
 	Group, Member string
 	Run           int // names a handler's call
+	At            time.Time
 }
 
 // A History is what happened, in the order in which it did.
 type History []Event
+
+// String is the history for people: a line an event.
+func (h History) String() string {
+	kinds := []string{"", "published", "accepted", "refused", "unconfirmed", "given up", "started", "succeeded", "failed", "cut", "restarted"}
+	var b strings.Builder
+	runs := map[int]Event{}
+	for _, ev := range h {
+		switch ev.Kind {
+		case Started:
+			runs[ev.Run] = ev
+		case Succeeded, Failed:
+			kind, at := ev.Kind, ev.At
+			ev = runs[ev.Run]
+			ev.Kind, ev.At = kind, at
+		}
+		fmt.Fprintf(&b, "%s %-11s %s %s %s %d\n", ev.At.Format("15:04:05.000000"), kinds[ev.Kind], ev.ID, ev.Key, ev.Member, ev.Run)
+	}
+	return b.String()
+}
 
 // A Promise is what a group was told.
 type Promise struct {

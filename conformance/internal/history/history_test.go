@@ -205,3 +205,18 @@ func TestSome(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestString(t *testing.T) {
+	w := &writer{}
+	w.publish("a1")
+	w.handle("m", "a1")
+	w.add(history.Event{Kind: history.Cut, Member: "m"})
+	var got []string
+	for line := range strings.Lines(w.String()) {
+		got = append(got, strings.Join(strings.Fields(line)[1:], " ")) // without the time
+	}
+	want := []string{"published a1 a 0", "accepted a1 0", "started a1 a m 1", "succeeded a1 a m 1", "cut m 0"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

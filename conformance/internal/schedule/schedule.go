@@ -23,29 +23,27 @@ const (
 // A Fault is one of a schedule.
 type Fault struct {
 	Kind Kind
-	At   time.Duration // since the schedule's begin
-	For  time.Duration // of BlackHole and Latency
+	At   time.Duration // since the schedule's begin, not before
+	For  time.Duration // until it is mended, if it lasts
 	Who  int           // of KillConsumer: which member
 }
 
 // A Schedule is what goes wrong, in its order.
 type Schedule []Fault
 
-// New draws a schedule: three to five faults of the kinds within length, each in the first half of a part of its own, so that what the one
-// before broke can mend. The same arguments give the same schedule.
-func New(seed uint64, length time.Duration, members int, kinds ...Kind) Schedule {
+// New draws a schedule: least faults of the kinds, or one more, within length, each in the first half of a part of its own, so that what the one
+// before broke can mend; they may last until the next one is due. The same arguments give the same schedule.
+func New(seed uint64, length time.Duration, least, members int, kinds ...Kind) Schedule {
 	dice := rand.New(rand.NewPCG(seed, 0))
-	s := make(Schedule, 3+dice.IntN(3))
+	s := make(Schedule, least+dice.IntN(2))
 	for i := range s {
 		part := length / time.Duration(len(s)+1)
-		f := Fault{Kind: kinds[dice.IntN(len(kinds))], At: part*time.Duration(i+1) + time.Duration(dice.Int64N(int64(part/2)))}
-		switch f.Kind {
-		case BlackHole, Latency:
-			f.For = part/8 + time.Duration(dice.Int64N(int64(part/8)))
-		case KillConsumer:
-			f.Who = dice.IntN(members)
+		s[i] = Fault{
+			Kind: kinds[dice.IntN(len(kinds))],
+			At:   part*time.Duration(i+1) + time.Duration(dice.Int64N(int64(part/2))),
+			For:  part/4 + time.Duration(dice.Int64N(int64(part*5/8))),
+			Who:  dice.IntN(members),
 		}
-		s[i] = f
 	}
 	return s
 }
@@ -54,7 +52,7 @@ func New(seed uint64, length time.Duration, members int, kinds ...Kind) Schedule
 func (s Schedule) String() string {
 	var all []string
 	for _, f := range s {
-		all = append(all, fmt.Sprintf("%s at %v", f.Kind, f.At.Round(time.Millisecond)))
+		all = append(all, fmt.Sprintf("%s at %v for %v", f.Kind, f.At.Round(time.Millisecond), f.For.Round(time.Millisecond)))
 	}
 	return strings.Join(all, ", ")
 }

@@ -13,19 +13,19 @@ func TestSeed(t *testing.T) {
 	kinds := []schedule.Kind{schedule.Reset, schedule.BlackHole, schedule.Latency, schedule.LostAnswer, schedule.KillConsumer, schedule.Restart}
 	seen, different := map[schedule.Kind]bool{}, 0
 	for seed := range uint64(100) {
-		s := schedule.New(seed, length, 3, kinds...)
-		if again := schedule.New(seed, length, 3, kinds...); !slices.Equal(s, again) {
+		s := schedule.New(seed, length, 3, 3, kinds...)
+		if again := schedule.New(seed, length, 3, 3, kinds...); !slices.Equal(s, again) {
 			t.Fatalf("seed %d gives %v, and then %v", seed, s, again)
 		}
-		if !slices.Equal(s, schedule.New(seed+1, length, 3, kinds...)) {
+		if !slices.Equal(s, schedule.New(seed+1, length, 3, 3, kinds...)) {
 			different++
 		}
-		if len(s) < 3 || len(s) > 5 || !slices.IsSortedFunc(s, func(a, b schedule.Fault) int { return int(a.At - b.At) }) {
+		if len(s) < 3 || len(s) > 4 || !slices.IsSortedFunc(s, func(a, b schedule.Fault) int { return int(a.At - b.At) }) {
 			t.Errorf("seed %d gives %v", seed, s)
 		}
 		for _, f := range s {
 			seen[f.Kind] = true
-			if f.At < length/10 || f.At > length || f.Who < 0 || f.Who > 2 || f.For > length/10 {
+			if f.At < length/10 || f.At > length || f.Who < 0 || f.Who > 2 || f.For <= 0 || f.For > length/4 {
 				t.Errorf("seed %d gives %+v", seed, f)
 			}
 		}

@@ -2,7 +2,9 @@
 //
 //	brokers up nats nats/cluster    start them, print their URLs, and leave them running
 //	brokers down                    remove all that up has started
+//	brokers with nats COMMAND...    start one, run the command with OMNIBUS_NATS_URL, and remove it; a broker that this names already is used
 //	brokers image nats              print the official image of a kind
+//	brokers variants nats           print the variants of a kind, "default" first
 package main
 
 import (
@@ -11,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -40,7 +43,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "OMNIBUS_%s_URL=%s\n", strings.ToUpper(strings.ReplaceAll(arg, "/", "_")), url)
+			fmt.Fprintf(out, "%s=%s\n", urlVariable(arg), url)
 			if params == (containers.Params{}) {
 				continue
 			}
@@ -51,6 +54,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			fmt.Fprintf(out, "# clients need %s\n", need)
 		}
 		return nil
+	case len(args) > 2 && args[0] == "with":
+		kind, variant, _ := strings.Cut(args[1], "/")
+		return containers.Lend(ctx, kind, variant, func(url string) error {
+			cmd := exec.CommandContext(ctx, args[2], args[3:]...) //nolint:gosec // it is what the user wants to run
+			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+			cmd.Env = append(os.Environ(), urlVariable(args[1])+"="+url)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, os.Stderr
+			return cmd.Run()
+		})
 	case len(args) == 1 && args[0] == "down":
 		return containers.Down(ctx)
 	case len(args) == 2 && args[0] == "image":
@@ -59,6 +71,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			fmt.Fprintln(out, image)
 		}
 		return err
+	case len(args) == 2 && args[0] == "variants":
+		for _, v := range containers.Variants(args[1]) {
+			fmt.Fprintln(out, v)
+		}
+		return nil
 	}
-	return fmt.Errorf("brokers: want up KIND[/VARIANT]..., down, or image KIND, not %q", args)
+	return fmt.Errorf("brokers: want up KIND[/VARIANT]..., down, with KIND[/VARIANT] COMMAND..., image KIND or variants KIND, not %q", args)
+}
+
+// urlVariable is what names a running broker of a kind and variant, as nats/cluster.
+func urlVariable(arg string) string {
+	return "OMNIBUS_" + strings.ToUpper(strings.ReplaceAll(arg, "/", "_")) + "_URL"
 }

@@ -1,0 +1,142 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/omnibus-go/omnibus/conformance"
+)
+
+const (
+	settles   = 50 * time.Millisecond  // until what was under way when a fault struck has arrived
+	slowness  = 100 * time.Millisecond // of every byte, in each direction
+	probeTime = 10 * time.Second       // for a node's first words
+	briefly   = 300 * time.Millisecond // for those of one that says nothing
+)
+
+// Faults is what can be done to the broker, for [conformance.Harness]: the network of all nodes, their processes, and in a cluster the
+// process and the data of each. Kill and Restart of all nodes are not among them: the Harness has these by name. There are none if the
+// broker was given by URL.
+func (b *Broker) Faults() []conformance.Fault {
+	if len(b.nodes) == 0 {
+		return nil
+	}
+	all := b.faults()
+	if len(b.nodes) == 1 {
+		return all
+	}
+	for _, n := range b.nodes {
+		all = append(all,
+			conformance.Fault{Name: "kill " + n.name, Strike: b.killed(n, n.Kill)},
+			conformance.Fault{Name: "pause " + n.name, Strike: paused([]*Node{n})},
+			conformance.Fault{Name: "wipe " + n.name, Strike: b.killed(n, n.Wipe), Loses: true},
+		)
+	}
+	return all
+}
+
+// faults are those that strike all nodes.
+func (b *Broker) faults() []conformance.Fault {
+	return []conformance.Fault{
+		{Name: "pause", Strike: paused(b.nodes)},
+		{Name: "black hole", Strike: b.swallowed((*Node).BlackHole)},
+		{Name: "half-open", Strike: b.swallowed((*Node).HalfOpen)},
+		{Name: "cut", Strike: func(ctx context.Context) (ender, error) {
+			if err := b.Cut(); err != nil {
+				return nil, err
+			}
+			refused := unreachable(ctx, b.nodes)
+			return func(context.Context) (bool, error) { return refused, b.Mend() }, nil
+		}},
+		{Name: "latency", Strike: func(ctx context.Context) (ender, error) {
+			if err := b.Latency(slowness); err != nil {
+				return nil, err
+			}
+			slow := true
+			for _, n := range b.nodes {
+				took, err := n.greet(ctx, probeTime)
+				slow = slow && err == nil && took >= slowness
+			}
+			return func(context.Context) (bool, error) { return slow, b.Mend() }, nil
+		}},
+	}
+}
+
+// An ender ends a fault, and says whether it had an effect.
+type ender = func(context.Context) (effect bool, err error)
+
+// killed ends one process; it comes back as another one.
+func (b *Broker) killed(n *Node, kill func(context.Context) error) func(context.Context) (ender, error) {
+	return func(ctx context.Context) (ender, error) {
+		before, err := n.PID(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := kill(ctx); err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) (bool, error) {
+			if err := b.Restart(ctx); err != nil {
+				return false, err
+			}
+			after, err := n.PID(ctx)
+			return before != 0 && after != 0 && after != before, err
+		}, nil
+	}
+}
+
+// paused freezes processes: who connects to them hears nothing.
+func paused(nodes []*Node) func(context.Context) (ender, error) {
+	return func(ctx context.Context) (ender, error) {
+		if err := each(nodes, func(n *Node) error { return n.Pause(ctx) }); err != nil {
+			return nil, err
+		}
+		silent := unreachable(ctx, nodes)
+		return func(ctx context.Context) (bool, error) {
+			return silent, each(nodes, func(n *Node) error { return n.Unpause(ctx) })
+		}, nil
+	}
+}
+
+// swallowed lets bytes vanish: the counter of those grows, and nothing more comes from the nodes.
+func (b *Broker) swallowed(how func(*Node) error) func(context.Context) (ender, error) {
+	return func(context.Context) (ender, error) {
+		if err := b.all(how); err != nil {
+			return nil, err
+		}
+		time.Sleep(settles)
+		before := b.Traffic()
+		return func(context.Context) (bool, error) {
+			after := b.Traffic()
+			return after.Down == before.Down && after.Dropped > before.Dropped, b.Mend()
+		}, nil
+	}
+}
+
+// unreachable says whether no node greets who connects to it.
+func unreachable(ctx context.Context, nodes []*Node) bool {
+	return !slices.ContainsFunc(nodes, func(n *Node) bool {
+		_, err := n.greet(ctx, briefly)
+		return err == nil
+	})
+}
+
+// greet connects as a client and waits for the broker's first words.
+func (n *Node) greet(ctx context.Context, limit time.Duration) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	begin := time.Now()
+	_, err = n.engine.kind.version(ctx, n.Addr())
+	return time.Since(begin), err
+}
+
+// each does f to nodes one after another, and to all of them whatever it returns.
+func each(nodes []*Node, f func(*Node) error) error {
+	var errs []error
+	for _, n := range nodes {
+		errs = append(errs, f(n))
+	}
+	return errors.Join(errs...)
+}
