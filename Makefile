@@ -1,4 +1,4 @@
-# Every command of this repository. `make` alone lists them. BROKER, FUZZTIME, RUNS, BENCH, REPS and SECONDS can be set on the command line.
+# Every command of this repository. `make` alone lists them. BROKER, VARIANT, MINUTES, SEED, FUZZTIME, RUNS, BENCH, REPS and SECONDS can be set on the command line.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,6 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 BROKER   ?= memory
+VARIANT  ?= default
 FUZZTIME ?= 60s
 BENCH    ?= .
 RUNS     ?= 1
@@ -22,18 +23,23 @@ export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
 # The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
 KINDS         := nats
-packages-nats :=
+packages-nats := ./nats
 UP            ?= $(KINDS)
 
 # The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
-CONTAINERS      := ./conformance/containers
-BROKER_PACKAGES := $(CONTAINERS) $(foreach k,$(KINDS),$(packages-$k))
-BROKER_STEPS    := $(foreach k,$(KINDS),$(if $(packages-$k),broker-$k))
+CONTAINERS       := ./conformance/containers
+QUICKSTART       := ./examples/quickstart/brokertest
+BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(foreach k,$(KINDS),$(packages-$k))
+QUICKSTART_STEPS := $(foreach k,$(KINDS),quickstart-$k)
+BENCHMARK_STEPS  := $(foreach k,$(KINDS),benchmarks-$k)
+BROKER_STEPS     := $(foreach k,$(KINDS),$(if $(packages-$k),broker-$k))
 
 SETUP := internal/setup/setup.sh
 
 # A test binary that runs longer than this prints its goroutines and fails. The suite and its strangers take 3 min with -race on a busy machine.
 TIMEOUT := 8m
+# The same for a broker's package: its suite waits out what it promises, a minute of grace and half a one among it.
+BROKER_TIMEOUT := 20m
 
 # steps runs make targets one after another, the later ones also when an earlier one failed, then prints what ran and
 # `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
@@ -56,7 +62,7 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 .PHONY: test
 test: ## check, quickstart, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
-	@$(call steps,fmt vet lint unit quickstart benchmarks containers $(BROKER_STEPS))
+	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) benchmarks $(BENCHMARK_STEPS) containers $(BROKER_STEPS))
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none)
@@ -105,9 +111,9 @@ $(BROKER_STEPS): broker-%:
 	@case $$($(SETUP) state $*) in \
 	left-out) $(TESTSUM) -name $@ -not-run 'OMNIBUS_BROKERS leaves $* out' -record $(STEPS);; \
 	url) $(TESTSUM) -name $@ -against '$* by URL' -record $(STEPS) -- \
-		go test -race -p 1 -count=1 -timeout $(TIMEOUT) -json $(packages-$*);; \
+		go test -race -p 1 -count=1 -timeout $(BROKER_TIMEOUT) -json $(packages-$*);; \
 	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
-		go test -race -p 1 -count=1 -timeout $(TIMEOUT) -json $(packages-$*);; \
+		go test -race -p 1 -count=1 -timeout $(BROKER_TIMEOUT) -json $(packages-$*);; \
 	esac
 
 .PHONY: quickstart
@@ -115,24 +121,75 @@ quickstart: ## run the quickstart as a newcomer would
 	@$(TESTSUM) -plain -name quickstart -against '$(MEMORY)' -record $(STEPS) -- \
 		timeout -s QUIT 120 go run ./examples/quickstart
 
+# The broker is killed meanwhile, so one that runs already is not used.
+.PHONY: $(QUICKSTART_STEPS)
+$(QUICKSTART_STEPS): quickstart-%:
+	@if [ $$($(SETUP) state $*) = container ]; then \
+		$(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
+			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(QUICKSTART); \
+	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
+
 # benchmarks/ is a module of its own: ./... does not reach it.
 .PHONY: benchmarks
 benchmarks: ## vet, lint and test benchmarks/, the module that has the peers; each row runs once, briefly
 	@cd benchmarks && go vet ./...
 	@cd benchmarks && go tool -modfile=../tools.mod golangci-lint run ./...
 	@$(TESTSUM) -name benchmarks -against '$(MEMORY)' -record $(STEPS) -- \
-		go -C benchmarks test -race -timeout $(TIMEOUT) -json ./...
+		go -C benchmarks test -race -timeout $(TIMEOUT) -skip '$(SERVERS)' -json ./...
+
+# Tests of benchmarks/ that need a server.
+SERVERS := ^TestNATS
+
+.PHONY: $(BENCHMARK_STEPS)
+$(BENCHMARK_STEPS): benchmarks-%:
+	@if [ $$($(SETUP) state $*) = left-out ]; then $(TESTSUM) -name $@ -not-run 'OMNIBUS_BROKERS leaves $* out' -record $(STEPS); \
+	else $(TESTSUM) -name $@ -against $* -record $(STEPS) -- \
+		go run ./internal/cmd/brokers with $* go -C benchmarks test -race -count=1 -timeout $(TIMEOUT) -run '(?i)^Test$*' -json ./...; fi
 
 ##@ the suite
 
 # The package whose TestConformance runs the suite on a broker. The reference adapter's is in the suite itself.
 suite-memory := ./conformance
+suite-nats   := ./nats
+
+# get_broker is for the shell: it gets BROKER, and says in $against which one it is.
+define get_broker
+[ -n '$(suite-$(BROKER))' ] || { echo '$@: there is no adapter "$(BROKER)" yet'; exit 2; }; \
+against='$(MEMORY)'; if [ '$(BROKER)' != memory ]; then \
+	$(SETUP) ready $(BROKER); \
+	[ $$($(SETUP) state $(BROKER)) = url ] && against='$(BROKER) by URL' || against='$(BROKER) in containers'; \
+fi
+endef
 
 .PHONY: conformance
-conformance: ## the suite alone: make conformance BROKER=memory [RUNS=100 SEED=n]; writes build/reports/conformance-*.json
-	@[ -n '$(suite-$(BROKER))' ] || { echo 'conformance: there is no adapter "$(BROKER)" yet; only memory exists'; exit 2; }
-	@$(TESTSUM) -name conformance $(if $(filter 1,$(RUNS)),-show TestConformance) -against '$(MEMORY)' -- \
+conformance: ## the suite alone: make conformance BROKER=memory [VARIANT=tls RUNS=100 SEED=n]; writes build/reports/conformance-*.json
+	@$(get_broker); OMNIBUS_VARIANT=$(VARIANT) $(TESTSUM) -name conformance $(if $(filter 1,$(RUNS)),-show TestConformance) \
+		-against "$$against, variant $(VARIANT)" -- \
 		go test -race -count=$(RUNS) -timeout 30m -json -run '^TestConformance$$' $(suite-$(BROKER))
+
+.PHONY: matrix
+matrix: ## the suite on every other version and topology, one after another: make matrix BROKER=nats (budget: 30 min)
+	@[ '$(BROKER)' != memory ] || { echo 'matrix: memory has no variants'; exit 2; }
+	@$(get_broker)
+	@$(call steps,$(addprefix matrix-,$(filter-out default,$(shell go run ./internal/cmd/brokers variants $(BROKER)))))
+
+matrix-%:
+	@$(get_broker); OMNIBUS_VARIANT=$* $(TESTSUM) -name $@ -against "$$against, variant $*" -record $(STEPS) -- \
+		go test -race -count=1 -timeout 30m -json -run '^TestConformance$$' $(suite-$(BROKER))
+
+# The packages whose TestSoak runs fault schedules.
+soak-memory := ./conformance
+soak-nats   := ./nats
+MINUTES     ?= 20
+
+.PHONY: soak
+soak: ## fault schedules, repeatable by seed: make soak BROKER=nats VARIANT=cluster MINUTES=20 SEED=n; writes build/reports/soak-*.json
+	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory and nats exist'; exit 2; }
+	@[ '$(BROKER)' = memory ] || $(SETUP) ready $(BROKER)
+	@[ '$(BROKER)' != memory ] || [ '$(VARIANT)' = default ] || { echo 'soak: memory has no variant "$(VARIANT)"'; exit 2; }
+	@MINUTES='$(MINUTES)' OMNIBUS_VARIANT='$(VARIANT)' $(if $(SEED),SEED='$(SEED)') \
+		$(TESTSUM) -name soak -show TestSoak -against '$(BROKER), $(VARIANT)' -- \
+		go test -race -count=1 -timeout $$(( $$(printf '%.0f' '$(MINUTES)') + 10 ))m -json -run '^TestSoak$$' $(soak-$(BROKER))
 
 .PHONY: mutants
 mutants: ## break the memory broker one fault at a time; each must be caught by its property (budget: 5 min)
@@ -155,7 +212,7 @@ fuzz: ## run each fuzz target for FUZZTIME (60s), one after another
 bench: ## Go benchmarks, then omnibus against raw and the peers on BROKER, without -race; BENCH=regexp picks some; QUICK=1
 	@mkdir -p $(REPORTS)
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem $(if $(QUICK),-benchtime 50ms,-count=5) ./... | tee $(REPORTS)/bench-go.txt
-	@cd benchmarks && go run . -broker '$(BROKER)' $(if $(QUICK),-reps 1 -each 50ms,-reps $(REPS) -each $(SECONDS)s) \
+	@$(if $(filter $(KINDS),$(BROKER)),go run ./internal/cmd/brokers with $(BROKER)) go -C benchmarks run . -broker '$(BROKER)' $(if $(QUICK),-reps 1 -each 50ms,-reps $(REPS) -each $(SECONDS)s) \
 		$(if $(filter-out .,$(BENCH)),-only '$(BENCH)')
 
 .PHONY: reports

@@ -3,6 +3,12 @@
 //	go run . -broker memory                    everything; writes bench-memory-default.json and .txt
 //	go run . -broker memory -only Latency      the rows whose name matches, to the terminal only
 //	go run . -broker memory -reps 1 -each 50ms a quick look, to the terminal only
+//	OMNIBUS_NATS_URL=nats://... go run . -broker nats     on that broker; `make bench BROKER=nats` starts one
+//
+// A row is one implementation in one kind of work: publish (async, in batches of 500, or callers that wait, until all is confirmed), consume
+// (what was stored before, until the broker says that nothing is pending), latency (publish to handler at a fixed rate) and, in the process,
+// round trips. It counts what the broker has confirmed and what handlers got, and a run that lost one message is void. "of raw" is the
+// ratio to the broker's own client in the same repetition. What an implementation does not offer is named, with the reason, under the table.
 //
 // It is a module of its own, so that who uses omnibus gets none of the clients that it is compared with. A broker is one file here that
 // says how each implementation is opened; internal/bench does the rest.
@@ -29,13 +35,16 @@ import (
 // A broker is who takes part on it, and in what.
 type broker struct {
 	variant string // if not said otherwise
+	version string // of the server, if there is one
 	plugs   []bench.Plug
 	shapes  []bench.Shape
 }
 
-func brokers() map[string]broker {
-	return map[string]broker{
-		"memory": memoryBroker(),
+// brokers connect to those that are a server of their own, by the URL in OMNIBUS_<NAME>_URL.
+func brokers() map[string]func(context.Context) (broker, error) {
+	return map[string]func(context.Context) (broker, error){
+		"memory": func(context.Context) (broker, error) { return memoryBroker(), nil },
+		"nats":   natsBroker,
 	}
 }
 
@@ -63,11 +72,15 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "benchmarks:", err)
 		return 1
 	}
-	b, ok := all[*name]
+	open, ok := all[*name]
 	if !ok {
 		return fail(fmt.Errorf("no broker %q; there is %s", *name, names))
 	}
-	o := bench.Options{Broker: *name, Variant: b.variant, Reps: *reps, Each: *each, Log: errOut}
+	b, err := open(ctx)
+	if err != nil {
+		return fail(fmt.Errorf("%s: %w", *name, err))
+	}
+	o := bench.Options{Broker: *name, Server: b.version, Variant: b.variant, Reps: *reps, Each: *each, Log: errOut}
 	if *variant != "" {
 		o.Variant = *variant
 	}

@@ -57,7 +57,7 @@ func TestReportIsWrittenByAWholeRunOnly(t *testing.T) {
 	if files, _ := os.ReadDir(dir); len(files) > 0 {
 		t.Errorf("a part of a run has left %v", files)
 	}
-	b := brokers()["memory"]
+	b := memoryBroker()
 	r, err := bench.Run(t.Context(), bench.Options{Broker: "memory", Variant: "x", Reps: bench.FewReps, Each: time.Millisecond, Log: &log}, b.plugs, b.shapes[:1])
 	if err != nil || r.Partial() {
 		t.Fatalf("error %v, partial %v", err, r.Partial())

@@ -1,6 +1,6 @@
 // Command quickstart publishes orders and lets two services work on them: billing and shipping. Some orders fail; they are
-// retried, and what cannot succeed is kept in the dead letters. At the end it says what became of every order, and exits with
-// 1 if that does not add up.
+// retried, and what cannot succeed is kept in the dead letters. Then the payment gateway is well again, and what only it has failed is
+// replayed. At the end it says what became of every order, and exits with 1 if that does not add up.
 //
 //	go run ./examples/quickstart                          the orders that come with it, on the broker in the process
 //	go run ./examples/quickstart -broker URL my.jsonl     your own, on your broker; - reads standard input
@@ -21,7 +21,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/omnibus-go/omnibus/memory"
+	"github.com/omnibus-go/omnibus/brokers"
+	"github.com/omnibus-go/omnibus/dlq"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -35,6 +36,8 @@ func main() {
 	stop()
 	os.Exit(code)
 }
+
+var errInterrupted = errors.New("interrupted")
 
 func run(ctx context.Context, args []string, stdin io.Reader, out, errOut io.Writer) int {
 	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
@@ -96,7 +99,10 @@ type session struct {
 const runHeader = "run" // tells the messages of this run from those that an earlier one left at the broker
 
 func (s *session) run(ctx context.Context, url string, opts *pubsub.Options) (err error) {
-	b, err := pubsub.Mux{memory.Opener()}.Open(ctx, url, opts)
+	b, err := brokers.Open(ctx, url, opts)
+	if pubsub.CodeOf(err) == pubsub.ErrUnavailable {
+		return fmt.Errorf("%w\nIs a broker running there? In a clone of this repository `make brokers-up UP=nats` starts one and prints its URL", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -109,32 +115,22 @@ func (s *session) run(ctx context.Context, url string, opts *pubsub.Options) (er
 	}
 
 	id := strconv.FormatInt(time.Now().UnixNano(), 36)
-	gs := groups(s.topic)
+	var bank gateway
+	gs := groups(s.topic, &bank)
 	books := newLedger(gs[0].sub.Group, gs[1].sub.Group)
 	subs, stop := context.WithCancel(ctx)
 	defer stop()
 	for i, g := range gs {
-		a := books.groups[i]
-		g.sub.DeadLetter.OnDeadLetter = func(d *pubsub.Delivery, _ error) {
-			if d.Headers.Get(runHeader) == id {
-				books.deadLettered(a, d.ID)
-			}
-		}
-		h := orderPlaced.Handler(func(ctx context.Context, o Order, d *pubsub.Delivery) error {
-			if d.Headers.Get(runHeader) != id {
-				return nil
-			}
-			err := g.handle(ctx, o, d)
-			books.handled(a, o, d.Attempt, err)
-			return err
-		})
-		if _, err := b.Subscribe(subs, g.sub, h); err != nil {
+		if _, err := g.work(subs, b, id, books, books.groups[i]); err != nil {
 			return err
 		}
 	}
 
 	start := time.Now()
 	badLines, err := s.publish(ctx, b, id, books)
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err != nil {
 		return err
 	}
@@ -155,14 +151,20 @@ func (s *session) run(ctx context.Context, url string, opts *pubsub.Options) (er
 		return err
 	}
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return errInterrupted
 	}
 	letters, err := s.deadLetters(ctx, b, id, gs)
 	if err != nil {
 		return err
 	}
-	s.summary(books, letters, published, worked)
+	s.summary(server(b), books, letters, published, worked)
 	problems := books.problems(idsOf(letters))
+	bank.recovered.Store(true)
+	again, err := s.replay(ctx, b, id, gs[0])
+	if err != nil {
+		return err
+	}
+	problems = append(problems, again...)
 	if badLines > 0 {
 		problems = append(problems, fmt.Sprintf("%d lines of the input are no orders", badLines))
 	}
@@ -216,27 +218,27 @@ func (s *session) publish(ctx context.Context, b *pubsub.Broker, id string, book
 }
 
 // deadLetters reads what the groups gave up on, without taking it away.
-func (s *session) deadLetters(ctx context.Context, b *pubsub.Broker, id string, gs []group) (map[string][]pubsub.Record, error) {
-	letters := map[string][]pubsub.Record{}
+func (s *session) deadLetters(ctx context.Context, b *pubsub.Broker, id string, gs []group) (map[string][]dlq.Record, error) {
+	letters := map[string][]dlq.Record{}
 	for _, g := range gs {
-		place := pubsub.Place{Topic: s.topic, Group: g.sub.Group, Kind: pubsub.PlaceDead}
-		for rec, err := range b.Browse(ctx, place, pubsub.Position{}) {
+		for rec, err := range dlq.Open(b, s.topic, g.sub.Group).List(ctx, ofRun(id)) {
 			if err != nil {
 				return nil, err
 			}
-			if rec.Msg.Headers.Get(runHeader) == id {
-				letters[g.sub.Group] = append(letters[g.sub.Group], rec)
-			}
+			letters[g.sub.Group] = append(letters[g.sub.Group], rec)
 		}
 	}
 	return letters, nil
 }
 
-func idsOf(letters map[string][]pubsub.Record) map[string][]string {
+// ofRun selects the dead letters of one run.
+func ofRun(id string) dlq.Filter { return dlq.Filter{Header: map[string]string{runHeader: id}} }
+
+func idsOf(letters map[string][]dlq.Record) map[string][]string {
 	ids := map[string][]string{}
 	for group, recs := range letters {
 		for _, rec := range recs {
-			ids[group] = append(ids[group], rec.Msg.ID)
+			ids[group] = append(ids[group], rec.Message.ID)
 		}
 	}
 	return ids

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,7 +49,7 @@ func (r result) row(t *testing.T, group string) []int {
 
 func TestSampleOrders(t *testing.T) {
 	// what should come out, from the orders themselves
-	var n, billDead, billRetries, shipDead, shipRetries int
+	var n, billDead, billRetries, replayed, shipDead, shipRetries int
 	for line := range bytes.Lines(sample) {
 		var o Order
 		if err := json.Unmarshal(line, &o); err != nil {
@@ -67,6 +68,7 @@ func TestSampleOrders(t *testing.T) {
 			billDead++
 		case o.Payment == "tok_timeout":
 			billDead++
+			replayed++
 			billRetries += 3
 		case o.Payment == "tok_timeout_twice":
 			billRetries += 2
@@ -80,7 +82,7 @@ func TestSampleOrders(t *testing.T) {
 			shipRetries++
 		}
 	}
-	if n < 1000 || billDead == 0 || billRetries == 0 || shipDead == 0 || shipRetries == 0 {
+	if n < 1000 || billDead == 0 || replayed == 0 || billRetries == 0 || shipDead == 0 || shipRetries == 0 {
 		t.Fatalf("the sample shows too little: %d orders, %d, %d, %d, %d", n, billDead, billRetries, shipDead, shipRetries)
 	}
 
@@ -99,6 +101,7 @@ func TestSampleOrders(t *testing.T) {
 		"permanent after 1 attempt ",
 		"max-attempts after 4 attempts",
 		errCountry.Error(), errTotal.Error(), errNegative.Error(), errDeclined.Error(), errGateway.Error(),
+		fmt.Sprintf("replayed   %d of billing, where the gateway had failed and now answers: %d handled", replayed, replayed),
 		"it adds up",
 	} {
 		if !strings.Contains(r.out, want) {
@@ -202,6 +205,7 @@ func TestWrongUse(t *testing.T) {
 		{"help", "", []string{"-h"}, 0, "the broker's URL"},
 		{"unknown scheme", "", []string{"-broker", "carrier-pigeon://x"}, 1, "known schemes: mem://"},
 		{"no scheme", "", []string{"-broker", "localhost:9092"}, 1, "has no scheme"},
+		{"no broker there", "", []string{"-broker", "nats://127.0.0.1:1"}, 1, "make brokers-up"},
 		{"unknown parameter", "", []string{"-broker", "mem://x?colour=red"}, 1, `unknown parameter "colour"`},
 		{"reserved topic", "", []string{"-topic", "omnibus.orders"}, 1, "reserved"},
 	} {

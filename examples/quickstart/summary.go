@@ -8,15 +8,15 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/omnibus-go/omnibus/pubsub"
+	"github.com/omnibus-go/omnibus/dlq"
 )
 
 // summary prints what became of the orders.
-func (s *session) summary(books *ledger, letters map[string][]pubsub.Record, published, worked time.Duration) {
+func (s *session) summary(server string, books *ledger, letters map[string][]dlq.Record, published, worked time.Duration) {
 	books.mu.Lock()
 	defer books.mu.Unlock()
 	n := len(books.confirmed)
-	fmt.Fprintf(s.out, "%d orders of %d customers, from %s, to topic %q\n\n", len(books.seq), len(books.customers), s.name, s.topic)
+	fmt.Fprintf(s.out, "%d orders of %d customers, from %s, to topic %q%s\n\n", len(books.seq), len(books.customers), s.name, s.topic, server)
 	fmt.Fprintf(s.out, "published  %d confirmed, %d refused, %d unknown, in %v (%s)\n\n",
 		n, books.refused, books.unknown, round(published), rate(n, published))
 
@@ -42,32 +42,32 @@ func (s *session) summary(books *ledger, letters map[string][]pubsub.Record, pub
 
 // A cause is a reason that dead letters have in common.
 type cause struct {
-	reason, err, attempts string
-	ids                   []string
+	reason, err string
+	attempts    int
+	ids         []string
 }
 
-func causes(letters []pubsub.Record) []*cause {
+func causes(letters []dlq.Record) []*cause {
 	var list []*cause
 	for _, rec := range letters {
-		h := rec.Msg.Headers
-		c := cause{reason: h.Get("omnibus-dlq-reason"), err: h.Get("omnibus-dlq-error"), attempts: h.Get("omnibus-dlq-attempts")}
+		c := cause{reason: rec.Reason, err: rec.Error, attempts: rec.Attempts}
 		i := slices.IndexFunc(list, func(x *cause) bool {
 			return x.reason == c.reason && x.err == c.err && x.attempts == c.attempts
 		})
 		if i < 0 {
 			i, list = len(list), append(list, &c)
 		}
-		list[i].ids = append(list[i].ids, rec.Msg.ID)
+		list[i].ids = append(list[i].ids, rec.Message.ID)
 	}
 	slices.SortStableFunc(list, func(a, b *cause) int { return cmp.Compare(len(b.ids), len(a.ids)) })
 	return list
 }
 
-func times(attempts string) string {
-	if attempts == "1" {
+func times(attempts int) string {
+	if attempts == 1 {
 		return "1 attempt"
 	}
-	return attempts + " attempts"
+	return fmt.Sprint(attempts, " attempts")
 }
 
 func few(ids []string) string {

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+
+	"github.com/omnibus-go/omnibus/internal/bench"
+)
+
+// Every row of every implementation works on the server of OMNIBUS_NATS_URL, loses nothing and leaves no stream behind; the figures are worth nothing.
+func TestNATS(t *testing.T) {
+	if os.Getenv("OMNIBUS_NATS_URL") == "" {
+		t.Fatal("OMNIBUS_NATS_URL names no server: make benchmarks-nats starts one")
+	}
+	before := natsStreams(t)
+	var out, log bytes.Buffer
+	if code := run(t.Context(), []string{"-broker", "nats", "-reps", "1", "-each", "10ms"}, &out, &log); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, &log)
+	}
+	rows := map[string]int{}
+	for line := range strings.Lines(out.String()) {
+		if f := strings.Fields(line); len(f) == 15 {
+			rows[f[4]]++
+		}
+	}
+	all := len(bench.Shapes())
+	for impl, want := range map[string]int{"raw": all, "omnibus": all, "watermill": all - 1, "watermill-async-ack": all - 1, "ideal": 1} {
+		if rows[impl] != want {
+			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
+		}
+	}
+	for _, want := range []string{"nats 2.", fmt.Sprintf("gocloud, %s: %d rows", natsCoreOnly, all), "watermill, no asynchronous publish: 1 rows"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the output does not say %q", want)
+		}
+	}
+	if after := natsStreams(t); after != before {
+		t.Errorf("%d streams, %d before", after, before)
+	}
+	if t.Failed() {
+		t.Log(out.String())
+	}
+}
+
+func natsStreams(t *testing.T) int {
+	t.Helper()
+	js, err := natsConnect(os.Getenv("OMNIBUS_NATS_URL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer js.Conn().Close()
+	info, err := js.AccountInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Streams
+}
+
+// Raw puts the headers on the wire that omnibus does: the same names, and values as long.
+func TestNATSRawSendsTheSameBytes(t *testing.T) {
+	url := os.Getenv("OMNIBUS_NATS_URL")
+	if url == "" {
+		t.Fatal("OMNIBUS_NATS_URL names no server: make benchmarks-nats starts one")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	m := bench.Message{ID: fmt.Sprintf("%021d", 7), Key: "key-00001", ContentType: "application/octet-stream", Payload: []byte("x")}
+	stored := func(open func() (*bench.Client, error), subject string) client.Header {
+		t.Helper()
+		c, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(ctx)
+		if err := c.Prepare(ctx, subject, []string{"g"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Publish(ctx, subject, m); err != nil {
+			t.Fatal(err)
+		}
+		js, err := natsConnect(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer js.Conn().Close()
+		name, err := js.StreamNameBySubject(ctx, subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := js.Stream(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last, err := s.GetLastMsgForSubject(ctx, subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return last.Header
+	}
+	subject := fmt.Sprintf("bench-bytes-%d", time.Now().UnixNano())
+	raw := stored(func() (*bench.Client, error) { return openNATS(url) }, subject)
+	ours := stored(func() (*bench.Client, error) { return openNATSOmnibus(ctx, url) }, subject)
+	total := func(h client.Header) (names []string, bytes int) {
+		for name, values := range h {
+			if !strings.HasPrefix(name, "Nats-") || name == client.MsgIdHdr { // those others are the server's
+				names = append(names, name)
+				bytes += len(strings.Join(values, ""))
+			}
+		}
+		slices.Sort(names)
+		return names, bytes
+	}
+	rawNames, rawBytes := total(raw)
+	names, bytes := total(ours)
+	if !slices.Equal(rawNames, names) || rawBytes < bytes || rawBytes > bytes+3 { // zeros at the end of a time are not written
+		t.Errorf("raw sends %v, omnibus %v", raw, ours)
+	}
+}

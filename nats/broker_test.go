@@ -1,0 +1,168 @@
+package nats_test
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"testing"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/nats"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A server is a real broker of one test's own, and how to reach it.
+type server struct {
+	*containers.Broker
+	replicas string
+	params   *containers.Params // nil = the broker's
+}
+
+func startServer(t *testing.T, variant string) *server {
+	t.Helper()
+	b, err := containers.Start(t.Context(), "nats", variant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &server{Broker: b}
+	if variant == "cluster" {
+		s.replicas = "3"
+	}
+	return s
+}
+
+// address is the URL with the credentials that the variant asks for, and more parameters.
+func (s *server) address(more url.Values) string {
+	base, query, _ := strings.Cut(s.URL(), "?")
+	scheme, hosts, _ := strings.Cut(base, "://")
+	p := s.Params
+	if s.params != nil {
+		p = *s.params
+	}
+	if p.User != "" {
+		hosts = url.UserPassword(p.User, p.Password).String() + "@" + hosts
+	}
+	parameters := []string{}
+	if query != "" {
+		parameters = append(parameters, query)
+	}
+	own := url.Values{}
+	for name, value := range map[string]string{
+		"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile, "token": p.Token, "nkey": p.SeedFile, "creds": p.CredsFile, "replicas": s.replicas,
+	} {
+		if value != "" {
+			own.Set(name, value)
+		}
+	}
+	for _, values := range []url.Values{own, more} {
+		if len(values) > 0 {
+			parameters = append(parameters, values.Encode())
+		}
+	}
+	return scheme + "://" + hosts + "?" + strings.Join(parameters, "&")
+}
+
+func (s *server) open(t *testing.T) *pubsub.Broker {
+	t.Helper()
+	b, err := nats.Open(t.Context(), s.address(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() }) // tests that care close it themselves
+	return b
+}
+
+func (s *server) driver(ctx context.Context) (pubsub.Driver, error) {
+	cfg, err := nats.ParseURL(s.address(nil))
+	if err != nil {
+		return nil, err
+	}
+	return cfg.Driver(ctx)
+}
+
+// jetStream is the client's own view of the server.
+func (s *server) jetStream(ctx context.Context, t *testing.T) jetstream.JetStream {
+	t.Helper()
+	d, err := s.driver(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(context.WithoutCancel(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	var js jetstream.JetStream
+	if !d.As(&js) {
+		t.Fatal("the driver has no jetstream.JetStream")
+	}
+	return js
+}
+
+// deleteTopic removes a topic and its groups behind the back of who uses them.
+func (s *server) deleteTopic(ctx context.Context, topic string) (err error) {
+	d, err := s.driver(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close(ctx) }()
+	var js jetstream.JetStream
+	d.As(&js)
+	stream, err := js.Stream(ctx, "omnibus")
+	if err != nil {
+		return err
+	}
+	cfg := stream.CachedInfo().Config
+	keep := cfg.Subjects[:0]
+	for _, sub := range cfg.Subjects {
+		if sub != topic {
+			keep = append(keep, sub)
+		}
+	}
+	cfg.Subjects = keep
+	if len(keep) == 0 {
+		cfg.Subjects = []string{"omnibus.later.omnibus.>"}
+	}
+	if _, err := js.UpdateStream(ctx, cfg); err != nil {
+		return err
+	}
+	list := stream.ListConsumers(ctx)
+	for c := range list.Info() {
+		if c.Config.FilterSubject == topic {
+			if err := stream.DeleteConsumer(ctx, c.Name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := list.Err(); err != nil {
+		return err
+	}
+	return stream.Purge(ctx, jetstream.WithPurgeSubject(topic))
+}
+
+// foreignPublish writes a message as a program does that has the client and not the adapter.
+func (s *server) foreignPublish(ctx context.Context, topic string, m pubsub.Message) (said pubsub.Headers, err error) {
+	d, err := s.driver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = d.Close(ctx) }()
+	var js jetstream.JetStream
+	d.As(&js)
+	msg := client.NewMsg(topic)
+	msg.Data = m.Payload
+	for _, h := range m.Headers { // which are all text
+		msg.Header[h.Name] = append(msg.Header[h.Name], h.Value)
+		said = append(said, pubsub.Header{Name: h.Name, Value: h.Value})
+	}
+	_, err = js.PublishMsg(ctx, msg)
+	return said, err
+}

@@ -1,0 +1,98 @@
+package nats_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// What was confirmed before, while and after the broker is killed arrives, and the program does nothing for it.
+func TestBrokerKilledInMidRun(t *testing.T) {
+	s := startServer(t, "default")
+	if len(s.Nodes()) == 0 {
+		t.Log("left out: OMNIBUS_NATS_URL names a broker that is not ours to kill")
+		return
+	}
+	b := s.open(t)
+	sub := pubsub.Subscription{Topic: "orders", Group: "g", AckWait: 2 * time.Second}
+	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	handled, confirmed := map[string]int{}, map[string]bool{}
+	if _, err := b.Subscribe(t.Context(), sub, func(_ context.Context, d *pubsub.Delivery) error {
+		mu.Lock()
+		defer mu.Unlock()
+		handled[d.ID]++
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for worker := range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				id := fmt.Sprintf("%d-%d", worker, i)
+				if err := b.Publish(t.Context(), "orders", pubsub.Message{ID: id, Key: id}); err != nil {
+					t.Errorf("publish %s: %v", id, err) // it is sent again until the deadline of 30 s
+					return
+				}
+				mu.Lock()
+				confirmed[id] = true
+				mu.Unlock()
+			}
+		})
+	}
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(handled)
+	}
+	await := func(what string, cond func() bool) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not within 30 s", what)
+			}
+		}
+	}
+	for round := range 2 {
+		before := count()
+		await(fmt.Sprintf("round %d: 200 messages", round), func() bool { return count() > before+200 })
+		if err := s.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := count()
+	await("200 messages after the last restart", func() bool { return count() > before+200 })
+	close(stop)
+	wg.Wait()
+	missing := func() (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range confirmed {
+			if handled[id] == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	await("all that was confirmed", func() bool { return missing() == 0 })
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d confirmed, %d handled", len(confirmed), len(handled))
+}

@@ -1,0 +1,273 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A producer publishes with an inbox of its own for the answers: the last segment of a reply names the message. It does what
+// jetstream.PublishMsgAsync does, less a future, a channel and a timer for each message.
+type producer struct {
+	*link
+	d      *driver
+	spec   pubsub.ProducerSpec
+	report func([]pubsub.Result)
+	inbox  string
+	sub    *client.Subscription
+	ended  chan struct{}   // closed when answer is called no more
+	told   []pubsub.Result // answers that are gathered; only answer uses it, until then
+	rr     uint32          // of messages without a key
+
+	mu      sync.Mutex
+	pending map[uint64]int32 // what has no answer: in which store it will lie
+	dead    error
+	quiet   chan struct{} // closed when nothing is pending any more
+}
+
+// OpenProducer implements pubsub.Driver.
+func (d *driver) OpenProducer(ctx context.Context, spec pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
+	at, err := d.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.newProducer(at, spec, report)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (d *driver) newProducer(at *link, spec pubsub.ProducerSpec, report func([]pubsub.Result)) (*producer, error) {
+	p := &producer{d: d, link: at, spec: spec, report: report, inbox: at.nc.NewRespInbox() + ".", pending: map[uint64]int32{}, ended: make(chan struct{})}
+	sub, err := at.nc.Subscribe(p.inbox+"*", p.answer)
+	if err == nil {
+		err = sub.SetPendingLimits(-1, -1) // the engine bounds what is unanswered
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.sub = sub
+	sub.SetClosedHandler(func(string) { close(p.ended) })
+	if err := d.add(at, p); err != nil {
+		return nil, errors.Join(err, sub.Unsubscribe())
+	}
+	return p, nil
+}
+
+// Send implements pubsub.Producer.
+func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	for i := range run {
+		o := &run[i]
+		m, err := p.message(ctx, o)
+		if err == nil {
+			err = p.publish(o, m)
+		}
+		if err == nil {
+			continue
+		}
+		if _, final := p.d.Classify(err); !final || ctx.Err() != nil {
+			return i, err
+		}
+		p.report([]pubsub.Result{{Seq: o.Seq, Fate: pubsub.FateRefused, Err: err}})
+	}
+	return len(run), nil
+}
+
+// message finds out where o goes, and writes it down.
+func (p *producer) message(ctx context.Context, o *pubsub.Out) (*client.Msg, error) {
+	m := &client.Msg{}
+	if o.To.Kind == pubsub.PlaceMain {
+		parts, err := p.d.partitions(ctx, o.To.Topic)
+		if err != nil {
+			return nil, err
+		}
+		m.Subject = o.To.Topic
+		if parts > 1 {
+			lane := int32(p.rr % uint32(parts))
+			if o.Msg.Key != "" {
+				lane = partitionOf(o.Msg.Key, parts)
+			} else {
+				p.rr++
+			}
+			m.Subject = laneSubject(o.To.Topic, lane)
+		}
+	} else {
+		if err := p.d.groupExists(ctx, o.To); err != nil {
+			return nil, err
+		}
+		lane := int32(0)
+		if o.To.Kind == pubsub.PlaceRetry && !pubsub.IsPattern(o.To.Topic) {
+			parts, err := p.d.partitions(ctx, o.To.Topic)
+			if err != nil {
+				return nil, err
+			}
+			lane = partitionOf(o.Msg.Key, parts)
+		}
+		m.Subject = p.d.names.subject(o.To, strconv.Itoa(int(lane)))
+	}
+	encode(m, o.Msg, o.Dedup)
+	if o.To.Kind == pubsub.PlaceMain && o.Msg.Delay > 0 {
+		if most := time.Duration(p.d.maxAge.Load()); most > 0 && o.Msg.Delay >= most {
+			return nil, says(pubsub.ErrUnsupported, "a delay of %v, and the stream %q keeps messages for %v", o.Msg.Delay, p.d.names.stream, most)
+		}
+		p.d.names.schedule(m, time.Now().Add(o.Msg.Delay))
+	}
+	return m, nil
+}
+
+// schedule lets the server store m under its subject when the time has come. The client's own option cuts the time to seconds.
+func (n names) schedule(m *client.Msg, at time.Time) {
+	m.Header[jetstream.ScheduleHeader] = []string{"@at " + at.UTC().Format(time.RFC3339Nano)}
+	m.Header[jetstream.ScheduleTargetHeader] = []string{m.Subject}
+	m.Subject = n.later() + nuid.Next()
+}
+
+// publish hands one message to the client, unless the session is dead.
+func (p *producer) publish(o *pubsub.Out, m *client.Msg) error {
+	if p.spec.Ack == pubsub.AckNone {
+		if err := p.nc.PublishMsg(m); err != nil {
+			return err
+		}
+		p.report([]pubsub.Result{{Seq: o.Seq, Fate: pubsub.FateAccepted}})
+		return nil
+	}
+	m.Reply = p.inbox + strconv.FormatUint(o.Seq, 36)
+	p.mu.Lock()
+	if p.dead != nil {
+		p.mu.Unlock()
+		return p.dead
+	}
+	p.pending[o.Seq] = storeOf(o.To.Kind)
+	p.mu.Unlock()
+	err := p.nc.PublishMsg(m)
+	if err != nil {
+		if _, mine := p.take(o.Seq); !mine {
+			return nil // its fate was told when the connection broke
+		}
+	}
+	return err
+}
+
+// take removes what is to be answered now; whoever gets it reports it.
+func (p *producer) take(seq uint64) (int32, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	store, ok := p.pending[seq]
+	delete(p.pending, seq)
+	if len(p.pending) == 0 && p.quiet != nil {
+		close(p.quiet)
+		p.quiet = nil
+	}
+	return store, ok
+}
+
+// answer is called for each reply of the server, one after the other.
+func (p *producer) answer(m *client.Msg) {
+	if seq, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, p.inbox), 36, 64); err == nil {
+		r := pubsub.Result{Seq: seq, Fate: pubsub.FateAccepted}
+		stored, err := parseAck(m)
+		if store, mine := p.take(seq); mine {
+			if err != nil {
+				r.Fate, r.Err = pubsub.FateRefused, err
+				if errors.Is(err, errNoStream) {
+					p.d.forget()
+				}
+			} else {
+				r.Pos = pubsub.NewPosition(positionKind, int64(stored), 0, store)
+			}
+			p.told = append(p.told, r)
+		}
+	}
+	if more, _, err := p.sub.Pending(); len(p.told) > 0 && (err != nil || more <= 1 || len(p.told) >= 256) { // this one is still counted
+		p.report(p.told)
+		p.told = p.told[:0]
+	}
+}
+
+// parseAck reads a publish acknowledgement.
+func parseAck(m *client.Msg) (seq uint64, err error) {
+	if len(m.Data) == 0 {
+		return 0, errNoStream // no responders: the stream is gone, or has no leader at the moment
+	}
+	if _, rest, ok := bytes.Cut(m.Data, []byte(`"seq":`)); ok && !bytes.Contains(m.Data, []byte(`"error"`)) {
+		n := 0
+		for n < len(rest) && '0' <= rest[n] && rest[n] <= '9' {
+			seq = seq*10 + uint64(rest[n]-'0')
+			n++
+		}
+		if n > 0 {
+			return seq, nil
+		}
+	}
+	var ack struct {
+		Seq   uint64              `json:"seq"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &ack); err != nil {
+		return 0, err
+	}
+	if ack.Error != nil {
+		return 0, ack.Error
+	}
+	return ack.Seq, nil
+}
+
+// die ends the session: what has no answer may be stored or not.
+func (p *producer) die(err error) {
+	p.mu.Lock()
+	if p.dead == nil {
+		p.dead = err
+	}
+	var lost []pubsub.Result
+	for seq := range p.pending {
+		lost = append(lost, pubsub.Result{Seq: seq, Fate: pubsub.FateUnknown, Err: err})
+	}
+	clear(p.pending)
+	if p.quiet != nil {
+		close(p.quiet)
+		p.quiet = nil
+	}
+	p.mu.Unlock()
+	if len(lost) > 0 {
+		p.report(lost)
+	}
+}
+
+// Close implements pubsub.Producer.
+func (p *producer) Close(ctx context.Context) error {
+	quiet := make(chan struct{})
+	p.mu.Lock()
+	if len(p.pending) == 0 {
+		close(quiet)
+	} else {
+		p.quiet = quiet
+	}
+	p.mu.Unlock()
+	select {
+	case <-quiet:
+	case <-ctx.Done():
+	}
+	err := p.sub.Unsubscribe()
+	<-p.ended // it waits for nothing but report
+	if len(p.told) > 0 {
+		p.report(p.told)
+	}
+	p.die(errGone)
+	p.d.remove(p)
+	if errors.Is(err, client.ErrConnectionClosed) || errors.Is(err, client.ErrBadSubscription) {
+		err = nil
+	}
+	return err
+}

@@ -1,0 +1,208 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// consumersOf are those of a group, with the settings that they have.
+func (d *driver) consumersOf(ctx context.Context, topic, group string) (all []*jetstream.ConsumerInfo, err error) {
+	if _, err := d.connected(ctx); err != nil {
+		return nil, err
+	}
+	info, err := d.stream(ctx, d.names.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, says(pubsub.ErrNotFound, "there is no topic %q in the stream %q", topic, d.names.stream)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := pubsub.Place{Topic: topic, Group: group}
+	for lane := range int32(partsOf(info, topic)) {
+		c, err := d.now().js.Consumer(ctx, d.names.stream, durable(p, lane))
+		switch {
+		case err == nil:
+			all = append(all, c.CachedInfo())
+		case errors.Is(err, jetstream.ErrConsumerNotFound) && lane > 0: // its members compete: one consumer reads all partitions
+			return all, nil
+		case errors.Is(err, jetstream.ErrConsumerNotFound):
+			return nil, says(pubsub.ErrNotFound, "there is no group %q of %q", group, topic)
+		default:
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// Lag implements pubsub.Lagger: what no member has got, and what is not settled, retries included.
+func (d *driver) Lag(ctx context.Context, topic, group string) (pubsub.Lag, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	all, err := d.consumersOf(ctx, topic, group)
+	if err != nil {
+		return pubsub.Lag{}, err
+	}
+	for _, c := range slices.Clip(all) { // its retries have a consumer of the same name
+		own, err := d.now().js.Consumer(ctx, d.names.work(), c.Name)
+		if err != nil {
+			return pubsub.Lag{}, err
+		}
+		all = append(all, own.CachedInfo())
+	}
+	lag := pubsub.Lag{Kind: pubsub.LagExact}
+	for _, info := range all {
+		lag.Messages += int64(info.NumPending) + int64(info.NumAckPending)
+	}
+	return lag, nil
+}
+
+// Seek implements pubsub.Seeker. The consumers are made anew; a group that is seeked has no members that could miss them.
+func (d *driver) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	all, err := d.consumersOf(ctx, topic, group)
+	if err != nil {
+		return err
+	}
+	_, err = d.now().nc.RequestWithContext(ctx, d.names.member(pubsub.Place{Topic: topic, Group: group}), nil)
+	if err == nil {
+		return says(pubsub.ErrConflict, "group %q of %q has members", group, topic)
+	}
+	if !errors.Is(err, client.ErrNoResponders) {
+		return err
+	}
+	info, err := d.stream(ctx, d.names.stream)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		cfg := c.Config
+		cfg.OptStartSeq, cfg.OptStartTime = 0, nil
+		startAt(&cfg, to, info.State.LastSeq)
+		if err := d.now().js.DeleteConsumer(ctx, d.names.stream, cfg.Durable); err != nil {
+			return err
+		}
+		if _, err := d.now().js.CreateConsumer(ctx, d.names.stream, cfg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Browse implements pubsub.Browser.
+func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
+	return func(yield func(pubsub.Record, error) bool) {
+		_, err := d.connected(ctx)
+		if err == nil {
+			err = d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) })
+		}
+		if err != nil {
+			yield(pubsub.Record{}, err)
+		}
+	}
+}
+
+func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {
+	c := jetstream.ConsumerConfig{
+		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverAllPolicy, MemoryStorage: true, InactiveThreshold: time.Minute,
+	}
+	store, stream := storeOf(p.Kind), d.names.stream
+	if k, seq, _, in := from.Parts(); k == positionKind && in == store {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, uint64(max(seq, 1))
+	}
+	if p.Kind == pubsub.PlaceMain {
+		parts, err := d.partitions(ctx, p.Topic)
+		if err != nil {
+			if code, final := classify(err); code == pubsub.ErrUnroutable && final {
+				return says(pubsub.ErrNotFound, "there is no topic %q in the stream %q", p.Topic, stream)
+			}
+			return err
+		}
+		c.FilterSubjects = filters(p.Topic, parts)
+	} else {
+		if store == storeWork {
+			return d.browseWork(ctx, p, max(c.OptStartSeq, 1), yield)
+		}
+		stream = d.names.dead()
+		c.FilterSubjects = []string{d.names.subject(p, "*")}
+	}
+	made, err := d.now().js.CreateConsumer(ctx, stream, c)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && p.Kind != pubsub.PlaceMain {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	name := made.CachedInfo().Name
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = d.now().js.DeleteConsumer(ctx, stream, name) // else it ends after a minute
+	}()
+	heard := time.Now()
+	for left := made.CachedInfo().NumPending; left > 0; {
+		batch, err := made.FetchNoWait(256)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for m := range batch.Messages() {
+			n++
+			left--
+			msg := &client.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()}
+			meta, err := m.Metadata()
+			if err != nil {
+				return err
+			}
+			r := pubsub.Record{Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, int64(meta.Sequence.Stream), 0, store)}
+			if p.Kind == pubsub.PlaceMain {
+				r.Topic = topicOf(msg.Subject)
+			}
+			r.Msg = decode(msg)
+			if !yield(r) || left == 0 {
+				return nil
+			}
+		}
+		err = batch.Error()
+		if n > 0 {
+			heard = time.Now()
+		} else if errors.Is(err, client.ErrNoResponders) && time.Since(heard) < dialTimeout && pause(ctx) { // the cluster does not know it everywhere yet
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 || ctx.Err() != nil {
+			return ctx.Err() // trimmed meanwhile
+		}
+	}
+	return nil
+}
+
+// browseWork reads a place whose stream has no room for a second reader: message by message.
+func (d *driver) browseWork(ctx context.Context, p pubsub.Place, seq uint64, yield func(pubsub.Record) bool) error {
+	s, err := d.now().js.Stream(ctx, d.names.work())
+	for err == nil {
+		var m *jetstream.RawStreamMsg
+		if m, err = s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(d.names.subject(p, "*"))); err == nil {
+			r := pubsub.Record{Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, int64(m.Sequence), 0, storeWork)}
+			r.Msg = decode(&client.Msg{Header: m.Header, Data: m.Data})
+			if !yield(r) {
+				return nil
+			}
+			seq = m.Sequence + 1
+		}
+	}
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	return err
+}

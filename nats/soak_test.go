@@ -1,0 +1,44 @@
+package nats_test
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/nats"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+func TestMain(m *testing.M) {
+	conformance.Member(dial)
+	goleak.VerifyTestMain(m)
+}
+
+func dial(ctx context.Context, address string) (pubsub.Driver, error) {
+	cfg, err := nats.ParseURL(address)
+	if err != nil {
+		return nil, err
+	}
+	return cfg.Driver(ctx)
+}
+
+// TestSoak runs fault schedules on the variant that OMNIBUS_VARIANT names.
+func TestSoak(t *testing.T) {
+	variant := cmp.Or(os.Getenv("OMNIBUS_VARIANT"), "default")
+	s := startServer(t, variant)
+	h := conformance.Harness{
+		Driver: s.driver, Address: s.address(nil), Faults: s.Faults(), Variant: variant, ServerVersion: s.Version(),
+	}
+	if variant == "cluster" {
+		h.Recovery = 8 * time.Second // leaders are elected
+	}
+	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+		h.Kill, h.Start = s.Kill, s.Restart
+	}
+	conformance.Soak(t, h)
+}
