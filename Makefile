@@ -62,6 +62,7 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 .PHONY: test
 test: ## check, quickstart, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
+	@$(SETUP) clients $(KINDS)
 	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) benchmarks $(BENCHMARK_STEPS) containers $(BROKER_STEPS))
 
 .PHONY: setup

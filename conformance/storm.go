@@ -191,7 +191,7 @@ func (st *storm) start(f schedule.Fault) (mend func() bool) {
 	}
 	switch f.Kind {
 	case schedule.Reset:
-		st.forget()
+		st.forgetHere()
 		cut := 0
 		for _, p := range st.members {
 			cut += p.link.cut()
@@ -202,7 +202,7 @@ func (st *storm) start(f schedule.Fault) (mend func() bool) {
 		broken := st.breakPublisher(cutAfter)
 		return func() bool { return e.until(st.length/10, broken) }
 	case schedule.BlackHole:
-		st.forget()
+		st.forgetHere()
 		var resume []func()
 		for _, p := range all {
 			resume = append(resume, p.link.stall())
@@ -211,7 +211,7 @@ func (st *storm) start(f schedule.Fault) (mend func() bool) {
 		return func() bool {
 			lasts()
 			held := late() > before
-			st.forget()
+			st.forgetHere()
 			for _, f := range resume {
 				f()
 			}
@@ -278,11 +278,16 @@ func (st *storm) killConsumer(who int) (mend func() bool) {
 
 // forget says that all members have lost what they held.
 func (st *storm) forget() {
-	for _, p := range st.members {
-		st.l.forget(p)
-	}
+	st.forgetHere()
 	if st.apart != nil {
 		st.l.forgetMember(st.apart.name)
+	}
+}
+
+// forgetHere says it of the members in this process: those whose links a fault can touch.
+func (st *storm) forgetHere() {
+	for _, p := range st.members {
+		st.l.forget(p)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 // A run is one call of Plan.Run. All of it but the answers happens on its goroutine.
 type run struct {
 	p       *Plan
-	todo    map[item]int // what is to be read
+	unread  map[item]int // what is to be read
 	answers chan answer  // has room for all that is on its way: an answer never waits for a run that has ended
 	flying  int
 	busy    map[string]bool // keys that have a message on its way
@@ -50,10 +50,10 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 	if err := p.writePlan(); err != nil {
 		return p.report(), err
 	}
-	r := &run{p: p, todo: map[item]int{}, answers: make(chan answer, window), busy: map[string]bool{}}
+	r := &run{p: p, unread: map[item]int{}, answers: make(chan answer, window), busy: map[string]bool{}}
 	for i, f := range p.fates {
 		if f == open {
-			r.todo[p.items[i]] = i
+			r.unread[p.items[i]] = i
 		}
 	}
 	r.sendAll(ctx)
@@ -64,7 +64,7 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 // sendAll reads page by page: a browse that waits for a slow replay would outlive what a broker keeps for it.
 func (r *run) sendAll(ctx context.Context) {
 	from := r.first()
-	for len(r.todo) > 0 && r.stop == nil {
+	for len(r.unread) > 0 && r.stop == nil {
 		page, err := r.read(ctx, from)
 		if err != nil {
 			r.end(err)
@@ -98,7 +98,7 @@ func (r *run) first() pubsub.Position {
 	return pubsub.Position{}
 }
 
-// read takes the next letters out of todo.
+// read takes the next letters out of unread.
 func (r *run) read(ctx context.Context, from pubsub.Position) (page []letter, err error) {
 	numbers := numbering{}
 	var bytes int64
@@ -107,13 +107,13 @@ func (r *run) read(ctx context.Context, from pubsub.Position) (page []letter, er
 			return nil, err
 		}
 		it := numbers.item(&rec)
-		i, wanted := r.todo[it]
+		i, wanted := r.unread[it]
 		if !wanted {
 			continue
 		}
-		delete(r.todo, it)
+		delete(r.unread, it)
 		page = append(page, letter{i, rec})
-		if bytes += rec.Stored.Size(); len(page) == window || bytes >= pageBytes || len(r.todo) == 0 {
+		if bytes += rec.Stored.Size(); len(page) == window || bytes >= pageBytes || len(r.unread) == 0 {
 			break
 		}
 	}
@@ -124,7 +124,7 @@ func (r *run) read(ctx context.Context, from pubsub.Position) (page []letter, er
 func (r *run) gone() {
 	var fs []answer
 	for i, f := range r.p.fates {
-		if _, missing := r.todo[r.p.items[i]]; missing && f == open {
+		if _, missing := r.unread[r.p.items[i]]; missing && f == open {
 			fs = append(fs, answer{item: i, err: r.p.q.fail("replay", pubsub.ErrNotFound, errors.New("the dead letter is not there any more"), "")})
 		}
 	}

@@ -202,7 +202,7 @@ func (c *circuit) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Ha
 	case err == nil:
 		result = nil
 		return nil
-	case handedBack(ctx), !errors.Is(withCause(ctx, err), pubsub.ErrTimeout) && !c.outage(err):
+	case pubsub.HandedBack(ctx), !errors.Is(withCause(ctx, err), pubsub.ErrTimeout) && !c.outage(err):
 		return err
 	}
 	c.note(err)

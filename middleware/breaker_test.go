@@ -186,10 +186,7 @@ func TestBreakerProbesRotate(t *testing.T) {
 
 // What the handler says of its message, and what is expected or excluded, opens nothing; a panic and a timeout do.
 func TestBreakerCounts(t *testing.T) {
-	late, cancel := context.WithCancelCause(t.Context())
-	cancel(&pubsub.Error{Code: pubsub.ErrTimeout})
-	drained, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("draining"))
+	hung := canceled(t, &pubsub.Error{Code: pubsub.ErrTimeout})
 	none := func(error) bool { return false }
 	for name, tt := range map[string]struct {
 		ctx    context.Context
@@ -204,9 +201,12 @@ func TestBreakerCounts(t *testing.T) {
 		"snooze":               {t.Context(), pubsub.Snooze(0, errFailed), nil, false},
 		"pause":                {t.Context(), pubsub.Pause(0, errFailed), nil, false},
 		"success":              {t.Context(), nil, nil, false},
-		"timeout":              {late, pubsub.Permanent(errFailed), none, true},
+		"timeout":              {hung, pubsub.Permanent(errFailed), none, true},
 		"timeout by a layer":   {t.Context(), fmt.Errorf("%w", pubsub.ErrTimeout), none, true},
-		"drained":              {drained, errFailed, nil, false},
+		"drained":              {drained(t), errFailed, nil, false},
+		"drained, then late":   {late(drained(t), t), errFailed, nil, false},
+		"a layer's own time":   {late(t.Context(), t), context.DeadlineExceeded, nil, true},
+		"a layer's own reason": {canceled(t, errors.New("enough")), errFailed, nil, true},
 		"no outage":            {t.Context(), errFailed, none, false},
 		"outage that panics":   {t.Context(), errFailed, func(error) bool { panic("outage") }, false},
 		"retry that is outage": {t.Context(), pubsub.RetryAfter(0, errFailed), func(error) bool { return true }, true},

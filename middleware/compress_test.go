@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -90,6 +91,20 @@ func TestCompressRoundTrip(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The largest bound is none.
+func TestCompressWithoutBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := pubsubtest.Open(t, opts(middleware.CompressWith(middleware.CompressOptions{Max: math.MaxInt})))
+		sent := pubsub.Message{ID: "1", Payload: bytes.Repeat([]byte("all quiet\n"), 10_000)}
+		b.Deliver(pubsub.Subscription{Topic: "t", Group: "g"}, func(_ context.Context, d *pubsub.Delivery) error {
+			if !bytes.Equal(d.Payload, sent.Payload) || len(d.Raw().Payload) >= len(sent.Payload) {
+				t.Errorf("%d bytes came of %d, %d on the wire", len(d.Payload), len(sent.Payload), len(d.Raw().Payload))
+			}
+			return nil
+		}, sent)[0].Want(t, pubsubtest.Fate{Acked: true, Attempts: 1})
+	})
 }
 
 // What is not what it says it is, or too large, is given up as it came. The handler never sees it.

@@ -8,12 +8,6 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// handedBack says whether a failure is none of the message's: the consumer is draining, or the lease is over.
-func handedBack(ctx context.Context) bool {
-	cause := context.Cause(ctx)
-	return cause != nil && !errors.Is(cause, pubsub.ErrTimeout)
-}
-
 // withCause adds, as the engine does for the subscription's rules, that it was the handler's time that was over.
 func withCause(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, pubsub.ErrTimeout) && !errors.Is(err, cause) {

@@ -1,10 +1,13 @@
 package middleware_test
 
 import (
+	"context"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -66,4 +69,42 @@ func (t *tally) total() (n int) {
 		n += k
 	}
 	return n
+}
+
+// drained is the context of a message that a consumer has handed back: its Receive loop was left.
+func drained(t *testing.T) context.Context {
+	t.Helper()
+	b := memory.New(nil)
+	defer b.Close()
+	loop, err := b.Receive(t.Context(), pubsub.Subscription{Topic: "t", Group: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), "t", pubsub.Message{}); err != nil {
+		t.Fatal(err)
+	}
+	for lease, err := range loop {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lease.Context() // which leaves the loop
+	}
+	t.Fatal("no message came")
+	return nil
+}
+
+// late is a context whose deadline, a layer's own, is over.
+func late(ctx context.Context, t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, -1)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// canceled is a context that a layer has canceled for a reason of its own.
+func canceled(t *testing.T, reason error) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(reason)
+	return ctx
 }

@@ -66,7 +66,7 @@ func judge(ctx context.Context, err error) (slog.Level, string) {
 	if err == nil {
 		return slog.LevelDebug, "handled"
 	}
-	if handedBack(ctx) {
+	if pubsub.HandedBack(ctx) {
 		if errors.Is(context.Cause(ctx), pubsub.ErrLeaseLost) {
 			return slog.LevelWarn, "lease lost"
 		}

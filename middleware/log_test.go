@@ -62,11 +62,6 @@ func ExampleLogWith() {
 }
 
 func TestLogLevels(t *testing.T) {
-	ended := func(cause error) context.Context {
-		ctx, cancel := context.WithCancelCause(context.Background())
-		cancel(cause)
-		return ctx
-	}
 	for name, tt := range map[string]struct {
 		ctx  context.Context
 		says error
@@ -79,10 +74,12 @@ func TestLogLevels(t *testing.T) {
 		"permanent":      {context.Background(), pubsub.Permanent(errFailed), `level=ERROR msg="given up" topic=t group=g id=i attempt=1 outcome=permanent err=failed`},
 		"snooze":         {context.Background(), pubsub.Snooze(time.Second, errFailed), "level=INFO msg=snoozed topic=t group=g id=i attempt=1 outcome=snooze again=1s err=failed"},
 		"pause":          {context.Background(), pubsub.Pause(time.Second, nil), "level=INFO msg=paused topic=t group=g id=i attempt=1 outcome=pause again=1s err=pause"},
-		"drained":        {ended(errors.New("draining")), errFailed, `level=INFO msg="handed back" topic=t group=g id=i attempt=1 outcome=unclassified err=failed`},
-		"lease lost":     {ended(pubsub.ErrLeaseLost), errFailed, `level=WARN msg="lease lost" topic=t group=g id=i attempt=1 outcome=unclassified err=failed`},
-		"timeout":        {ended(pubsub.ErrTimeout), errFailed, "level=WARN msg=failed topic=t group=g id=i attempt=1 outcome=unclassified err=failed"},
-		"drained, ended": {ended(errors.New("draining")), nil, "level=DEBUG msg=handled topic=t group=g id=i attempt=1"},
+		"drained":        {drained(t), errFailed, `level=INFO msg="handed back" topic=t group=g id=i attempt=1 outcome=unclassified err=failed`},
+		"lease lost":     {canceled(t, pubsub.ErrLeaseLost), errFailed, `level=WARN msg="lease lost" topic=t group=g id=i attempt=1 outcome=unclassified err=failed`},
+		"timeout":        {canceled(t, pubsub.ErrTimeout), errFailed, "level=WARN msg=failed topic=t group=g id=i attempt=1 outcome=unclassified err=failed"},
+		"layer's time":   {late(context.Background(), t), errFailed, "level=WARN msg=failed topic=t group=g id=i attempt=1 outcome=unclassified err=failed"},
+		"layer's reason": {canceled(t, errPartner), errFailed, "level=WARN msg=failed topic=t group=g id=i attempt=1 outcome=unclassified err=failed"},
+		"drained, ended": {drained(t), nil, "level=DEBUG msg=handled topic=t group=g id=i attempt=1"},
 	} {
 		var out bytes.Buffer
 		h := wrap(func(context.Context, *pubsub.Delivery) error { return tt.says }, middleware.Log(plain(&out, slog.LevelDebug)))

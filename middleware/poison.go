@@ -64,7 +64,7 @@ func Poison(opts PoisonOptions) pubsub.Middleware {
 				if o, _ := pubsub.OutcomeOf(err); o == pubsub.OutcomePermanent {
 					p.forget(d)
 				}
-			case !handedBack(ctx):
+			case !pubsub.HandedBack(ctx):
 				return p.failed(d, withCause(ctx, err))
 			}
 			return err

@@ -63,17 +63,40 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// A hand-back is none of the message's: a service that is restarted again and again makes no poison.
+// A hand-back is none of the message's: a service that is restarted again and again makes no poison. What fails when a layer's own time is over does.
 func TestPoisonIgnoresDrains(t *testing.T) {
-	poison := middleware.Poison(middleware.PoisonOptions{})
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("draining"))
-	h := wrap(func(context.Context, *pubsub.Delivery) error { return errFailed }, poison)
-	for range 10 {
-		if o, _ := pubsub.OutcomeOf(h(ctx, &pubsub.Delivery{Message: message("1")})); o != pubsub.OutcomeNone {
-			t.Fatalf("outcome %v", o)
+	for name, tt := range map[string]struct {
+		ctx  context.Context
+		want pubsub.Outcome
+	}{
+		"drained":                       {drained(t), pubsub.OutcomeNone},
+		"drained below a layer's time":  {late(drained(t), t), pubsub.OutcomeNone},
+		"the time of a layer is over":   {late(t.Context(), t), pubsub.OutcomePermanent},
+		"the reason of a layer's own":   {canceled(t, errors.New("enough")), pubsub.OutcomePermanent},
+		"a cancellation without reason": {canceled(t, nil), pubsub.OutcomePermanent},
+	} {
+		h := wrap(func(context.Context, *pubsub.Delivery) error { return errFailed }, middleware.Poison(middleware.PoisonOptions{Times: 10}))
+		var last pubsub.Outcome
+		for range 10 {
+			last, _ = pubsub.OutcomeOf(h(tt.ctx, &pubsub.Delivery{Message: message("1")}))
+		}
+		if last != tt.want {
+			t.Errorf("%s: after ten failures the outcome is %v, want %v", name, last, tt.want)
 		}
 	}
+}
+
+// When is the user's: one that panics does not count the failure, and the dead letter tells of that, not of the panic.
+func TestPoisonWhenPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		when := func(error) bool { panic("when") }
+		b := pubsubtest.Open(t, opts(middleware.Retry(fixed(5, time.Second)), middleware.Poison(middleware.PoisonOptions{When: when})))
+		fate := b.Deliver(pubsub.Subscription{Topic: "t", Group: "g"}, func(context.Context, *pubsub.Delivery) error { return errFailed }, message("1"))[0]
+		fate.Want(t, pubsubtest.Fate{Attempts: 5, Reason: "max-attempts", Err: errFailed})
+		if text := fate.DeadLetter.Headers.Get("omnibus-dlq-error"); text != errFailed.Error() {
+			t.Errorf("the dead letter says %q", text)
+		}
+	})
 }
 
 // Snoozes in between neither count nor begin anew; groups are apart; beyond Messages the oldest is forgotten.

@@ -107,7 +107,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 
 func TestCoreConformance(t *testing.T) {
 	b := startCore(t)
-	conformance.Run(t, conformance.Harness{
+	h := conformance.Harness{
 		Driver: func(ctx context.Context) (pubsub.Driver, error) {
 			cfg, err := nats.ParseURL(coreURL(b))
 			if err != nil {
@@ -115,15 +115,17 @@ func TestCoreConformance(t *testing.T) {
 			}
 			return cfg.Driver(ctx)
 		},
-		Kill:  b.Kill,
-		Start: b.Restart,
 		OpenURL: func(ctx context.Context, parameters url.Values) (*pubsub.Broker, error) {
 			return nats.Open(ctx, coreURL(b)+"?"+parameters.Encode(), nil)
 		},
 		Variant:       "core",
 		ServerVersion: b.Version(),
 		ClientVersion: client.Version,
-	})
+	}
+	if len(b.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+		h.Kill, h.Start = b.Kill, b.Restart
+	}
+	conformance.Run(t, h)
 }
 
 func TestCoreParameters(t *testing.T) {
@@ -484,6 +486,7 @@ func coreDrainReports(t *testing.T, b *containers.Broker) {
 
 // A broker that is killed in mid-run: no publish is nil that it has not read, handlers that run go on, and both sides come back.
 func coreKilled(t *testing.T, b *containers.Broker) {
+	mayKill(t, b)
 	var down, up atomic.Int64
 	broker := openCore(t, b, &pubsub.Options{Use: []pubsub.Middleware{{Name: "observer", Observe: func(ev pubsub.Event) {
 		switch ev.Kind {

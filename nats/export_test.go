@@ -1,6 +1,8 @@
 package nats
 
 import (
+	"context"
+
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -23,3 +25,14 @@ func PrivateSubject(stream string, p pubsub.Place, lane string) string {
 
 // Durable is the name of a group's consumer.
 func Durable(p pubsub.Place, lane int32) string { return durable(p, lane) }
+
+// HasAcked tells a driver that its session before has acked messages of a group, by sequence: when they were stored.
+func HasAcked(ctx context.Context, d pubsub.Driver, topic, group string, stored map[uint64]uint64) error {
+	own := d.(*driver)
+	all, err := own.consumersOf(ctx, topic, group)
+	if err != nil {
+		return err
+	}
+	own.owe(nil, map[consumerName]map[uint64]uint64{{stream: own.names.stream, name: all[0].Name, made: all[0].Created}: stored})
+	return nil
+}

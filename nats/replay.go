@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
+
+const remakeTime = 30 * time.Second // a server that is restarted is there again
 
 // consumersOf are those of a group, with the settings that they have.
 func (d *driver) consumersOf(ctx context.Context, topic, group string) (all []*jetstream.ConsumerInfo, err error) {
@@ -28,18 +31,25 @@ func (d *driver) consumersOf(ctx context.Context, topic, group string) (all []*j
 	p := pubsub.Place{Topic: topic, Group: group}
 	for lane := range int32(partsOf(info, topic)) {
 		c, err := d.now().js.Consumer(ctx, d.names.stream, durable(p, lane))
-		switch {
-		case err == nil:
-			all = append(all, c.CachedInfo())
-		case errors.Is(err, jetstream.ErrConsumerNotFound) && lane > 0: // its members compete: one consumer reads all partitions
-			return all, nil
-		case errors.Is(err, jetstream.ErrConsumerNotFound):
-			return nil, says(pubsub.ErrNotFound, "there is no group %q of %q", group, topic)
-		default:
+		if errors.Is(err, jetstream.ErrConsumerNotFound) { // a seek that was cut off may have left others
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
+		all = append(all, c.CachedInfo())
+		if !pinned(&c.CachedInfo().Config) { // its members compete: one consumer reads all partitions
+			break
+		}
+	}
+	if len(all) == 0 {
+		return nil, says(pubsub.ErrNotFound, "there is no group %q of %q", group, topic)
 	}
 	return all, nil
+}
+
+func pinned(c *jetstream.ConsumerConfig) bool {
+	return c.PriorityPolicy == jetstream.PriorityPolicyPinned
 }
 
 // Lag implements pubsub.Lagger: what no member has got, and what is not settled, retries included.
@@ -64,7 +74,8 @@ func (d *driver) Lag(ctx context.Context, topic, group string) (pubsub.Lag, erro
 	return lag, nil
 }
 
-// Seek implements pubsub.Seeker. The consumers are made anew; a group that is seeked has no members that could miss them.
+// Seek implements pubsub.Seeker. The consumers are made anew; a group that is seeked has no members that could miss them. After an error each
+// partition stands where it stood or where it was to go, and Seek can be called again.
 func (d *driver) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
@@ -72,7 +83,8 @@ func (d *driver) Seek(ctx context.Context, topic, group string, to pubsub.Start)
 	if err != nil {
 		return err
 	}
-	_, err = d.now().nc.RequestWithContext(ctx, d.names.member(pubsub.Place{Topic: topic, Group: group}), nil)
+	place := pubsub.Place{Topic: topic, Group: group}
+	_, err = d.now().nc.RequestWithContext(ctx, d.names.member(place), nil)
 	if err == nil {
 		return says(pubsub.ErrConflict, "group %q of %q has members", group, topic)
 	}
@@ -83,18 +95,42 @@ func (d *driver) Seek(ctx context.Context, topic, group string, to pubsub.Start)
 	if err != nil {
 		return err
 	}
-	for _, c := range all {
-		cfg := c.Config
-		cfg.OptStartSeq, cfg.OptStartTime = 0, nil
-		startAt(&cfg, to, info.State.LastSeq)
-		if err := d.now().js.DeleteConsumer(ctx, d.names.stream, cfg.Durable); err != nil {
+	have := all[0].Config
+	spec := pubsub.SourceSpec{From: place, Start: to, Order: pubsub.OrderNone}
+	if pinned(&have) {
+		spec.Order = pubsub.OrderByKey
+	}
+	for _, c := range d.groupConsumers(info, spec) { // also one that a seek which was cut off has removed
+		err := d.now().js.DeleteConsumer(ctx, d.names.stream, c.Durable)
+		if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return err
 		}
-		if _, err := d.now().js.CreateConsumer(ctx, d.names.stream, cfg); err != nil {
+		anew := have // with what somebody may have set
+		anew.Name, anew.Durable, anew.FilterSubject, anew.FilterSubjects = c.Durable, c.Durable, c.FilterSubject, c.FilterSubjects
+		anew.DeliverPolicy, anew.OptStartSeq, anew.OptStartTime = c.DeliverPolicy, c.OptStartSeq, c.OptStartTime
+		if err := d.remake(ctx, anew); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// remake makes a consumer that was removed, also when ctx has ended or the connection has: without it the group would begin at the end.
+func (d *driver) remake(ctx context.Context, cfg jetstream.ConsumerConfig) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), remakeTime)
+	defer cancel()
+	for {
+		at, err := d.connected(ctx)
+		if err == nil {
+			_, err = at.js.CreateConsumer(ctx, d.names.stream, cfg)
+		}
+		if err == nil {
+			return nil
+		}
+		if _, final := classify(err); final || !pause(ctx) {
+			return fmt.Errorf("the consumer %q was removed and cannot be made again, so that its group begins anew: subscribe with the Start that is wanted: %w", cfg.Durable, err)
+		}
+	}
 }
 
 // Browse implements pubsub.Browser.

@@ -55,7 +55,7 @@ func TestOldMessagesOfTwoLanesFindRoom(t *testing.T) {
 				first = append(first, m)
 			}
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // half a lease: those that are renewed now come again a second after the others
 		for _, m := range first {
 			if err := m.InProgress(); err != nil {
 				t.Fatal(err)

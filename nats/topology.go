@@ -17,6 +17,7 @@ import (
 
 const (
 	maxAckPending = 1_000_000 // far above any MaxInFlight: what waits for its retry counts too
+	maxWaiting    = 1 << 14   // requests of all members together: one above it is dropped without a word, and its member hears nothing any more
 	pinnedTTL     = 4 * time.Second
 	lockTTL       = 5 * time.Second
 )
@@ -143,13 +144,14 @@ func (d *driver) agrees(info *jetstream.StreamInfo, spec pubsub.TopicSpec) error
 // surely holds is made again under another.
 func (d *driver) addTopic(ctx context.Context, spec pubsub.TopicSpec) (*jetstream.StreamInfo, error) {
 	for {
-		if err := d.lock(ctx); err != nil {
+		ends, err := d.lock(ctx)
+		if err != nil {
 			return nil, err
 		}
-		held, cancel := context.WithTimeout(ctx, lockTTL/2)
+		held, cancel := context.WithDeadline(ctx, ends.Add(-lockTTL/2))
 		info, err := d.addLocked(held, spec)
 		cancel()
-		d.unlock(ctx)
+		d.unlock(ctx, ends)
 		if err == nil || ctx.Err() != nil || !unanswered(err) {
 			return info, err
 		}
@@ -158,26 +160,29 @@ func (d *driver) addTopic(ctx context.Context, spec pubsub.TopicSpec) (*jetstrea
 
 const lockName = "omnibus__lock"
 
-func (d *driver) lock(ctx context.Context) error {
+// lock returns when the lock may end: counted from before it was asked for, since the answer may have come long after the lock was there.
+func (d *driver) lock(ctx context.Context) (ends time.Time, err error) {
 	mine := jetstream.ConsumerConfig{
 		Name: lockName, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: lockTTL,
 		MemoryStorage: true, Replicas: 1, Metadata: map[string]string{"owner": client.NewInbox()},
 	}
 	for {
+		ends = time.Now().Add(lockTTL)
 		_, err := d.now().js.CreateConsumer(ctx, d.names.stream, mine)
 		if !errors.Is(err, jetstream.ErrConsumerExists) {
-			return err
+			return ends, err
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("another one changes the stream %q: %w", d.names.stream, ctx.Err())
+			return ends, fmt.Errorf("another one changes the stream %q: %w", d.names.stream, ctx.Err())
 		}
 	}
 }
 
-func (d *driver) unlock(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockTTL/2)
+// unlock ends the lock early, but not one that somebody else has made after its end.
+func (d *driver) unlock(ctx context.Context, ends time.Time) {
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), ends)
 	defer cancel()
 	_ = d.now().js.DeleteConsumer(ctx, d.names.stream, lockName) // else it ends by itself
 }
@@ -324,7 +329,7 @@ func (d *driver) ensureConsumer(ctx context.Context, stream string, c jetstream.
 			cfg := have.CachedInfo().Config
 			if cfg.AckWait != spec.AckWait || cfg.PriorityPolicy != c.PriorityPolicy {
 				return made, says(pubsub.ErrConflict, "group %q of %q has an ack wait of %v and exclusive=%v, not %v and %v; all its members must agree",
-					spec.From.Group, spec.From.Topic, cfg.AckWait, cfg.PriorityPolicy == jetstream.PriorityPolicyPinned, spec.AckWait, c.PriorityPolicy == jetstream.PriorityPolicyPinned)
+					spec.From.Group, spec.From.Topic, cfg.AckWait, pinned(&cfg), spec.AckWait, pinned(&c))
 			}
 			if !slices.Equal(reads(cfg), reads(c)) {
 				return made, says(pubsub.ErrConflict, "the consumer %q of group %q of %q reads %q: another group has that name", c.Durable, spec.From.Group, spec.From.Topic, reads(cfg))
@@ -337,7 +342,7 @@ func (d *driver) ensureConsumer(ctx context.Context, stream string, c jetstream.
 		if spec.Manage != pubsub.Create {
 			return made, says(pubsub.ErrNotFound, "there is no group %q of %q", spec.From.Group, spec.From.Topic)
 		}
-		c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, spec.AckWait, -1
+		c.AckPolicy, c.AckWait, c.MaxDeliver, c.MaxWaiting = jetstream.AckExplicitPolicy, spec.AckWait, -1, maxWaiting
 		if c.MaxAckPending == 0 {
 			c.MaxAckPending = maxAckPending
 		}

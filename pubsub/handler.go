@@ -133,6 +133,17 @@ func OutcomeOf(err error) (o Outcome, after time.Duration) {
 	return OutcomeNone, 0
 }
 
+// HandedBack tells middleware whether the consumer has ended ctx, a handler's or one made of it, because the message goes back to the broker: the time
+// of a drain is over, a Receive loop was left with the message unsettled, or the lease is lost. An error that the handler returns then is no
+// failure: no attempt is counted for it, and no layer should count it either. nil is still a success.
+//
+// It is false while ctx goes on, and for every other end: HandlerTimeout, and a deadline or a cancellation of a layer's or the handler's
+// own. The first end counts: a ctx that a layer has ended before the drain did is not handed back.
+func HandedBack(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(cause, errDrained) || errors.Is(cause, ErrLeaseLost)
+}
+
 // classified finds the innermost classification of err, nil if there is none.
 func classified(err error) *outcome {
 	var found *outcome

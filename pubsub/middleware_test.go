@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"sync"
 	"testing"
@@ -199,4 +200,88 @@ func TestDeferredSaysWhoWaits(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A layer may keep a delivery and ask it later, from another goroutine: the answer does not change, though the item behind it is another message's.
+func TestDeferredOfKeptDeliveries(t *testing.T) {
+	const messages = 500
+	for form, want := range map[string]bool{"one": false, "many": true, "pull": true} {
+		synctest.Test(t, func(t *testing.T) {
+			kept := make(chan *pubsub.Delivery, 2*messages) // has room for all: whoever keeps one is not in step with whoever asks
+			b := memory.New(&pubsub.Options{Use: []pubsub.Middleware{{Name: "keep", Incoming: func(next pubsub.Handler) pubsub.Handler {
+				return func(ctx context.Context, d *pubsub.Delivery) error {
+					kept <- d
+					return next(ctx, d)
+				}
+			}}}})
+			var asking sync.WaitGroup
+			asking.Go(func() {
+				var all []*pubsub.Delivery
+				for d := range kept {
+					all = append(all, d)
+					for _, d := range all[max(len(all)-20, 0):] {
+						if d.Deferred() != want {
+							t.Errorf("%s: deferred is %v", form, !want)
+						}
+					}
+				}
+				for _, d := range all {
+					if d.Deferred() != want {
+						t.Errorf("%s: at the end deferred is %v", form, !want)
+					}
+				}
+				if len(all) != messages+messages/10 {
+					t.Errorf("%s: %d deliveries", form, len(all))
+				}
+			})
+			again := func(d *pubsub.Delivery) error { // every tenth, once
+				if d.Attempt == 1 && strings.HasSuffix(string(d.Payload), "7") {
+					return errors.New("again")
+				}
+				return nil
+			}
+			sub := pubsub.Subscription{Topic: "t", Group: "g", MaxInFlight: 8, Order: pubsub.OrderNone, Retry: pubsub.Policy{Immediate: 1}}
+			var err error
+			var loop iter.Seq2[pubsub.Lease, error]
+			ctx, stop := context.WithCancel(t.Context())
+			switch form {
+			case "one":
+				_, err = b.Subscribe(ctx, sub, func(_ context.Context, d *pubsub.Delivery) error { return again(d) })
+			case "many":
+				_, err = b.SubscribeBatch(ctx, sub, pubsub.Batch{Max: 4}, func(_ context.Context, ds []*pubsub.Delivery) error {
+					failed := &pubsub.BatchError{Errs: make([]error, len(ds))}
+					for i, d := range ds {
+						failed.Errs[i] = again(d)
+					}
+					return failed
+				})
+			case "pull":
+				loop, err = b.Receive(ctx, sub)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var pulling sync.WaitGroup
+			if loop != nil {
+				pulling.Go(func() {
+					for lease, err := range loop {
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if err := lease.Settle(t.Context(), again(lease.Delivery)); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			publish(t, b, messages)
+			settled(t, b)
+			stop()
+			pulling.Wait()
+			b.Close()
+			close(kept)
+			asking.Wait()
+		})
+	}
 }

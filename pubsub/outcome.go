@@ -80,14 +80,13 @@ func walkable(err error) (safe error) {
 
 // judge decides about a handler that returned an error.
 func (c *Consumer) judge(ctx context.Context, it *item, err error) (v verdict) {
-	hung := false
-	if cause := context.Cause(ctx); cause != nil {
-		if errors.Is(cause, errDrained) || errors.Is(cause, ErrLeaseLost) {
-			return verdict{kind: verdictRelease, err: err}
-		}
-		if hung = errors.Is(cause, ErrTimeout); hung && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %w", cause, err)
-		}
+	if HandedBack(ctx) {
+		return verdict{kind: verdictRelease, err: err}
+	}
+	cause := context.Cause(ctx)
+	hung := errors.Is(cause, ErrTimeout)
+	if hung && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	v = verdict{err: err, counts: true}
 	o := classified(err)

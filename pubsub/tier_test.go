@@ -124,6 +124,56 @@ func TestRetryGoesThroughTiers(t *testing.T) {
 	}
 }
 
+// What is no topic of ours goes through tiers as it is: the pattern of a message that was sent to its group alone, and what others call theirs.
+func TestTopicTextGoesThroughTiers(t *testing.T) {
+	toGroup := func(t *testing.T, x *tiersTest) {
+		t.Helper()
+		if err := x.DeliverTo(t.Context(), "t.*", "g", pubsub.Message{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resent := func(t *testing.T, x *tiersTest) {
+		t.Helper()
+		x.Resend(t.Context(), pubsub.Place{Topic: "t.*", Group: "g", Kind: pubsub.PlaceRetry}, pubsub.Message{}, pubsub.Dedup{1}, func(_ pubsub.Receipt, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	published := func(t *testing.T, x *tiersTest) { t.Helper(); x.publish(t, "t.a", pubsub.Message{}) }
+	for name, tt := range map[string]struct {
+		called string
+		send   func(*testing.T, *tiersTest)
+		topic  string
+	}{
+		"delivered to a pattern's group": {"", toGroup, "t.*"},
+		"sent again to it":               {"", resent, "t.*"},
+		"a double underscore":            {"t.a__b", published, "t.a__b"},
+		"spaces":                         {" t a ", published, " t a "},
+		"what an escape looks like":      {"t.%20+%", published, "t.%20+%"},
+		"no text":                        {"t\x00\xff\n", published, "t\x00\xff\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x, _ := inTiers(t, pubsub.Subscription{Topic: "t.*", Order: pubsub.OrderNone}, onceAfter(time.Hour), func(d *tiersOnly) { d.called = tt.called })
+				tt.send(t, x)
+				pass(2 * time.Hour)
+				if len(x.calls) != 2 || x.at[1].Sub(x.at[0]) != time.Hour {
+					t.Fatalf("%d calls at %v, want the second after an hour", len(x.calls), x.at)
+				}
+				if !slices.Equal(x.d.tiers, []time.Duration{time.Hour}) {
+					t.Errorf("it took the tiers %v", x.d.tiers)
+				}
+				for i, d := range x.calls {
+					if d.Topic != tt.topic || d.Position == (pubsub.Position{}) || d.Position != x.calls[0].Position || d.Attempt != i+1 {
+						t.Errorf("attempt %d is of %q at %v, attempt %d", i+1, d.Topic, d.Position, d.Attempt)
+					}
+				}
+			})
+		})
+	}
+}
+
 // When everything fails again and again, after all sorts of delays, what is retried soon does not hold up the rest.
 func TestTiersUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -21,6 +21,7 @@ type tiersOnly struct {
 	refuse bool            // to take copies
 	deaf   bool            // acks of the topic do not reach the broker
 	wait   time.Duration   // LeaseMax, if it is not 0
+	called string          // what this broker calls the topic of its messages, if it is not ""
 }
 
 func newTiersOnly(s *memory.Server) *tiersOnly {
@@ -93,6 +94,9 @@ func (s *tiersSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes in
 	n, events, err := s.Source.Recv(ctx, buf, maxBytes)
 	for i := range buf[:n] {
 		buf[i].Failed = 0
+		if s.d.called != "" && s.spec.From.Kind == pubsub.PlaceMain {
+			buf[i].Topic = s.d.called
+		}
 	}
 	return n, events, err
 }

@@ -52,7 +52,7 @@ func TestFaults(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", f.Name, err)
 				}
-				time.Sleep(200 * time.Millisecond)
+				time.Sleep(200 * time.Millisecond) // so long it lasts
 				if effect, err := end(t.Context()); err != nil || !effect {
 					t.Errorf("%s: effect %v, %v", f.Name, effect, err)
 				}

@@ -3,6 +3,7 @@
 #
 #   setup.sh install nats ...   install and start what is missing, then pull each image, or build it of packages
 #   setup.sh ready nats ...     do that where it may (CI=true, or root with OMNIBUS_SETUP=on); else say what there is to do
+#   setup.sh clients nats ...   the same for the clients in another language, which the tests of the adapters talk to
 #   setup.sh state nats         print how tests get the kind: container, url, or left-out (by OMNIBUS_BROKERS)
 #
 # A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder. The result
@@ -105,11 +106,22 @@ get_client() {
 	touch "build/clients/$1/$package"
 }
 
-clients() { for kind; do [[ $(state "$kind") == left-out ]] || has_client "$kind" || get_client "$kind"; done; }
+may_install() { [[ ${CI:-} == true || (${OMNIBUS_SETUP:-} == on && $EUID == 0) ]]; }
+
+# without_client prints those of the kinds whose client is wanted and not here.
+without_client() { for kind; do [[ $(state "$kind") == left-out ]] || has_client "$kind" || echo "$kind"; done; }
+
+clients() {
+	local kinds kind
+	mapfile -t kinds < <(without_client "$@")
+	if ! ((${#kinds[@]})); then return; fi
+	may_install || die "the tests of ${kinds[*]} talk to a client in another language, which is not here: \`make setup\` gets it"
+	for kind in "${kinds[@]}"; do get_client "$kind"; done
+}
 
 install() {
 	local kinds kind
-	clients "$@"
+	for kind in $(without_client "$@"); do get_client "$kind"; done
 	mapfile -t kinds < <(in_containers "$@")
 	if ! ((${#kinds[@]})); then say "no broker is to be run in a container"; return; fi
 	daemon || start_daemon
@@ -122,12 +134,12 @@ ready() {
 	local kinds kind missing=()
 	mapfile -t kinds < <(in_containers "$@")
 	for kind in "${kinds[@]}"; do
-		if ! daemon || ! present "$kind" || ! has_client "$kind"; then missing+=("$kind"); fi
+		if ! daemon || ! present "$kind"; then missing+=("$kind"); fi
 	done
 	if ! ((${#missing[@]})); then return; fi
-	if [[ ${CI:-} == true || (${OMNIBUS_SETUP:-} == on && $EUID == 0) ]]; then install "${missing[@]}"; return; fi
+	if may_install; then install "${missing[@]}"; return; fi
 	cat >&2 <<-END
-		Not set up for tests on real brokers: ${missing[*]}. Ways on:
+		There is no broker to test against: ${missing[*]}. Ways on:
 		  make setup                                installs and starts what is missing, and says what before it does
 		  OMNIBUS_SETUP=on make test                the same by itself, as root
 	END
@@ -139,7 +151,7 @@ ready() {
 command=${1:-}
 shift || true
 case $command in
-install | ready) "$command" "$@" ;;
+install | ready | clients) "$command" "$@" ;;
 state) state "$1" ;;
-*) die "unknown command \"$command\": install, ready or state" ;;
+*) die "unknown command \"$command\": install, ready, clients or state" ;;
 esac
