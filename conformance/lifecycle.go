@@ -232,14 +232,22 @@ func useAfterClose(e *env) {
 	l.verify()
 }
 
-// goroutines returns the stacks of all goroutines, by their number.
+// goroutines returns the stacks of all goroutines, by their number: in a bubble of virtual time of those in it, which are the property's own
+// also when other tests run at the same time.
 func goroutines() map[string]string {
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
-	all := map[string]string{}
-	for g := range bytes.SplitSeq(buf, []byte("\n\n")) {
+	all, bubble := map[string]string{}, ""
+	for g := range bytes.SplitSeq(buf, []byte("\n\n")) { // the caller's comes first
 		head, stack, _ := strings.Cut(string(g), " [")
-		all[head] = stack
+		state, _, _ := strings.Cut(stack, "]:")
+		_, in, _ := strings.Cut(state, "synctest bubble ")
+		if len(all) == 0 {
+			bubble = in
+		}
+		if in == bubble {
+			all[head] = stack
+		}
 	}
 	return all
 }

@@ -23,6 +23,7 @@ type link struct {
 	fetched  int                       // records handed upwards
 	held     int                       // of those, not settled
 	peak     int                       // most of them at once
+	unmoved  int                       // records of topics, not of what groups have for themselves, without an answer to their settlement
 	bytes    int64                     // payload bytes of held
 	sessions int                       // sources opened
 	outs     int                       // producers opened
@@ -271,6 +272,13 @@ func (l *link) openings() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sessions + l.outs
+}
+
+// settled says whether all that has come from topics is settled, and the broker knows.
+func (l *link) settled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unmoved == 0
 }
 
 // late is how many answers were held up.

@@ -15,7 +15,7 @@ func (l *link) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Sour
 	if err != nil {
 		return nil, err
 	}
-	src := &linkSource{Source: below, l: l, held: map[pubsub.Token]int64{}}
+	src := &linkSource{Source: below, l: l, main: s.From.Kind == pubsub.PlaceMain, held: map[pubsub.Token]int64{}}
 	src.broken.ctx, src.broken.cancel = context.WithCancel(context.Background())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -28,6 +28,7 @@ func (l *link) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Sour
 type linkSource struct {
 	pubsub.Source
 	l      *link
+	main   bool // it reads a topic
 	broken struct {
 		ctx    context.Context
 		cancel context.CancelFunc
@@ -80,6 +81,9 @@ func (s *linkSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int
 		s.held[r.Token] = size
 		s.l.fetched++
 		s.l.held++
+		if s.main {
+			s.l.unmoved++
+		}
 		s.l.bytes += size
 		s.l.timed = s.l.timed || !r.LeaseUntil.IsZero()
 		if s.l.onRecord != nil {
@@ -90,12 +94,22 @@ func (s *linkSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int
 	return n, events, err
 }
 
-// free takes a record off the count. l.mu is held.
-func (s *linkSource) free(t pubsub.Token) {
-	if size, ok := s.held[t]; ok {
-		delete(s.held, t)
-		s.l.held--
-		s.l.bytes -= size
+// free takes a record off the count, and says how many it was. l.mu is held.
+func (s *linkSource) free(t pubsub.Token) (n int) {
+	size, ok := s.held[t]
+	if !ok {
+		return 0
+	}
+	delete(s.held, t)
+	s.l.held--
+	s.l.bytes -= size
+	return 1
+}
+
+// answered says that the broker has answered the settlement of n records, or that they have no session any more. l.mu is held.
+func (s *linkSource) answered(n int) {
+	if s.main {
+		s.l.unmoved -= n
 	}
 }
 
@@ -104,11 +118,16 @@ func (s *linkSource) Settle(ctx context.Context, ss []pubsub.Settlement, errs []
 		return err
 	}
 	s.l.mu.Lock()
+	n := 0
 	for i := range ss {
-		s.free(ss[i].Token)
+		n += s.free(ss[i].Token)
 	}
 	s.l.mu.Unlock()
-	return s.Source.Settle(ctx, ss, errs)
+	err := s.Source.Settle(ctx, ss, errs)
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	s.answered(n)
+	return err
 }
 
 func (s *linkSource) Renew(ctx context.Context, rs []pubsub.Renewal, errs []error) error {
@@ -151,7 +170,7 @@ func (s *linkSource) Close(ctx context.Context) error {
 	s.l.mu.Lock()
 	delete(s.l.sources, s)
 	for t := range s.held {
-		s.free(t)
+		s.answered(s.free(t))
 	}
 	dead := s.l.dead
 	s.l.mu.Unlock()

@@ -124,6 +124,7 @@ func (s *logSource) Settle(ctx context.Context, list []pubsub.Settlement, errs [
 }
 
 func TestLogShape(t *testing.T) {
+	t.Parallel()
 	rep := checkIn(t, changed(newLogDriver))
 	for _, p := range rep.Properties {
 		if p.Status == conformance.Failed {

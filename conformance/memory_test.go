@@ -30,8 +30,14 @@ func onMemory() conformance.Harness {
 	}
 }
 
-func TestConformance(t *testing.T) { conformance.Run(t, onMemory()) }
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	conformance.Run(t, onMemory())
+}
 
 func TestSoak(t *testing.T) { conformance.Soak(t, onMemory()) }
 
-func TestMutants(t *testing.T) { conformance.RunMutants(t, onNetwork()) }
+func TestMutants(t *testing.T) {
+	t.Parallel()
+	conformance.RunMutants(t, onNetwork())
+}

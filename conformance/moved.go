@@ -64,7 +64,9 @@ func (e *env) moveRetries(topic string, order pubsub.Order) {
 	if !e.until(patience, func() bool { return failures.Load() == failing }) {
 		e.Fatalf("%d of %d messages were handled", failures.Load(), failing)
 	}
-	time.Sleep(time.Second) // until the copies are stored and the originals settled
+	if !e.until(delay/2, func() bool { return leaves.link.settled() && crashes.link.settled() }) {
+		e.Fatalf("%v after they have failed messages are not moved away: their members still have them in hand", delay/2)
+	}
 	join()
 	time.Sleep(time.Second)
 	e.must(leaves.Close(), "close a member")

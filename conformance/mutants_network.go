@@ -14,7 +14,7 @@ func networkMutants() []Mutant {
 			return claimsReplicas(confirmsEarly(4))
 		}},
 		{"claims to be replicated, and loses every 100th message with its leader", "Delivery/Replicated", func() *mutation {
-			return claimsReplicas(loses(100))
+			return claimsReplicas(losesWithLeader(100))
 		}},
 	}
 }
@@ -27,6 +27,25 @@ func confirmsEarly(n int) *mutation {
 		}
 		return outStore
 	}}
+}
+
+// losesWithLeader stores everything, and shows it, until the leader is wiped: that alone had each n-th message.
+func losesWithLeader(n int) *mutation {
+	strike, alone := every(n), map[string]bool{}
+	m := &mutation{}
+	m.out = func(o *pubsub.Out) outFate {
+		if strike() && !m.wiped.Load() {
+			alone[o.Msg.ID] = true
+		}
+		return outStore
+	}
+	m.record = func(_ *tapSource, r *pubsub.Record) recordFate {
+		if m.wiped.Load() && alone[r.Msg.ID] {
+			return recordLose
+		}
+		return recordKeep
+	}
+	return m
 }
 
 func claimsReplicas(m *mutation) *mutation {

@@ -18,6 +18,7 @@ type network struct {
 	half      chan struct{} // closed when the connections that are half-open are cut; nil = none is
 	paused    bool          // the broker's followers: it has messages and confirms none
 	swallowed int           // answers
+	unsaid    int           // confirmations, for want of followers
 	producers map[*netProducer]struct{}
 }
 
@@ -68,13 +69,30 @@ func (n *network) pauseFollowers() conformance.Fault {
 	return conformance.Fault{Name: "pause the followers", Strike: func(context.Context) (func(context.Context) (bool, error), error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		before := n.unsaid
 		n.paused = true
 		return func(context.Context) (bool, error) {
 			n.mu.Lock()
 			n.paused = false
+			effect := n.unsaid > before
 			n.mu.Unlock()
-			return true, n.tell(func(*netProducer) bool { return true })
+			return effect, n.tell(func(*netProducer) bool { return true })
 		}, nil
+	}}
+}
+
+// wipeLeader ends the broker. A follower takes over, which has everything that was ever confirmed.
+func (n *network) wipeLeader(h conformance.Harness) conformance.Fault {
+	return conformance.Fault{Name: "wipe the leader", Strike: func(ctx context.Context) (func(context.Context) (bool, error), error) {
+		d, err := h.Driver(ctx)
+		if err != nil {
+			return nil, err
+		}
+		before := d.Ping(ctx)
+		err = h.Kill(ctx)
+		after := d.Ping(ctx)
+		err = errors.Join(err, d.Close(ctx), h.Start(ctx))
+		return func(context.Context) (bool, error) { return before == nil && after != nil, nil }, err
 	}}
 }
 
@@ -157,6 +175,9 @@ func (p *netProducer) answers(rs []pubsub.Result) {
 	if half {
 		p.n.swallowed++
 		p.broken.Store(true)
+	}
+	if paused {
+		p.n.unsaid++
 	}
 	p.n.mu.Unlock()
 	p.mu.Lock()

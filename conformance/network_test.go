@@ -19,17 +19,15 @@ func onNetwork() conformance.Harness {
 	fresh := h.Fresh
 	h.Fresh = func() conformance.Harness {
 		h := fresh()
+		bare := h
 		n, driver := newNetwork(), h.Driver
 		h.Driver = func(ctx context.Context) (pubsub.Driver, error) {
 			d, err := driver(ctx)
 			return n.over(d), err
 		}
-		kill, start := h.Kill, h.Start
 		h.Faults = []conformance.Fault{n.halfOpen()}
 		h.Replicas = func(context.Context, string) (conformance.Fault, conformance.Fault, error) {
-			return n.pauseFollowers(), conformance.Fault{Name: "wipe the leader", Strike: func(ctx context.Context) (func(context.Context) (bool, error), error) {
-				return func(context.Context) (bool, error) { return true, nil }, errors.Join(kill(ctx), start(ctx)) // a follower, which has everything, takes over
-			}}, nil
+			return n.pauseFollowers(), n.wipeLeader(bare), nil
 		}
 		h.ForeignPublish = func(ctx context.Context, topic string, m pubsub.Message) (pubsub.Headers, error) {
 			d, err := driver(ctx)
@@ -89,4 +87,24 @@ func TestNetwork(t *testing.T) {
 	h := onNetwork()
 	h.Wrap = func(t conformance.T, f func()) { synctest.Test(t.(picked).T, func(*testing.T) { f() }) }
 	conformance.Run(picked{t, "Faults HalfOpen Fidelity ForeignMessages Security TLS MutualTLS WrongCA WrongPassword CredentialsHidden"}, h)
+	fresh := h.Fresh
+	h.Fresh = func() conformance.Harness {
+		one := fresh()
+		open := one.Driver
+		one.Driver = func(ctx context.Context) (pubsub.Driver, error) {
+			d, err := open(ctx)
+			return cluster{d.(netDriver)}, err
+		}
+		return one
+	}
+	conformance.Run(picked{t, "Delivery Replicated"}, h)
+}
+
+// A cluster says that it has followers.
+type cluster struct{ netDriver }
+
+func (c cluster) Capabilities() pubsub.Capabilities {
+	all := c.netDriver.Capabilities()
+	all.Durability = pubsub.Replicated
+	return all
 }

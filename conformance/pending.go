@@ -20,7 +20,7 @@ func pending(group string) []Property {
 			Doc: "What publish middleware saw is what consume middleware sees, also of a message that is signed.",
 		},
 		{
-			Name: "Faults/ConsumerProcessKilled", Promises: []int{5}, Gate: redelivers(), Pending: needsNetwork + "consumers in processes of their own",
+			Name: "Faults/ConsumerProcessKilled", Promises: []int{5}, Gate: redelivers(), Pending: needsNetwork + "a mutant in a process of its own, as mutants are tried on a broker that no other process can reach",
 			Doc: "Consumer processes that are killed with SIGKILL at random points lose nothing, and duplicate no more than they held.",
 		},
 		{

@@ -176,7 +176,7 @@ func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res Proper
 				h = h.Fresh()
 			}
 			if m != nil {
-				m.secrets = h.Secrets
+				m.secrets, h.Replicas = h.Secrets, m.watch(h.Replicas)
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), propertyTime)
 			defer cancel()

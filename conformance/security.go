@@ -31,7 +31,7 @@ func security() []Property {
 		return Property{Name: "Security/" + name, Promises: []int{22}, Doc: doc, run: run, needs: needs}
 	}
 	return []Property{
-		property("TLS", "Over TLS, which a client with a wrong authority shows to be in use, everything works as it does without.", overTLS, refuses(WrongCA)),
+		property("TLS", "Over TLS, which a client with a wrong authority shows to be in use, a run of ordinary traffic loses, doubles and reorders nothing.", overTLS, refuses(WrongCA)),
 		property("MutualTLS", "A client that shows its certificate is let in, and one without is refused.", mutualTLS, refuses(NoCertificate)),
 		property("WrongCA", "A server with a certificate of another authority is refused.", wrongCA, refuses(WrongCA)),
 		property("WrongPassword", "A wrong password is ErrUnauthenticated.", wrongPassword, refuses(WrongPassword)),

@@ -39,21 +39,21 @@ func Soak[R Runner[R]](t R, h Harness) {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	rep := &SoakReport{Schema: "omnibus.soak/1", Broker: unknownBroker, Variant: base.Variant, Schedules: []SoakSchedule{}, base: base, test: t.Name(), minutes: minutes}
+	rep := &SoakReport{Schema: "omnibus.soak/1", Broker: unknownBroker, Variant: base.Variant, Schedules: []SoakSchedule{}, base: base, test: t.Name(), Minutes: minutes}
 	begin := time.Now()
 	elapsed := func() float64 { return time.Since(begin).Minutes() }
 	for i := uint64(0); minutes > 0 && elapsed() < minutes || minutes == 0 && i < soakTaste; i++ {
-		s := SoakSchedule{Seed: base.Seed + i, Faults: []SoakFault{}, failures: []string{harnessPrefix + "Wrap ended the schedule's test before the schedule had ended"}}
+		s := SoakSchedule{Seed: base.Seed + i, Faults: []SoakFault{}, Failures: []string{harnessPrefix + "Wrap ended the schedule's test before the schedule had ended"}}
 		selected := false
 		t.Run(fmt.Sprintf("SEED=%d", s.Seed), func(t R) {
 			selected = true
 			defer func() {
 				rep.Schedules = append(rep.Schedules, s)
-				for _, f := range s.failures {
+				for _, f := range s.Failures {
 					t.Errorf("%s", f)
 				}
 				t.Logf("%s", s.line())
-				if len(s.failures) > 0 {
+				if len(s.Failures) > 0 {
 					t.Errorf("to see it again: %s; its history: %s", rep.rerun(s.Seed), rep.keep(s))
 				}
 			}()
@@ -101,7 +101,7 @@ func soakMinutes() (float64, error) {
 
 // soak runs one schedule.
 func soak(outer T, h Harness, seed uint64, rep *SoakReport) (s SoakSchedule) {
-	s = SoakSchedule{Seed: seed, Faults: []SoakFault{}}
+	s = SoakSchedule{Seed: seed, Faults: []SoakFault{}, Failures: []string{}}
 	begin := time.Now()
 	t := &trial{name: fmt.Sprintf("Soak/SEED=%d", seed)}
 	var e *env
@@ -139,7 +139,7 @@ func soak(outer T, h Harness, seed uint64, rep *SoakReport) (s SoakSchedule) {
 			t.Errorf("%sWrap called its function %d times, not once", harnessPrefix, calls)
 		}
 	}()
-	s.failures, s.seconds = t.failures, time.Since(begin).Seconds()
+	s.Failures, s.seconds = append(s.Failures, t.failures...), time.Since(begin).Seconds()
 	if st != nil {
 		st.figures(&s)
 	}
@@ -164,7 +164,7 @@ func (st *storm) figures(s *SoakSchedule) {
 	}
 	v := st.l.past.Check(st.l.group(stormGroup).promise)
 	s.Confirmed, s.Lost, s.Duplicates, s.DuplicateBound, s.OrderViolations = v.Confirmed, len(v.Lost), len(v.Again), v.Duplicates, len(v.Breaches)
-	if len(s.failures) > 0 {
+	if len(s.Failures) > 0 {
 		s.history = st.l.past
 	}
 }

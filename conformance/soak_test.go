@@ -15,11 +15,12 @@ import (
 
 func soakSchema() shape {
 	return shape{
-		"schema": "omnibus.soak/1", "broker": text, "variant": text,
+		"schema": "omnibus.soak/1", "broker": text, "variant": text, "minutes": number,
 		"schedules": []any{shape{
 			"seed": count, "published": count, "confirmed": count, "unknown": count, "lost": count, "duplicates": count, "duplicate_bound": count,
 			"order_violations": count, "reconnects": count, "goroutines_end": count, "rss_mb_end": count,
-			"faults": []any{shape{"kind": text, "at_ms": count, "took_effect": truth, "in_flight_at_hit": count}},
+			"failures": []any{text},
+			"faults":   []any{shape{"kind": text, "at_ms": count, "took_effect": truth, "in_flight_at_hit": count}},
 		}},
 	}
 }

@@ -18,11 +18,11 @@ type SoakReport struct {
 	Schema    string         `json:"schema"`
 	Broker    string         `json:"broker"`
 	Variant   string         `json:"variant"`
+	Minutes   float64        `json:"minutes"` // that were asked for; 0 = a taste
 	Schedules []SoakSchedule `json:"schedules"`
 
 	base    *Report // versions and seed, for the table
 	test    string
-	minutes float64 // that were asked for; 0 = a taste
 	seconds float64
 }
 
@@ -40,10 +40,10 @@ type SoakSchedule struct {
 	Reconnects      int         `json:"reconnects"`     // sessions that were opened again
 	Goroutines      int         `json:"goroutines_end"` // of the process, when all was closed
 	RSS             int         `json:"rss_mb_end"`     // of the process, in MiB
+	Failures        []string    `json:"failures"`       // what broke a promise, or was in the way, in sentences
 
-	seconds  float64
-	failures []string
-	history  history.History // of a schedule that failed
+	seconds float64
+	history history.History // of a schedule that failed
 }
 
 // A SoakFault is one fault of a schedule.
@@ -69,7 +69,7 @@ func (s SoakSchedule) Counts() bool {
 
 // OK says whether the schedule broke no promise.
 func (s SoakSchedule) OK() bool {
-	return len(s.failures) == 0 && s.Lost == 0 && s.OrderViolations == 0 && s.Duplicates <= s.DuplicateBound
+	return len(s.Failures) == 0 && s.Lost == 0 && s.OrderViolations == 0 && s.Duplicates <= s.DuplicateBound
 }
 
 // line is the schedule for people.
@@ -127,8 +127,8 @@ func (r *SoakReport) Failures() (all []string) {
 	if len(r.Schedules) == 0 || n*5 < len(r.Schedules)*4 {
 		all = append(all, fmt.Sprintf("%d of %d schedules had an effect, want four in five", n, len(r.Schedules)))
 	}
-	if want := soakBar(r.minutes); n < want {
-		all = append(all, fmt.Sprintf("%d schedules had an effect in %v minutes, want %d", n, r.minutes, want))
+	if want := soakBar(r.Minutes); n < want {
+		all = append(all, fmt.Sprintf("%d schedules had an effect in %v minutes, want %d", n, r.Minutes, want))
 	}
 	return all
 }
@@ -165,7 +165,7 @@ func (r *SoakReport) Table(w io.Writer) {
 		switch {
 		case !s.OK():
 			t.wrapped(cell{text: "failed", style: red}, s.line())
-			for _, f := range s.failures {
+			for _, f := range s.Failures {
 				t.wrapped(cell{text: "seen", style: dim}, firstLine(f))
 			}
 			t.labelled(cell{text: "find it", style: dim}, r.rerun(s.Seed))
@@ -198,7 +198,7 @@ func (r *SoakReport) JUnit(w io.Writer) error {
 		c := junitCase{Class: junitClass(r.Broker, r.Variant, "Soak"), Name: fmt.Sprintf("SEED=%d", s.Seed), Time: junitTime(s.seconds)}
 		switch {
 		case !s.OK():
-			c.Failure = &junitFailure{firstLine(strings.Join(s.failures, "\n")), strings.Join(s.failures, "\n") + "\n" + s.line() + "\n" + r.rerun(s.Seed)}
+			c.Failure = &junitFailure{firstLine(strings.Join(s.Failures, "\n")), strings.Join(s.Failures, "\n") + "\n" + s.line() + "\n" + r.rerun(s.Seed)}
 		case !s.Counts():
 			c.Skipped = &junitSkipped{"without effect: " + s.line()}
 		}

@@ -57,6 +57,7 @@ func TestFiles(t *testing.T) {
 
 // An adapter that is almost right: after a connection has dropped it loses one message in a thousand.
 func TestLossyFiles(t *testing.T) {
+	t.Parallel()
 	const notices = "Faults/Schedules"
 	rep := checkIn(t, onFiles(t, func(dir string) (*fileBus, func() pubsub.Driver) {
 		b := &lossyBus{fileBus: fileBus{dir: dir, queues: map[string]*fileQueue{}}}

@@ -40,6 +40,7 @@ func TestFewerCapabilities(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(brokers)) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			rep := checkIn(t, changed(func(d pubsub.Driver) pubsub.Driver {
 				return claiming{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), brokers[name]}
 			}))

@@ -108,6 +108,7 @@ type careless struct{ pubsub.Driver }
 func (careless) Classify(error) (pubsub.Code, bool) { return pubsub.ErrBroker, true }
 
 func TestKnownFailing(t *testing.T) {
+	t.Parallel()
 	h := changed(func(d pubsub.Driver) pubsub.Driver { return careless{d} })
 	const fails, passes = "Delivery/Unroutable", "Fidelity/NilAndEmpty"
 	h.KnownFailing = map[string]string{fails: "issue 12", passes: "issue 13"}

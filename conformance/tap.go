@@ -19,6 +19,7 @@ type mutation struct {
 	stored atomic.Int64 // messages that it took right, before its first fault
 	shown  atomic.Int64 // and those that it showed right
 	struck atomic.Bool  // there was a fault
+	wiped  atomic.Bool  // what the leader has stored is gone, see Harness.Replicas
 
 	name         string
 	capabilities func(c *pubsub.Capabilities)
@@ -65,6 +66,25 @@ func (m *mutation) right(untouched bool, n *atomic.Int64) {
 // early says whether there was a fault before as many messages had passed as every mutant gets right.
 func (m *mutation) early() bool {
 	return m.struck.Load() && max(m.stored.Load(), m.shown.Load()) < sound
+}
+
+// replicasOf is Harness.Replicas.
+type replicasOf = func(ctx context.Context, topic string) (pauseFollowers, wipeLeader Fault, err error)
+
+// watch lets the mutation know when the leader of a topic is wiped.
+func (m *mutation) watch(replicas replicasOf) replicasOf {
+	if replicas == nil {
+		return nil
+	}
+	return func(ctx context.Context, topic string) (pauseFollowers, wipeLeader Fault, err error) {
+		pauseFollowers, wipeLeader, err = replicas(ctx, topic)
+		strike := wipeLeader.Strike
+		wipeLeader.Strike = func(ctx context.Context) (func(context.Context) (bool, error), error) {
+			m.wiped.Store(true)
+			return strike(ctx)
+		}
+		return pauseFollowers, wipeLeader, err
+	}
 }
 
 // What becomes of a message on its way in.

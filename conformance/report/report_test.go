@@ -146,6 +146,8 @@ func TestOK(t *testing.T) {
 		"weathers":   {`{"schema": "omnibus.soak/1", "schedules": [{"faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, true},
 		"loses":      {`{"schema": "omnibus.soak/1", "schedules": [{"lost": 1, "faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, false},
 		"repeats":    {`{"schema": "omnibus.soak/1", "schedules": [{"duplicates": 2, "duplicate_bound": 1, "faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, false},
+		"broken off": {`{"schema": "omnibus.soak/1", "schedules": [{"failures": ["setup: end cut: still there"], "faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, false},
+		"too few":    {`{"schema": "omnibus.soak/1", "minutes": 20, "schedules": [{"faults": [{"took_effect": true, "in_flight_at_hit": 1}]}]}`, false},
 		"effectless": {`{"schema": "omnibus.soak/1", "schedules": [{"faults": [{"took_effect": true}]}]}`, false},
 		"unstruck":   {`{"schema": "omnibus.soak/1", "schedules": []}`, false},
 		"unknown":    {`{"schema": "another/1"}`, true},

@@ -32,18 +32,23 @@ type Fault struct {
 type Schedule []Fault
 
 // New draws a schedule: least faults of the kinds, or one more, within length, each in the first half of a part of its own, so that what the one
-// before broke can mend; they may last until the next one is due. The same arguments give the same schedule.
+// before broke can mend; none lasts longer than until the next one is due. The same arguments give the same schedule.
 func New(seed uint64, length time.Duration, least, members int, kinds ...Kind) Schedule {
 	dice := rand.New(rand.NewPCG(seed, 0))
 	s := make(Schedule, least+dice.IntN(2))
+	part := length / time.Duration(len(s)+1)
 	for i := range s {
-		part := length / time.Duration(len(s)+1)
 		s[i] = Fault{
 			Kind: kinds[dice.IntN(len(kinds))],
 			At:   part*time.Duration(i+1) + time.Duration(dice.Int64N(int64(part/2))),
-			For:  part/4 + time.Duration(dice.Int64N(int64(part*5/8))),
 			Who:  dice.IntN(members),
 		}
+	}
+	next := length
+	for i := len(s) - 1; i >= 0; i-- {
+		longest := min(next-s[i].At, part*7/8)
+		s[i].For = part/4 + time.Duration(dice.Int64N(int64(longest-part/4)))
+		next = s[i].At
 	}
 	return s
 }

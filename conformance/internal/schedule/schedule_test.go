@@ -23,7 +23,14 @@ func TestSeed(t *testing.T) {
 		if len(s) < 3 || len(s) > 4 || !slices.IsSortedFunc(s, func(a, b schedule.Fault) int { return int(a.At - b.At) }) {
 			t.Errorf("seed %d gives %v", seed, s)
 		}
-		for _, f := range s {
+		for i, f := range s {
+			next := length
+			if i+1 < len(s) {
+				next = s[i+1].At
+			}
+			if f.At+f.For > next {
+				t.Errorf("seed %d: %+v lasts longer than until the next at %v", seed, f, next)
+			}
 			seen[f.Kind] = true
 			if f.At < length/10 || f.At > length || f.Who < 0 || f.Who > 2 || f.For <= 0 || f.For > length/4 {
 				t.Errorf("seed %d gives %+v", seed, f)
