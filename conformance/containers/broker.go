@@ -59,7 +59,7 @@ func Start(ctx context.Context, kind, variant string) (*Broker, error) {
 
 // open takes the broker of the environment, or starts one.
 func (k kind) open(ctx context.Context, variant string, proxied bool) (*Broker, error) {
-	if name := k.urlVariable(variant); os.Getenv(name) != "" {
+	if name := URLVariable(k.name, variant); os.Getenv(name) != "" {
 		return external(ctx, k, name)
 	}
 	e, err := newEngine(ctx, k, owner())

@@ -54,7 +54,7 @@ func newEngine(ctx context.Context, k kind, owner string) (*engine, error) {
 	docker, err := dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("containers: %s needs a container daemon, and none answers (%w): run `make setup`, or name a running broker in %s",
-			k.name, err, k.urlVariable("default"))
+			k.name, err, URLVariable(k.name, ""))
 	}
 	e := &engine{kind: k, owner: owner, docker: docker}
 	e.image = k.imageFromEnvironment()

@@ -3,17 +3,20 @@ package containers
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/omnibus-go/omnibus/conformance"
 )
 
 const (
-	settles   = 50 * time.Millisecond  // until what was under way when a fault struck has arrived
 	slowness  = 100 * time.Millisecond // of every byte, in each direction
 	probeTime = 10 * time.Second       // for a node's first words
 	briefly   = 300 * time.Millisecond // for those of one that says nothing
+	settles   = 2 * time.Second        // at most, until what was under way when a fault struck has arrived
+	undoTime  = 10 * time.Second       // for taking back what struck only some nodes
 )
 
 // Faults is what can be done to the broker, for [conformance.Harness]: the network of all nodes, their processes, and in a cluster the
@@ -45,14 +48,14 @@ func (b *Broker) faults() []conformance.Fault {
 		{Name: "half-open", Strike: b.swallowed((*Node).HalfOpen)},
 		{Name: "cut", Strike: func(ctx context.Context) (ender, error) {
 			if err := b.Cut(); err != nil {
-				return nil, err
+				return nil, errors.Join(err, b.Mend())
 			}
-			refused := unreachable(ctx, b.nodes)
+			refused := refuse(ctx, b.nodes)
 			return func(context.Context) (bool, error) { return refused, b.Mend() }, nil
 		}},
 		{Name: "latency", Strike: func(ctx context.Context) (ender, error) {
 			if err := b.Latency(slowness); err != nil {
-				return nil, err
+				return nil, errors.Join(err, b.Mend())
 			}
 			slow := true
 			for _, n := range b.nodes {
@@ -75,7 +78,7 @@ func (b *Broker) killed(n *Node, kill func(context.Context) error) func(context.
 			return nil, err
 		}
 		if err := kill(ctx); err != nil {
-			return nil, err
+			return nil, errors.Join(err, undo(ctx, b.Restart))
 		}
 		return func(ctx context.Context) (bool, error) {
 			if err := b.Restart(ctx); err != nil {
@@ -87,26 +90,30 @@ func (b *Broker) killed(n *Node, kill func(context.Context) error) func(context.
 	}
 }
 
-// paused freezes processes: who connects to them hears nothing.
+// paused freezes processes: who connects to them hears nothing, and the daemon calls them paused until they go on.
 func paused(nodes []*Node) func(context.Context) (ender, error) {
 	return func(ctx context.Context) (ender, error) {
 		if err := each(nodes, func(n *Node) error { return n.Pause(ctx) }); err != nil {
-			return nil, err
+			return nil, errors.Join(err, undo(ctx, func(ctx context.Context) error {
+				struck, err := pausedOf(ctx, nodes)
+				return errors.Join(err, each(struck, func(n *Node) error { return n.Unpause(ctx) }))
+			}))
 		}
-		silent := unreachable(ctx, nodes)
+		mute := silent(ctx, nodes)
 		return func(ctx context.Context) (bool, error) {
-			return silent, each(nodes, func(n *Node) error { return n.Unpause(ctx) })
+			frozen, err := pausedOf(ctx, nodes)
+			return mute && len(frozen) == len(nodes), errors.Join(err, each(nodes, func(n *Node) error { return n.Unpause(ctx) }))
 		}, nil
 	}
 }
 
 // swallowed lets bytes vanish: the counter of those grows, and nothing more comes from the nodes.
 func (b *Broker) swallowed(how func(*Node) error) func(context.Context) (ender, error) {
-	return func(context.Context) (ender, error) {
+	return func(ctx context.Context) (ender, error) {
 		if err := b.all(how); err != nil {
-			return nil, err
+			return nil, errors.Join(err, b.Mend())
 		}
-		time.Sleep(settles)
+		b.settle(ctx)
 		before := b.Traffic()
 		return func(context.Context) (bool, error) {
 			after := b.Traffic()
@@ -115,19 +122,66 @@ func (b *Broker) swallowed(how func(*Node) error) func(context.Context) (ender, 
 	}
 }
 
-// unreachable says whether no node greets who connects to it.
-func unreachable(ctx context.Context, nodes []*Node) bool {
+// undo takes back what has struck only a part, also when it is ctx that has ended the rest.
+func undo(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	return f(ctx)
+}
+
+// refuse says whether every node's address refuses a connection. That a node does not answer in time is no refusal.
+func refuse(ctx context.Context, nodes []*Node) bool {
 	return !slices.ContainsFunc(nodes, func(n *Node) bool {
-		_, err := n.greet(ctx, briefly)
-		return err == nil
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", n.Addr())
+		if err == nil {
+			_ = conn.Close()
+		}
+		return !errors.Is(err, syscall.ECONNREFUSED)
 	})
+}
+
+// silent says whether every node lets who connects to it wait in vain. A connection that breaks is no silence.
+func silent(ctx context.Context, nodes []*Node) bool {
+	return !slices.ContainsFunc(nodes, func(n *Node) bool {
+		took, err := n.greet(ctx, briefly)
+		return err == nil || took < briefly
+	})
+}
+
+// pausedOf returns those of the nodes whose process the daemon has frozen.
+func pausedOf(ctx context.Context, nodes []*Node) (frozen []*Node, err error) {
+	err = each(nodes, func(n *Node) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		s, err := n.state(ctx)
+		if err == nil && s.Paused {
+			frozen = append(frozen, n)
+		}
+		return err
+	})
+	return frozen, err
+}
+
+// settle waits until the proxies hand on nothing that got past a valve before it was shut: not long, unless a client does not read.
+func (b *Broker) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settles)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for slices.ContainsFunc(b.nodes, func(n *Node) bool { return n.proxy.down.moving.Load() > 0 }) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return // what is still to come shows in the counters, as no effect
+		}
+	}
 }
 
 // greet connects as a client and waits for the broker's first words.
 func (n *Node) greet(ctx context.Context, limit time.Duration) (took time.Duration, err error) {
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	begin := time.Now()
 	_, err = n.engine.kind.version(ctx, n.Addr())
 	return time.Since(begin), err
 }

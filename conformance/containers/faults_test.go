@@ -2,12 +2,14 @@ package containers_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/containers"
 )
 
@@ -82,5 +84,43 @@ func TestFaultWithoutEffect(t *testing.T) {
 		if effect, err := end(t.Context()); effect || err != nil {
 			t.Errorf("effect %v, %v", effect, err)
 		}
+	}
+}
+
+// Where a fault strikes only some nodes it fails, and those go on as before.
+func TestFaultThatStrikesOnlySome(t *testing.T) {
+	b := start(t, "cluster")
+	if err := b.Nodes()[1].Kill(t.Context()); err != nil { // what is dead cannot be paused
+		t.Fatal(err)
+	}
+	all := b.Faults()
+	pause := slices.IndexFunc(all, func(f conformance.Fault) bool { return f.Name == "pause" })
+	if _, err := all[pause].Strike(t.Context()); err == nil {
+		t.Fatal("it says that it has paused a dead process")
+	}
+	for _, i := range []int{0, 2} {
+		nc, err := nats.Connect(b.Nodes()[i].Addr(), nats.Timeout(10*time.Second))
+		if err != nil {
+			t.Errorf("node %d is still paused: %v", i, err)
+			continue
+		}
+		nc.Close()
+	}
+}
+
+// What does not last until it is ended had no effect: somebody else lets the broker go on.
+func TestPauseThatDoesNotLast(t *testing.T) {
+	b := start(t, "default")
+	all := b.Faults()
+	pause := slices.IndexFunc(all, func(f conformance.Fault) bool { return f.Name == "pause" })
+	end, err := all[pause].Strike(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Unpause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if effect, _ := end(t.Context()); effect {
+		t.Error("the broker went on meanwhile, and the pause had an effect")
 	}
 }

@@ -81,12 +81,13 @@ func lookup(name, variant string) (kind, string, error) {
 	return kind{}, "", fmt.Errorf("containers: there is no kind %q, only %q", name, known)
 }
 
-// urlVariable names the environment variable that points to a running broker of the variant.
-func (k kind) urlVariable(variant string) string {
-	if variant == "default" {
-		return "OMNIBUS_" + strings.ToUpper(k.name) + "_URL"
+// URLVariable names the environment variable that points to a running broker of the kind and variant: OMNIBUS_NATS_URL for "nats"
+// and "default" or "", OMNIBUS_NATS_TLS_URL for "nats" and "tls". It does not ask whether there is such a kind or variant.
+func URLVariable(kind, variant string) string {
+	if variant != "" && variant != "default" {
+		kind += "_" + variant
 	}
-	return "OMNIBUS_" + strings.ToUpper(k.name+"_"+variant) + "_URL"
+	return "OMNIBUS_" + strings.ToUpper(kind) + "_URL"
 }
 
 func (k kind) imageFromEnvironment() string {

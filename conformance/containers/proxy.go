@@ -7,6 +7,7 @@ import (
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/stream"
 	"github.com/Shopify/toxiproxy/v2/toxics"
 	"github.com/rs/zerolog"
 )
@@ -96,6 +97,7 @@ func (p *proxy) traffic() Traffic {
 // them, which blocks while a client does not read.
 type valve struct {
 	passed, dropped atomic.Int64 // bytes
+	moving          atomic.Int64 // chunks that are past the question whether it is shut; none of them follows once it is shut and this is 0
 	shut            atomic.Bool  // bytes vanish
 	delay           atomic.Int64 // in nanoseconds
 	links           chan *link   // from the valve upstream to the one downstream: a connection's directions start one after the other
@@ -138,16 +140,23 @@ func (v *valve) Pipe(stub *toxics.ToxicStub) {
 				timer.Stop()
 			}
 		}
-		n := int64(len(c.Data))
-		if v.shut.Load() {
-			v.dropped.Add(n)
-			continue
-		}
-		select {
-		case stub.Output <- c:
-			v.passed.Add(n)
-		case <-l.over:
-			v.dropped.Add(n) // nobody reads any more; what is left in Input is drained until its writer has ended
-		}
+		v.move(stub, l, c)
+	}
+}
+
+// move hands a chunk on, unless the valve is shut.
+func (v *valve) move(stub *toxics.ToxicStub, l *link, c *stream.StreamChunk) {
+	v.moving.Add(1) // before it asks: see there
+	defer v.moving.Add(-1)
+	n := int64(len(c.Data))
+	if v.shut.Load() {
+		v.dropped.Add(n)
+		return
+	}
+	select {
+	case stub.Output <- c:
+		v.passed.Add(n)
+	case <-l.over:
+		v.dropped.Add(n) // nobody reads any more; what is left in Input is drained until its writer has ended
 	}
 }
