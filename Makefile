@@ -153,29 +153,39 @@ $(BENCHMARK_STEPS): benchmarks-%:
 suite-memory := ./conformance
 suite-nats   := ./nats
 
-# get_broker is for the shell: it gets BROKER, and says in $against which one it is.
+# get_broker is for the shell: it gets BROKER in the variant $(1), or refuses what is not to be had, and says in $against which one it is.
 define get_broker
 [ -n '$(suite-$(BROKER))' ] || { echo '$@: there is no adapter "$(BROKER)" yet'; exit 2; }; \
-against='$(MEMORY)'; if [ '$(BROKER)' != memory ]; then \
-	$(SETUP) ready $(BROKER); \
-	[ $$($(SETUP) state $(BROKER)) = url ] && against='$(BROKER) by URL' || against='$(BROKER) in containers'; \
+against='$(MEMORY)'; if [ '$(BROKER)' = memory ]; then \
+	[ '$(1)' = default ] || { echo '$@: memory has no variant "$(1)"'; exit 2; }; \
+else \
+	case $$($(SETUP) state '$(BROKER)/$(1)') in \
+	left-out) echo '$@: OMNIBUS_BROKERS leaves $(BROKER) out'; exit 2;; \
+	url) against='$(BROKER) by URL';; \
+	container) $(SETUP) ready '$(BROKER)/$(1)'; against='$(BROKER) in containers';; \
+	esac; \
 fi
 endef
 
 .PHONY: conformance
 conformance: ## the suite alone: make conformance BROKER=memory [VARIANT=tls RUNS=100 SEED=n]; writes build/reports/conformance-*.json
-	@$(get_broker); OMNIBUS_VARIANT=$(VARIANT) $(TESTSUM) -name conformance $(if $(filter 1,$(RUNS)),-show TestConformance) \
+	@$(call get_broker,$(VARIANT)); OMNIBUS_VARIANT='$(VARIANT)' $(TESTSUM) -name conformance $(if $(filter 1,$(RUNS)),-show TestConformance) \
 		-against "$$against, variant $(VARIANT)" -- \
 		go test -race -count=$(RUNS) -timeout 30m -json -run '^TestConformance$$' $(suite-$(BROKER))
+
+matrix = $(filter-out default,$(shell go run ./internal/cmd/brokers variants $(BROKER)))
 
 .PHONY: matrix
 matrix: ## the suite on every other version and topology, one after another: make matrix BROKER=nats (budget: 30 min)
 	@[ '$(BROKER)' != memory ] || { echo 'matrix: memory has no variants'; exit 2; }
-	@$(get_broker)
-	@$(call steps,$(addprefix matrix-,$(filter-out default,$(shell go run ./internal/cmd/brokers variants $(BROKER)))))
+	@[ -n '$(suite-$(BROKER))' ] || { echo 'matrix: there is no adapter "$(BROKER)" yet'; exit 2; }
+	@[ $$($(SETUP) state '$(BROKER)') != left-out ] || { echo 'matrix: OMNIBUS_BROKERS leaves $(BROKER) out'; exit 2; }
+	@[ '$(VARIANT)' = default ] || { echo 'matrix: it takes every variant but default; `make conformance` takes one'; exit 2; }
+	@$(SETUP) ready $(addprefix $(BROKER)/,$(matrix))
+	@$(call steps,$(addprefix matrix-,$(matrix)))
 
 matrix-%:
-	@$(get_broker); OMNIBUS_VARIANT=$* $(TESTSUM) -name $@ -against "$$against, variant $*" -record $(STEPS) -- \
+	@$(call get_broker,$*); OMNIBUS_VARIANT=$* $(TESTSUM) -name $@ -against "$$against, variant $*" -record $(STEPS) -- \
 		go test -race -count=1 -timeout 30m -json -run '^TestConformance$$' $(suite-$(BROKER))
 
 # The packages whose TestSoak runs fault schedules.
@@ -186,10 +196,8 @@ MINUTES     ?= 20
 .PHONY: soak
 soak: ## fault schedules, repeatable by seed: make soak BROKER=nats VARIANT=cluster MINUTES=20 SEED=n; writes build/reports/soak-*.json
 	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory and nats exist'; exit 2; }
-	@[ '$(BROKER)' = memory ] || $(SETUP) ready $(BROKER)
-	@[ '$(BROKER)' != memory ] || [ '$(VARIANT)' = default ] || { echo 'soak: memory has no variant "$(VARIANT)"'; exit 2; }
-	@MINUTES='$(MINUTES)' OMNIBUS_VARIANT='$(VARIANT)' $(if $(SEED),SEED='$(SEED)') \
-		$(TESTSUM) -name soak -show TestSoak -against '$(BROKER), $(VARIANT)' -- \
+	@$(call get_broker,$(VARIANT)); MINUTES='$(MINUTES)' OMNIBUS_VARIANT='$(VARIANT)' $(if $(SEED),SEED='$(SEED)') \
+		$(TESTSUM) -name soak -show TestSoak -against "$$against, variant $(VARIANT)" -- \
 		go test -race -count=1 -timeout $$(( $$(printf '%.0f' '$(MINUTES)') + 10 ))m -json -run '^TestSoak$$' $(soak-$(BROKER))
 
 .PHONY: mutants
@@ -211,6 +219,7 @@ fuzz: ## run each fuzz target for FUZZTIME (60s), one after another
 
 .PHONY: bench
 bench: ## Go benchmarks, then omnibus against raw and the peers on BROKER, without -race; BENCH=regexp picks some; QUICK=1
+	@[ '$(VARIANT)' = default ] || { echo 'bench: it measures the variant default, not "$(VARIANT)"'; exit 2; }
 	@mkdir -p $(REPORTS)
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem $(if $(QUICK),-benchtime 50ms,-count=5) ./... | tee $(REPORTS)/bench-go.txt
 	@$(if $(filter $(KINDS),$(BROKER)),go run ./internal/cmd/brokers with $(BROKER)) go -C benchmarks run . -broker '$(BROKER)' $(if $(QUICK),-reps 1 -each 50ms,-reps $(REPS) -each $(SECONDS)s) \

@@ -6,6 +6,8 @@
 #   setup.sh clients nats ...   the same for the clients in another language, which the tests of the adapters talk to
 #   setup.sh state nats         print how tests get the kind: container, url, or left-out (by OMNIBUS_BROKERS)
 #
+# ready and state take a variant, too: nats/tls is the broker of OMNIBUS_NATS_TLS_URL, or a container of the kind.
+#
 # A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder. The result
 # is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, which tests look for.
 set -euo pipefail
@@ -16,27 +18,31 @@ say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 2; }
 daemon() { docker info >/dev/null 2>&1; }
 have() { docker image inspect "$1" >/dev/null 2>&1; }
-variable() { local name=OMNIBUS_${1^^}_$2; echo "${!name:-}"; } # variable nats URL: what OMNIBUS_NATS_URL holds
+
+# url_variable names what holds the URL: OMNIBUS_NATS_URL for nats and nats/default, OMNIBUS_NATS_TLS_URL for nats/tls.
+url_variable() { local name=${1%/default}; name=${name//\//_}; echo "OMNIBUS_${name^^}_URL"; }
+image_variable() { local name=OMNIBUS_${1^^}_IMAGE; echo "${!name:-}"; }
 
 state() {
-	if [[ -n ${OMNIBUS_BROKERS:-} && ,$OMNIBUS_BROKERS, != *,$1,* ]]; then
+	local variable; variable=$(url_variable "$1")
+	if [[ -n ${OMNIBUS_BROKERS:-} && ,$OMNIBUS_BROKERS, != *,${1%%/*},* ]]; then
 		echo left-out
-	elif [[ -n $(variable "$1" URL) ]]; then
+	elif [[ -n ${!variable:-} ]]; then
 		echo url
 	else
 		echo container
 	fi
 }
 
-# in_containers prints those of the kinds that tests start themselves.
-in_containers() { for kind; do [[ $(state "$kind") != container ]] || echo "$kind"; done; }
+# in_containers prints those of the brokers that tests start themselves.
+in_containers() { for broker; do [[ $(state "$broker") != container ]] || echo "$broker"; done; }
 
 official() { go run ./internal/cmd/brokers image "$1"; }
 hash_of() { { official "$1"; cat "$here/$1"/*; } | sha256sum | cut -c1-12; }
 
 # present reports whether the kind's image is here: the one asked for by name, the one of this recipe, or the official one.
 present() {
-	local wanted; wanted=$(variable "$1" IMAGE)
+	local wanted; wanted=$(image_variable "$1")
 	if [[ -n $wanted ]]; then have "$wanted"; return; fi
 	local built; built=omnibus-$1:$(hash_of "$1")
 	if have "$built"; then docker tag "$built" "omnibus-$1:local"; return; fi
@@ -82,7 +88,7 @@ start_daemon() {
 
 get_image() {
 	local kind=$1 image built work
-	image=$(variable "$kind" IMAGE)
+	image=$(image_variable "$kind")
 	if [[ -n $image ]]; then docker pull -q "$image"; return; fi
 	image=$(official "$kind")
 	say "will pull $image, or else build it of packages ($here/$kind/build.sh)"
@@ -124,26 +130,40 @@ install() {
 	for kind in $(without_client "$@"); do get_client "$kind"; done
 	mapfile -t kinds < <(in_containers "$@")
 	if ! ((${#kinds[@]})); then say "no broker is to be run in a container"; return; fi
+	get_images "${kinds[@]}"
+}
+
+get_images() {
+	local kind
 	daemon || start_daemon
-	for kind in "${kinds[@]}"; do
+	for kind; do
 		if present "$kind"; then say "$kind: the image is here"; else get_image "$kind"; fi
 	done
 }
 
 ready() {
-	local kinds kind missing=()
-	mapfile -t kinds < <(in_containers "$@")
+	local brokers broker kinds kind missing=()
+	mapfile -t brokers < <(in_containers "$@")
+	if ! ((${#brokers[@]})); then return; fi
+	mapfile -t kinds < <(printf '%s\n' "${brokers[@]%%/*}" | sort -u)
 	for kind in "${kinds[@]}"; do
 		if ! daemon || ! present "$kind"; then missing+=("$kind"); fi
 	done
 	if ! ((${#missing[@]})); then return; fi
-	if may_install; then install "${missing[@]}"; return; fi
+	if may_install; then
+		for kind in $(without_client "${missing[@]}"); do get_client "$kind"; done
+		get_images "${missing[@]}"
+		return
+	fi
 	cat >&2 <<-END
 		There is no broker to test against: ${missing[*]}. Ways on:
 		  make setup                                installs and starts what is missing, and says what before it does
 		  OMNIBUS_SETUP=on make test                the same by itself, as root
 	END
-	for kind in "${missing[@]}"; do echo "  OMNIBUS_${kind^^}_URL=$kind://... make test    uses a broker that runs already" >&2; done
+	for broker in "${brokers[@]}"; do
+		[[ " ${missing[*]} " == *" ${broker%%/*} "* ]] || continue
+		echo "  $(url_variable "$broker")=${broker%%/*}://... make ...    uses a broker that runs already" >&2
+	done
 	echo "  OMNIBUS_BROKERS=memory make test          leaves them out: they count as skipped" >&2
 	exit 2
 }

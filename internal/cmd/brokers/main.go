@@ -2,9 +2,12 @@
 //
 //	brokers up nats nats/cluster    start them, print their URLs, and leave them running
 //	brokers down                    remove all that up has started
-//	brokers with nats COMMAND...    start one, run the command with OMNIBUS_NATS_URL, and remove it; a broker that this names already is used
+//	brokers with nats COMMAND...    start one, run the command with its URL in OMNIBUS_NATS_URL, whatever the variant, and remove it
 //	brokers image nats              print the official image of a kind
 //	brokers variants nats           print the variants of a kind, "default" first
+//
+// with uses a broker that runs already if the variant's own variable names one: OMNIBUS_NATS_CLUSTER_URL for nats/cluster. The command reads
+// no input. An interrupt or SIGTERM ends it with all that it has started, as go run starts programs.
 package main
 
 import (
@@ -17,6 +20,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/testcontainers/testcontainers-go/log"
 
@@ -43,7 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "%s=%s\n", urlVariable(arg), url)
+			fmt.Fprintf(out, "%s=%s\n", containers.URLVariable(kind, variant), url)
 			if params == (containers.Params{}) {
 				continue
 			}
@@ -58,10 +62,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		kind, variant, _ := strings.Cut(args[1], "/")
 		return containers.Lend(ctx, kind, variant, func(url string) error {
 			cmd := exec.CommandContext(ctx, args[2], args[3:]...) //nolint:gosec // it is what the user wants to run
-			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-			cmd.Env = append(os.Environ(), urlVariable(args[1])+"="+url)
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, os.Stderr
-			return cmd.Run()
+			cmd.Env = append(os.Environ(), containers.URLVariable(kind, "")+"="+url)
+			cmd.Stdout, cmd.Stderr = out, os.Stderr
+			return runAll(cmd)
 		})
 	case len(args) == 1 && args[0] == "down":
 		return containers.Down(ctx)
@@ -80,7 +83,4 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return fmt.Errorf("brokers: want up KIND[/VARIANT]..., down, with KIND[/VARIANT] COMMAND..., image KIND or variants KIND, not %q", args)
 }
 
-// urlVariable is what names a running broker of a kind and variant, as nats/cluster.
-func urlVariable(arg string) string {
-	return "OMNIBUS_" + strings.ToUpper(strings.ReplaceAll(arg, "/", "_")) + "_URL"
-}
+const patience = 10 * time.Second // of what was told to end

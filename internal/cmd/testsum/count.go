@@ -97,10 +97,13 @@ func (c *counter) endTest(k testKey, verdict string) {
 	t := c.leaf[k.pkg]
 	switch {
 	case verdict == "fail":
-		if !c.bad[k] {
+		text := fmt.Sprintf("--- FAIL %s %s\n%s", k.pkg, k.test, indent(c.output[k]))
+		if c.bad[k] {
+			fmt.Fprint(c.out, text)
+		} else {
 			t.failed++
+			c.step.fails(text, c.out)
 		}
-		fmt.Fprintf(c.out, "--- FAIL %s %s\n%s", k.pkg, k.test, indent(c.output[k]))
 		if parent, ok := parentOf(k.test); ok {
 			c.bad[testKey{k.pkg, parent}] = true
 		}
@@ -122,7 +125,7 @@ func (c *counter) endPackage(e event) {
 	t := c.leaf[e.Package]
 	if e.Action == "fail" && t.failed == 0 {
 		t.failed = 1
-		fmt.Fprintf(c.out, "--- FAIL %s\n%s", e.Package, indent(c.build[e.FailedBuild]))
+		c.step.fails(fmt.Sprintf("--- FAIL %s\n%s", e.Package, indent(c.build[e.FailedBuild])), c.out)
 	}
 	if e.Action == "fail" {
 		for k, lines := range c.output { // what ran when the process ended, and the goroutines that it printed
@@ -132,7 +135,6 @@ func (c *counter) endPackage(e event) {
 		}
 	}
 	c.step.Passed += t.passed
-	c.step.Failed += t.failed
 	c.step.Skipped += t.skipped
 	state := map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "none"}[e.Action]
 	if e.Action != "skip" { // skip: no test files

@@ -41,6 +41,8 @@ type step struct {
 	Failed  int     `json:"failed"`
 	Skipped int     `json:"skipped"`
 	Seconds float64 `json:"seconds"`
+
+	Failures []string `json:"failures,omitempty"` // each failed test with the first lines of what it said
 }
 
 func (s step) line() string {
@@ -95,12 +97,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	switch {
 	case *plain && runErr == nil:
 		s.Passed++
-	case *plain:
-		s.Failed++
-		fmt.Fprintf(out, "FAIL %s: %v\n", s.Name, runErr)
-	case runErr != nil && s.Failed == 0:
-		s.Failed++ // killed, or something that is no test
-		fmt.Fprintf(out, "FAIL %s: %v\n", s.Name, runErr)
+	case runErr != nil && s.Failed == 0: // the one command, or something that is no test; or it was killed
+		s.fails(fmt.Sprintf("FAIL %s: %v\n", s.Name, runErr), out)
 	}
 	if s.Passed+s.Failed+s.Skipped == 0 {
 		fmt.Fprintf(out, "%s: no test ran\n", s.Name)
@@ -116,6 +114,15 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// fails counts a failure, prints what is to be said of it, and keeps its first lines for the total.
+func (s *step) fails(text string, out io.Writer) {
+	const enough = 8 // lines; all of them are above
+	fmt.Fprint(out, text)
+	s.Failed++
+	lines := strings.SplitAfterN(text, "\n", enough+1)
+	s.Failures = append(s.Failures, strings.Join(lines[:min(len(lines), enough)], ""))
 }
 
 func (s step) suffix() string {
@@ -183,6 +190,7 @@ func printTotal(dir string, failed []string, out, errOut io.Writer) int {
 		sum.Passed += s.Passed
 		sum.Failed += s.Failed
 		sum.Skipped += s.Skipped
+		sum.Failures = append(sum.Failures, s.Failures...)
 		if s.Failed > 0 {
 			failed = slices.DeleteFunc(failed, func(name string) bool { return name == s.Name })
 		}
@@ -190,6 +198,9 @@ func printTotal(dir string, failed []string, out, errOut io.Writer) int {
 	if len(failed) > 0 {
 		fmt.Fprintf(out, "  failed: %s\n", strings.Join(failed, ", "))
 		sum.Failed += len(failed)
+	}
+	if len(sum.Failures) > 0 {
+		fmt.Fprintf(out, "\nwhat failed\n%s", strings.Join(sum.Failures, ""))
 	}
 	fmt.Fprintln(out, sum.line())
 	if !sum.ok() {

@@ -94,6 +94,12 @@ func TestTotal(t *testing.T) {
 	if !strings.Contains(out.String(), "against memory") || !strings.Contains(out.String(), "not run: no broker") {
 		t.Errorf("it does not say what ran against what:\n%s", &out)
 	}
+	_, failures, _ := strings.Cut(out.String(), "what failed\n")
+	for _, want := range []string{"--- FAIL example.com/fx/a TestSub/three/deep", "broken"} {
+		if !strings.Contains(failures, want) {
+			t.Errorf("it does not say what failed, %q:\n%s", want, &out)
+		}
+	}
 }
 
 func TestTotalOfNothing(t *testing.T) {
