@@ -76,14 +76,16 @@ var mayRequire = []string{
 	"github.com/sony/gobreaker/v2",
 	"golang.org/x/time",
 
+	// the adapter nats
+	"github.com/nats-io/nats.go", // the client; NATS clients of the tests of conformance/containers, too
+	"github.com/nats-io/nuid",    // names of messages that wait for their time; nats.go links it anyway
+
 	// conformance/containers
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network
 	"github.com/moby/moby/api",                    // the container daemon's API, in testcontainers' own signatures
 	"github.com/moby/moby/client",                 // kill, pause and inspect, which testcontainers does not have
 	"github.com/nats-io/jwt/v2",                   // NATS credentials made at test time
-	"github.com/nats-io/nats.go",                  // the adapter nats; NATS clients of these tests
 	"github.com/nats-io/nkeys",                    // keys of these credentials
-	"github.com/nats-io/nuid",                     // names of messages that wait for their time; nats.go links it anyway
 	"github.com/rs/zerolog",                       // toxiproxy takes its logger: a silent one
 	"github.com/testcontainers/testcontainers-go", // containers
 }

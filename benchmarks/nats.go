@@ -23,7 +23,8 @@ import (
 
 // What is the same for all on JetStream: a stream of its own for each client, on file, one replica, flushed to the disk at the server's interval, with a
 // window of 2 minutes for duplicates; durable pull consumers with explicit acks, an ack wait of 30 s and no bound of the server on what is
-// unacked. Raw sends the headers of omnibus, each as long, so that both put the same bytes on the wire and the server works as much for both.
+// unacked. Raw sends the headers of omnibus, together as long, so that both put the same bytes on the wire and the server
+// works as much for both. Watermill sends no Nats-Msg-Id: the server looks for no duplicates of its messages, which its line says.
 const (
 	natsDedup   = 2 * time.Minute
 	natsAckWait = 30 * time.Second
@@ -58,7 +59,7 @@ func natsBroker(ctx context.Context) (broker, error) {
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: natsRawSettings, Open: func(context.Context) (*bench.Client, error) { return openNATS(url) }},
 			{Impl: "omnibus", Settings: omnibusSettings, Open: func(ctx context.Context) (*bench.Client, error) { return openNATSOmnibus(ctx, url) }},
-			{Impl: "watermill", Settings: "watermill-nats jetstream: PublishMsg; double acks (its default); Router",
+			{Impl: "watermill", Settings: "watermill-nats jetstream: PublishMsg without Nats-Msg-Id, so no deduplication; double acks (its default); Router",
 				Open: func(context.Context) (*bench.Client, error) { return openNATSWatermill(url, false) }},
 			{Impl: "watermill-async-ack", Settings: "the same with AckAsync", Open: func(context.Context) (*bench.Client, error) { return openNATSWatermill(url, true) }},
 			{Impl: "gocloud", Open: func(context.Context) (*bench.Client, error) { return nil, bench.NotOffered(natsCoreOnly) }},
@@ -114,6 +115,29 @@ func natsPending(ctx context.Context, js jetstream.JetStream, stream, consumer s
 	return int64(s.CachedInfo().State.LastSeq-info.Delivered.Stream) + int64(info.NumAckPending), nil
 }
 
+// natsNewConsumer is the one consumer of the stream that works for a group and is not among those known. Consumers without acks are omnibus's
+// own, a lock among them.
+func natsNewConsumer(ctx context.Context, js jetstream.JetStream, stream string, known []string) (string, error) {
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return "", err
+	}
+	var fresh []string
+	list := s.ListConsumers(ctx)
+	for c := range list.Info() {
+		if c.Config.AckPolicy == jetstream.AckExplicitPolicy && !slices.Contains(known, c.Name) {
+			fresh = append(fresh, c.Name)
+		}
+	}
+	switch err := list.Err(); {
+	case err != nil:
+		return "", err
+	case len(fresh) != 1:
+		return "", fmt.Errorf("stream %s: %d new consumers, %q, where a group has one", stream, len(fresh), fresh)
+	}
+	return fresh[0], nil
+}
+
 // openNATSOmnibus gives each client streams of its own, as the others have, and removes them when it is closed.
 func openNATSOmnibus(ctx context.Context, url string) (*bench.Client, error) {
 	stream := "bench-" + strconv.FormatInt(time.Now().UnixNano(), 36)
@@ -133,19 +157,11 @@ func openNATSOmnibus(ctx context.Context, url string) (*bench.Client, error) {
 			if err := prepare(ctx, topic, []string{g}); err != nil {
 				return err
 			}
-			s, err := js.Stream(ctx, stream)
+			made, err := natsNewConsumer(ctx, js, stream, slices.Collect(maps.Values(consumers)))
 			if err != nil {
 				return err
 			}
-			names := s.ConsumerNames(ctx)
-			for name := range names.Name() {
-				if !slices.Contains(slices.Collect(maps.Values(consumers)), name) {
-					consumers[g] = name
-				}
-			}
-			if err := names.Err(); err != nil {
-				return err
-			}
+			consumers[g] = made
 		}
 		return nil
 	}

@@ -69,14 +69,15 @@ func TestReplayToATopicReachesAllGroups(t *testing.T) {
 		b := memory.New(nil)
 		defer b.Close()
 		want := kill(t, b, billing(), 20, 3)
-		other := pubsub.Subscription{Topic: "again", Group: "audit"}
+		again, other := pubsub.Subscription{Topic: "again", Group: "billing"}, pubsub.Subscription{Topic: "again", Group: "audit"}
 		var in, audit inbox
-		subscribe(t, b, pubsub.Subscription{Topic: "again", Group: "billing"}, in.handle)
+		subscribe(t, b, again, in.handle)
 		subscribe(t, b, other, audit.handle)
 		rep, err := dlq.Open(b, "orders", "billing").Replay(t.Context(), dlq.Filter{}, dlq.Replay{Topic: "again"})
 		if err != nil || rep.Replayed != 20 {
 			t.Fatalf("%+v, %v", rep, err)
 		}
+		settle(t, b, again)
 		settle(t, b, other)
 		for _, got := range [][]pubsub.Message{in.all(), audit.all()} {
 			if len(got) != 20 {
