@@ -127,7 +127,7 @@ func replayResumes(e *env) {
 	e.wantDead(p, topic, "g", "permanent", len(msgs))
 	var journal bytes.Buffer
 	for life := range kills + 1 {
-		q := e.open()
+		q := e.openWith(&pubsub.Options{DrainTimeout: time.Second}) // nobody answers one that is killed
 		ctx, stop := context.WithCancel(e.Context())
 		if life < kills {
 			e.killAt(q, 40+e.rng.below(60), stop)

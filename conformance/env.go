@@ -17,6 +17,9 @@ import (
 // patience is how long a property waits for what must come. Nothing waits that long unless something is wrong.
 const patience = 30 * time.Second
 
+// lease is the ack wait of subscriptions: what was on its way over a connection that broke comes when it is over, long before patience is.
+const lease = patience / 3
+
 // An env is what a property works with: connections to the broker under test, names of its own, and what it has recorded.
 type env struct {
 	T
@@ -120,7 +123,7 @@ func (e *env) topic(name string) string { return e.run + "." + name }
 
 // sub is a subscription of the group that works on every broker: what a user writes first.
 func (e *env) sub(topic, group string) pubsub.Subscription {
-	s := pubsub.Subscription{Topic: topic, Group: group}
+	s := pubsub.Subscription{Topic: topic, Group: group, AckWait: lease}
 	if !e.caps.Redelivery || !exclusive().Open(e.caps) {
 		s.Order = pubsub.OrderPerMember
 	}
