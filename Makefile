@@ -230,8 +230,8 @@ reports: ## print the reports in build/reports as one table, and write build/rep
 	@$(TESTSUM) -reports $(REPORTS)
 
 .PHONY: measured
-measured: ## put the reports in build/reports into docs/measured.json, which is committed; those of other brokers stay
-	@$(TESTSUM) -measured docs/measured.json -reports $(REPORTS)
+measured: ## put the reports in build/reports into docs/measured.json, which is committed, and its tables into README.md; those of other brokers stay
+	@$(TESTSUM) -measured docs/measured.json -reports $(REPORTS) -readme README.md
 
 .PHONY: clean
 clean: ## remove build/

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -100,11 +101,40 @@ func Read(dir fs.FS) (*Set, error) {
 	}
 	s := &Set{}
 	for _, name := range names {
-		f := File{Name: strings.TrimSuffix(path.Base(name), ".json")}
-		if err := s.read(dir, name, f); err != nil {
-			s.Others = append(s.Others, Other{f, err.Error(), true})
+		f := File{Name: nameOf(name)}
+		text, err := fs.ReadFile(dir, name)
+		if info, statErr := fs.Stat(dir, name); statErr == nil {
+			f.Written = info.ModTime()
 		}
+		if err != nil {
+			s.Others = append(s.Others, Other{f, err.Error(), true})
+			continue
+		}
+		s.add(f, text)
 	}
+	s.sort()
+	return s, nil
+}
+
+// Of makes a Set of reports that are not in a folder, by their files' names.
+func Of(files map[string][]byte) *Set {
+	s := &Set{}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		s.add(File{Name: nameOf(name)}, files[name])
+	}
+	s.sort()
+	return s
+}
+
+func nameOf(file string) string { return strings.TrimSuffix(path.Base(file), ".json") }
+
+func (s *Set) add(f File, text []byte) {
+	if err := s.read(f, text); err != nil {
+		s.Others = append(s.Others, Other{f, err.Error(), true})
+	}
+}
+
+func (s *Set) sort() {
 	slices.SortStableFunc(s.Conformance, func(a, b Conformance) int {
 		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.Variant, b.Variant), cmp.Compare(a.ServerVersion, b.ServerVersion))
 	})
@@ -112,19 +142,9 @@ func Read(dir fs.FS) (*Set, error) {
 		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.Variant, b.Variant))
 	})
 	slices.SortStableFunc(s.Bench, func(a, b Bench) int { return cmp.Compare(a.Broker, b.Broker) })
-	return s, nil
 }
 
-func (s *Set) read(dir fs.FS, name string, f File) error {
-	text, err := fs.ReadFile(dir, name)
-	if err != nil {
-		return err
-	}
-	info, err := fs.Stat(dir, name)
-	if err != nil {
-		return err
-	}
-	f.Written = info.ModTime()
+func (s *Set) read(f File, text []byte) error {
 	var head struct {
 		Schema string `json:"schema"`
 	}

@@ -5,7 +5,7 @@
 //	testsum -not-run 'left out' -name nats -record build/steps            nothing: it counts as one skipped, with this reason
 //	testsum -total build/steps lint vet     sums the recorded steps; the arguments are steps that failed
 //	testsum -reports build/reports          prints the reports found there as a table, and makes a page of them
-//	testsum -measured docs/measured.json -reports build/reports     puts them into the file that is committed
+//	testsum -measured docs/measured.json -reports build/reports -readme README.md     puts them into the file that is committed, and its tables there
 //
 // It fails when the command does, when anything was counted as failed, and when nothing ran.
 package main
@@ -63,6 +63,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	total := fs.String("total", "", "sum the steps recorded in this folder")
 	reports := fs.String("reports", "", "print the reports in this folder, and write its index.html")
 	keep := fs.String("measured", "", "put the reports into this file instead")
+	readme := fs.String("readme", "", "with -measured: write tables of that file between the marked lines of this one")
 	if err := fs.Parse(args); err != nil {
 		return 2
 	}
@@ -71,7 +72,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	case *total != "":
 		return printTotal(*total, fs.Args(), out, errOut)
 	case *keep != "" && *reports != "":
-		return keepMeasured(*keep, *reports, out, errOut)
+		return keepMeasured(*keep, *reports, *readme, out, errOut)
 	case *reports != "":
 		return printReports(*reports, out, errOut)
 	case *notRun != "":

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/omnibus-go/omnibus/conformance/report"
 )
@@ -21,8 +22,15 @@ type measured struct {
 	Reports []json.RawMessage `json:"reports"`
 }
 
-// keepMeasured puts the reports of dir into file. What file has of others, measured at another time or machine, stays.
-func keepMeasured(file, dir string, out, errOut io.Writer) int {
+// The lines of a README between which its tables are generated.
+const (
+	tablesBegin = "<!-- measured: written by make measured -->\n"
+	tablesEnd   = "<!-- end of measured -->\n"
+)
+
+// keepMeasured puts the reports of dir into file, and tables of all that file then has into readme, if one is named. What file has of others,
+// measured at another time or machine, stays.
+func keepMeasured(file, dir, readme string, out, errOut io.Writer) int {
 	fail := func(err error) int {
 		fmt.Fprintln(errOut, "testsum:", err)
 		return 1
@@ -68,7 +76,36 @@ func keepMeasured(file, dir string, out, errOut io.Writer) int {
 		return fail(err)
 	}
 	fmt.Fprintf(out, "%s has %d reports, %d of them new\n", file, len(all), len(names))
+	if readme == "" {
+		return 0
+	}
+	text, err := os.ReadFile(readme)
+	if err == nil {
+		text, err = withTables(text, all)
+	}
+	if err == nil {
+		err = os.WriteFile(readme, text, 0o644)
+	}
+	if err != nil {
+		return fail(fmt.Errorf("%s: %w", readme, err))
+	}
 	return 0
+}
+
+// withTables is a README with the tables of these reports.
+func withTables(readme []byte, all map[string]json.RawMessage) ([]byte, error) {
+	before, rest, ok := bytes.Cut(readme, []byte(tablesBegin))
+	_, after, ends := bytes.Cut(rest, []byte(tablesEnd))
+	if !ok || !ends {
+		return nil, fmt.Errorf("it has no lines %q and %q for the tables to stand between", strings.TrimSpace(tablesBegin), strings.TrimSpace(tablesEnd))
+	}
+	files := map[string][]byte{}
+	for name, text := range all {
+		files[name] = text
+	}
+	var tables bytes.Buffer
+	report.Of(files).Markdown(&tables)
+	return slices.Concat(before, []byte(tablesBegin), tables.Bytes(), []byte("\n"+tablesEnd), after), nil
 }
 
 func readMeasured(file string) (map[string]json.RawMessage, error) {

@@ -124,3 +124,57 @@ func TestBenchReportInTheTable(t *testing.T) {
 		}
 	}
 }
+
+// The README shows what docs/measured.json has, and nothing else.
+func TestTablesOfReadme(t *testing.T) {
+	const root = "../../.."
+	all, err := readMeasured(filepath.Join(root, "docs", "measured.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := withTables(got, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the tables in README.md are not those of docs/measured.json: run make measured")
+	}
+}
+
+func TestTables(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "bench-nats-default.json", `{"schema": "omnibus.bench/1", "broker": "nats", "rows": [
+		{"op": "consume", "shape": "workers=1", "callers": 1, "size": 256, "impl": "raw", "msgs_per_s": 1000, "allocs_per_msg": 12, "cpu_ns_per_msg": 3000},
+		{"op": "consume", "shape": "workers=1", "callers": 1, "size": 256, "impl": "watermill", "msgs_per_s": 40, "ratio_to_raw": {"median": 0.04, "min": 0, "max": 1}},
+		{"op": "consume", "shape": "workers=1", "callers": 1, "size": 1, "impl": "omnibus", "msgs_per_s": 77},
+		{"op": "consume", "shape": "workers=1", "callers": 1, "size": 256, "impl": "omnibus", "msgs_per_s": 900, "allocs_per_msg": 14.1, "cpu_ns_per_msg": 3210,
+			"ratio_to_raw": {"median": 0.9, "min": 0.85, "max": 0.95}}]}`)
+	readme := filepath.Join(t.TempDir(), "README.md")
+	text := "# Name\n" + tablesBegin + "old\n" + tablesEnd + "rest\n"
+	file := filepath.Join(t.TempDir(), "measured.json")
+	var out, errOut bytes.Buffer
+	args := []string{"-measured", file, "-reports", dir, "-readme", readme}
+	if code := run(t.Context(), args, &out, &errOut); code == 0 {
+		t.Error("a README that is not there is written")
+	}
+	write(t, filepath.Dir(readme), "README.md", "# Name\n")
+	if code := run(t.Context(), args, &out, &errOut); code == 0 || !strings.Contains(errOut.String(), strings.TrimSpace(tablesBegin)) {
+		t.Errorf("a README without a place for tables: %s", &errOut)
+	}
+	write(t, filepath.Dir(readme), "README.md", text)
+	if code := run(t.Context(), args, &out, &errOut); code != 0 {
+		t.Fatal(errOut.String())
+	}
+	got, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const row = "| nats: consume workers=1 | 900 | 0.90 (0.85 to 0.95) | 0.040 | +210 ns | +2.1 |  |\n"
+	if s := string(got); !strings.Contains(s, row) || strings.Contains(s, "old") || strings.Contains(s, "77") || !strings.HasPrefix(s, "# Name\n"+tablesBegin) || !strings.HasSuffix(s, tablesEnd+"rest\n") {
+		t.Errorf("%s", s)
+	}
+}
