@@ -84,7 +84,7 @@ func keepMeasured(file, dir, readme string, out, errOut io.Writer) int {
 		text, err = withTables(text, all)
 	}
 	if err == nil {
-		err = os.WriteFile(readme, text, 0o644)
+		err = os.WriteFile(readme, text, 0o644) //nolint:gosec // the caller names it
 	}
 	if err != nil {
 		return fail(fmt.Errorf("%s: %w", readme, err))
