@@ -29,6 +29,8 @@
 //
 //   - Topics of one stream share its retention, size and replicas: a topic that asks for others is refused with [pubsub.ErrConflict]. It needs
 //     a Broker of its own with another ?stream=.
+//   - A lease is over here a tenth of AckWait early, a second at the most: a message may have been that long on its way, and the server takes
+//     whatever comes late for the word of the next holder.
 //   - A hand-back counts as a delivery. A message that is handed back more often than MaxAttempts goes to its group's quarantine, where it is
 //     handled like any other, one at a time.
 //   - Seek makes a group's consumers anew, and is refused while it has members.

@@ -152,7 +152,7 @@ func (ln *leg) arrive(m *client.Msg) {
 		return
 	}
 	now := time.Now()
-	f := &flight{leg: ln, msg: m, info: info, lease: now.Add(s.spec.AckWait)}
+	f := &flight{leg: ln, msg: m, info: info, lease: now.Add(s.spec.AckWait - onItsWay(s.spec.AckWait))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln.heard, ln.tooBig, ln.hot = now, 0, info.pending > uint64(max(ln.asked-1, 0))

@@ -16,6 +16,10 @@ func (s *source) find(t pubsub.Token, now time.Time) *flight {
 	return f
 }
 
+// onItsWay is how long a message may have been on its way. The server counts a lease from when it sends, and fences nothing: of the next holder's
+// run it would take a late hand-back for an early one, and start a third.
+func onItsWay(ackWait time.Duration) time.Duration { return min(ackWait/10, time.Second) }
+
 // Settle implements pubsub.Source. An ack is sent and forgotten: a lost one brings its message back.
 func (s *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []error) error {
 	now := time.Now()
