@@ -1,0 +1,26 @@
+#!/bin/sh
+# Runs a broker once, with a message through it, to put the classes that it has loaded into an archive: the next one starts in half the time.
+set -eu
+bin=/opt/kafka/bin
+conf=/tmp/train.properties
+cat >$conf <<-END
+	process.roles=broker,controller
+	node.id=1
+	controller.quorum.voters=1@127.0.0.1:9093
+	controller.listener.names=CONTROLLER
+	listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093
+	log.dirs=/tmp/train
+	offsets.topic.num.partitions=1
+	offsets.topic.replication.factor=1
+END
+export KAFKA_JVM_PERFORMANCE_OPTS=-XX:+UseSerialGC
+$bin/kafka-storage.sh format -t "$($bin/kafka-storage.sh random-uuid)" -c $conf
+KAFKA_JVM_PERFORMANCE_OPTS="-XX:+UseSerialGC -XX:ArchiveClassesAtExit=/opt/kafka/kafka.jsa" $bin/kafka-server-start.sh $conf &
+broker=$!
+$bin/kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --create --topic train --partitions 1
+echo words | $bin/kafka-console-producer.sh --bootstrap-server 127.0.0.1:9092 --topic train
+$bin/kafka-console-consumer.sh --bootstrap-server 127.0.0.1:9092 --topic train --from-beginning --max-messages 1 --timeout-ms 60000
+kill $broker
+wait $broker || [ $? = 143 ] # the end by a signal
+rm -r /tmp/train $conf
+test -s /opt/kafka/kafka.jsa
