@@ -187,7 +187,10 @@ func (e *engine) start(ctx context.Context, variant string, proxied bool) (_ *Br
 		return nil, errors.Join(err, b.all(func(n *Node) error { return n.lastWords(context.WithoutCancel(ctx)) }))
 	}
 	b.url = p.scheme + "://" + strings.Join(addrs, ",")
-	if b.version, err = e.kind.version(ctx, local(p.nodes[0].client.outside)); err != nil {
+	if b.version, err = e.kind.version(ctx, local(p.nodes[0].client.outside)); b.version == "" && err == nil {
+		b.version, err = e.kind.version(ctx, local(p.nodes[0].admin.outside))
+	}
+	if err != nil {
 		return nil, err
 	}
 	var closing sync.Mutex

@@ -21,7 +21,7 @@ type kind struct {
 	// ready asks the node once whether it can serve.
 	ready func(ctx context.Context, admin string) error
 
-	// version connects as a client does and asks for the broker's version.
+	// version connects as a client does, but without credentials, and asks for the broker's version; "" if it tells that to nobody without any.
 	version func(ctx context.Context, client string) (string, error)
 }
 
@@ -51,7 +51,7 @@ func (p nodePlan) ports() []port { return []port{p.client, p.admin} }
 // A port is a listener of a container: its number inside, and on the host.
 type port struct{ inside, outside int }
 
-func kinds() []kind { return []kind{natsKind()} }
+func kinds() []kind { return []kind{natsKind(), kafkaKind()} }
 
 // Variants names the variants of a kind, "default" first; nil if there is no such kind.
 func Variants(kind string) []string {
