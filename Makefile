@@ -21,18 +21,21 @@ MEMORY  := memory (in process)
 
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
-# The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
-KINDS         := nats
-packages-nats := ./nats
-UP            ?= $(KINDS)
+# The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another. One without packages
+# has no adapter yet: it can be started and broken, and that is tested.
+KINDS          := nats kafka
+packages-nats  := ./nats
+packages-kafka :=
+ADAPTERS       := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
+UP             ?= $(KINDS)
 
 # The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
 CONTAINERS       := ./conformance/containers
 QUICKSTART       := ./examples/quickstart/brokertest
 BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(foreach k,$(KINDS),$(packages-$k))
-QUICKSTART_STEPS := $(foreach k,$(KINDS),quickstart-$k)
-BENCHMARK_STEPS  := $(foreach k,$(KINDS),benchmarks-$k)
-BROKER_STEPS     := $(foreach k,$(KINDS),$(if $(packages-$k),broker-$k))
+QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
+BENCHMARK_STEPS  := $(foreach k,$(ADAPTERS),benchmarks-$k)
+BROKER_STEPS     := $(foreach k,$(ADAPTERS),broker-$k)
 
 SETUP := internal/setup/setup.sh
 
@@ -40,6 +43,8 @@ SETUP := internal/setup/setup.sh
 TIMEOUT := 8m
 # The same for a broker's package: its suite waits out what it promises, a minute of grace and half a one among it.
 BROKER_TIMEOUT := 20m
+# The same for the package that starts brokers: Kafka, which starts in seconds, a dozen times.
+CONTAINERS_TIMEOUT := 15m
 
 # steps runs make targets one after another, the later ones also when an earlier one failed, then prints what ran and
 # `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
@@ -100,12 +105,21 @@ unit: ## every test that needs no broker, with -race, the suite on memory among 
 	$(TESTSUM) -name unit -against '$(MEMORY)' -record $(STEPS) -- \
 		go test -race -shuffle=on -timeout $(TIMEOUT) -json $$(go list ./... | grep -vxF "$$without")
 
+# Tests that are not named after a kind take NATS for an example.
+containers-run-nats  := -skip '^TestKafka'
+containers-run-kafka := -run '^TestKafka'
+
 .PHONY: containers
 containers: ## what starts and breaks brokers, on real ones
-	@if [ $$($(SETUP) state nats) = container ]; then \
-		$(TESTSUM) -name containers -against 'nats in containers' -record $(STEPS) -- \
-			go test -race -count=1 -timeout $(TIMEOUT) -json $(CONTAINERS); \
-	else $(TESTSUM) -name containers -not-run 'no broker is to be run in a container' -record $(STEPS); fi
+	@there=(); for kind in $(KINDS); do if [ $$($(SETUP) state $$kind) = container ]; then there+=($$kind); fi; done; \
+	case "$${there[*]}" in \
+	'') $(TESTSUM) -name containers -not-run 'no broker is to be run in a container' -record $(STEPS); exit;; \
+	'$(KINDS)') only=();; \
+	nats) only=($(containers-run-nats));; \
+	kafka) only=($(containers-run-kafka));; \
+	esac; \
+	$(TESTSUM) -name containers -against "$${there[*]} in containers" -record $(STEPS) -- \
+		go test -race -count=1 -timeout $(CONTAINERS_TIMEOUT) -json "$${only[@]}" $(CONTAINERS)
 
 .PHONY: $(BROKER_STEPS)
 $(BROKER_STEPS): broker-%:

@@ -41,32 +41,53 @@ func TestFaults(t *testing.T) {
 		t.Run(variant, func(t *testing.T) {
 			b := start(t, variant)
 			nc := chatter(t, b)
-			var got []string
-			for _, f := range b.Faults() {
-				got = append(got, f.Name)
-				if f.Loses != strings.HasPrefix(f.Name, "wipe") {
-					t.Errorf("%s loses data: %v", f.Name, f.Loses)
-				}
-				if strings.HasSuffix(f.Name, "-1") || strings.HasSuffix(f.Name, "-2") {
-					continue // the same as of the first node
-				}
-				end, err := f.Strike(t.Context())
-				if err != nil {
-					t.Fatalf("%s: %v", f.Name, err)
-				}
-				time.Sleep(200 * time.Millisecond) // so long it lasts
-				if effect, err := end(t.Context()); err != nil || !effect {
-					t.Errorf("%s: effect %v, %v", f.Name, effect, err)
-				}
-				waitFor(t, func() bool {
-					_, err := nc.Request("$JS.API.INFO", nil, 2*time.Second)
-					return err == nil
-				})
-			}
-			if all := strings.Join(got, ", "); all != names {
-				t.Errorf("the faults are %s", all)
-			}
+			strikeAll(t, b, names, func() bool {
+				_, err := nc.Request("$JS.API.INFO", nil, 2*time.Second)
+				return err == nil
+			})
 		})
+	}
+}
+
+func TestKafkaFaults(t *testing.T) {
+	for variant, names := range map[string]string{
+		"default": "pause, black hole, half-open, cut, latency",
+		"cluster": "pause, black hole, half-open, cut, latency, kill kafka-0, pause kafka-0, wipe kafka-0, " +
+			"kill kafka-1, pause kafka-1, wipe kafka-1, kill kafka-2, pause kafka-2, wipe kafka-2",
+	} {
+		t.Run(variant, func(t *testing.T) {
+			b := startKafka(t, variant)
+			k := newKafkaTopic(t, b, "orders")
+			kafkaChatter(t, b)
+			strikeAll(t, b, names, func() bool { return <-k.send("after") == nil })
+		})
+	}
+}
+
+// strikeAll has every fault of a broker, which are to be those named, and sees it work and the broker serve again.
+func strikeAll(t *testing.T, b *containers.Broker, names string, serves func() bool) {
+	t.Helper()
+	var got []string
+	for _, f := range b.Faults() {
+		got = append(got, f.Name)
+		if f.Loses != strings.HasPrefix(f.Name, "wipe") {
+			t.Errorf("%s loses data: %v", f.Name, f.Loses)
+		}
+		if strings.HasSuffix(f.Name, "-1") || strings.HasSuffix(f.Name, "-2") {
+			continue // the same as of the first node
+		}
+		end, err := f.Strike(t.Context())
+		if err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		time.Sleep(200 * time.Millisecond) // so long it lasts
+		if effect, err := end(t.Context()); err != nil || !effect {
+			t.Errorf("%s: effect %v, %v", f.Name, effect, err)
+		}
+		waitFor(t, serves)
+	}
+	if all := strings.Join(got, ", "); all != names {
+		t.Errorf("the faults are %s", all)
 	}
 }
 

@@ -45,7 +45,7 @@ func planKafka(variant string, s *site) (*plan, error) {
 	inside := s.port() // other brokers, if only this one itself, and ready find it at the same address from inside and outside
 	n := kafkaNode{nodePlan: nodePlan{client: s.publish(9092), admin: port{inside, inside}}, host: "0.0.0.0", access: access}
 	n.front = s.front(n.client)
-	n.voters, n.controller, n.replicas = "0@127.0.0.1:9093", 9093, 1
+	n.voters, n.controller, n.replicas, n.patience = "0@127.0.0.1:9093", 9093, 1, kafkaPatience
 	return &plan{scheme: "kafka", nodes: []nodePlan{n.configured(id)}, params: access.params}, nil
 }
 
@@ -55,7 +55,9 @@ func kafkaCluster(id string, s *site) (plans []nodePlan) {
 	var voters []string
 	for i := range size {
 		client, admin, controller := s.port(), s.port(), s.port()
-		n := kafkaNode{id: i, host: "127.0.0.1", controller: controller, replicas: size, access: access{protocol: "PLAINTEXT"}}
+		n := kafkaNode{
+			id: i, host: "127.0.0.1", controller: controller, replicas: size, patience: kafkaClusterPatience, access: access{protocol: "PLAINTEXT"},
+		}
 		n.nodePlan = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{admin, admin}}
 		n.front = s.front(n.client)
 		nodes = append(nodes, n)
@@ -84,14 +86,15 @@ type kafkaNode struct {
 	controller int    // the port where controllers talk
 	voters     string // all of these
 	replicas   int    // of a topic that does not ask for a number, and of Kafka's own
+	patience   time.Duration
 	access     access
 }
 
-// Timeouts of nodes about each other are shorter than Kafka's own. A node that was killed comes back only once the others, or its own new
-// process, have given the old one up.
+// A node that was killed comes back only once its own new process, or the others, have given the old one up. So their patience is less than
+// Kafka's own 9 s; in a cluster there is more of it, as it is also that with nodes which a busy machine makes wait.
 const (
-	kafkaSession   = 2 * time.Second
-	kafkaHeartbeat = 500 * time.Millisecond
+	kafkaPatience        = 2 * time.Second
+	kafkaClusterPatience = 3 * time.Second
 )
 
 // configured returns the node's plan with its configuration. What it announces to clients is its front.
@@ -124,7 +127,7 @@ group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
 delete.topic.enable=true
 log.cleaner.dedupe.buffer.size=8388608
-`, kafkaSession.Milliseconds(), kafkaHeartbeat.Milliseconds(), n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
+`, n.patience.Milliseconds(), n.patience.Milliseconds()/4, n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
 	p := n.nodePlan
 	p.files = map[string]string{kafkaConfig: conf + n.access.conf}
 	for path, text := range n.access.files {

@@ -19,7 +19,12 @@ import (
 // start starts a NATS broker for one test.
 func start(t *testing.T, variant string) *containers.Broker {
 	t.Helper()
-	b, err := containers.Start(t.Context(), "nats", variant)
+	return startKind(t, "nats", variant)
+}
+
+func startKind(t *testing.T, kind, variant string) *containers.Broker {
+	t.Helper()
+	b, err := containers.Start(t.Context(), kind, variant)
 	if err != nil {
 		t.Fatal(err)
 	}

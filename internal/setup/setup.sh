@@ -9,7 +9,9 @@
 # ready and state take a variant, too: nats/tls is the broker of OMNIBUS_NATS_TLS_URL, or a container of the kind.
 #
 # A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder. The result
-# is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, which tests look for.
+# is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, which tests look for. clients/KIND has get.sh, which gets a client
+# in another language into build/clients/KIND, its working folder. A file "needs" beside either has a line for each command that it needs, with the
+# packages that have it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=$PWD/internal/setup
@@ -36,6 +38,20 @@ state() {
 
 # in_containers prints those of the brokers that tests start themselves.
 in_containers() { for broker; do [[ $(state "$broker") != container ]] || echo "$broker"; done; }
+
+# missing_for prints the packages of the commands in a file that are not here.
+missing_for() {
+	local command packages
+	[[ -f $1 ]] || return 0
+	while read -r command packages; do command -v "$command" >/dev/null || echo "$packages"; done <"$1"
+}
+
+need() {
+	local packages
+	mapfile -t packages < <(missing_for "$1")
+	# shellcheck disable=SC2086 # a line may have several
+	((${#packages[@]} == 0)) || get_packages ${packages[*]}
+}
 
 official() { go run ./internal/cmd/brokers image "$1"; }
 hash_of() { { official "$1"; cat "$here/$1"/*; } | sha256sum | cut -c1-12; }
@@ -94,6 +110,7 @@ get_image() {
 	say "will pull $image, or else build it of packages ($here/$kind/build.sh)"
 	if timeout 300 docker pull -q "$image"; then prefer_official "$kind"; return; fi
 	built=omnibus-$kind:$(hash_of "$kind")
+	need "$here/$kind/needs"
 	work=$(mktemp -d)
 	(cd "$work" && TAG=$built VERSION=${image##*:} bash -euo pipefail "$here/$kind/build.sh") || { rm -rf "$work"; die "no image of $kind"; }
 	rm -rf "$work"
@@ -101,15 +118,22 @@ get_image() {
 	say "built $built"
 }
 
-# A kind's file in clients/ names the npm package of a client in another language, which its tests talk to.
-has_client() { [[ ! -f $here/clients/$1 || -e build/clients/$1/$(<"$here/clients/$1") ]]; }
+# has_client reports whether the client of a kind in another language is here, as its recipe has it, if the kind has one.
+has_client() {
+	[[ -d $here/clients/$1 ]] || return 0
+	[[ -z $(missing_for "$here/clients/$1/needs") && $(cat "build/clients/$1/recipe" 2>/dev/null) == "$(client_recipe "$1")" ]]
+}
+
+client_recipe() { { official "$1"; cat "$here/clients/$1"/*; } | sha256sum | cut -c1-12; }
 
 get_client() {
-	local package; package=$(<"$here/clients/$1")
-	command -v npm >/dev/null || get_packages nodejs npm # the tests of a kind talk to its client in JavaScript
-	say "will put the npm package $package into build/clients/$1"
-	npm install --silent --no-audit --no-fund --prefix "build/clients/$1" "$package"
-	touch "build/clients/$1/$package"
+	local image
+	need "$here/clients/$1/needs"
+	say "will get a client in another language into build/clients/$1 ($here/clients/$1/get.sh)"
+	image=$(official "$1")
+	mkdir -p "build/clients/$1"
+	(cd "build/clients/$1" && VERSION=${image##*:} bash -euo pipefail "$here/clients/$1/get.sh") || die "no client of $1"
+	client_recipe "$1" >"build/clients/$1/recipe"
 }
 
 may_install() { [[ ${CI:-} == true || (${OMNIBUS_SETUP:-} == on && $EUID == 0) ]]; }

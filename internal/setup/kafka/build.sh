@@ -4,14 +4,14 @@ recipe=$(dirname "${BASH_SOURCE[0]}")
 ((EUID == 0)) || { echo 'setup: debootstrap needs root' >&2; exit 2; }
 
 mkdir -p rootfs
-mvn -q -B -f "$recipe/pom.xml" -Dkafka="$VERSION" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/libs" &
+mvn -q -B -f "$recipe/pom.xml" -Dkafka="$VERSION" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/libs" >mvn.log 2>&1 &
 jars=$!
 # Packages come from where this machine takes its own, if it is a Debian.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | head -n 1)
 debootstrap --variant=minbase --include=openjdk-21-jre-headless trixie rootfs "${mirror:-http://deb.debian.org/debian}" >debootstrap.log ||
 	{ tail -n 20 debootstrap.log >&2; exit 2; }
 rm -rf rootfs/var/cache/apt rootfs/var/lib/apt/lists/* rootfs/var/log/* rootfs/usr/share/{doc,locale,man}
-wait $jars
+wait $jars || { tail -n 20 mvn.log >&2; exit 2; }
 
 kafka=rootfs/opt/kafka
 mkdir -p $kafka/{bin,config} rootfs/var/lib/kafka/data
@@ -34,8 +34,7 @@ END
 chown -R 1000:1000 $kafka rootfs/var/lib/kafka
 
 tar -C rootfs -c . | docker import --change 'USER 1000' - "$TAG-untrained" >/dev/null
+trap 'docker rm -f "${trained:-}" >/dev/null 2>&1 || true; docker rmi "$TAG-untrained" >/dev/null' EXIT
 trained=$(docker create --network none "$TAG-untrained" sh /train.sh)
-docker start -a "$trained" >train.log 2>&1 || { tail -n 20 train.log >&2; docker rm "$trained" >/dev/null; exit 2; }
+docker start -a "$trained" >train.log 2>&1 || { tail -n 20 train.log >&2; exit 2; }
 docker commit --change 'CMD ["/bin/bash"]' --change 'VOLUME /var/lib/kafka/data' "$trained" "$TAG" >/dev/null
-docker rm "$trained" >/dev/null
-docker rmi "$TAG-untrained" >/dev/null

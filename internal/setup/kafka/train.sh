@@ -13,11 +13,13 @@ cat >$conf <<-END
 	offsets.topic.num.partitions=1
 	offsets.topic.replication.factor=1
 END
-export KAFKA_JVM_PERFORMANCE_OPTS=-XX:+UseSerialGC
-$bin/kafka-storage.sh format -t "$($bin/kafka-storage.sh random-uuid)" -c $conf
-KAFKA_JVM_PERFORMANCE_OPTS="-XX:+UseSerialGC -XX:ArchiveClassesAtExit=/opt/kafka/kafka.jsa" $bin/kafka-server-start.sh $conf &
+export KAFKA_JVM_PERFORMANCE_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+$bin/kafka-storage.sh format -t b21uaWJ1cy10cmFpbmVyIQ -c $conf
+KAFKA_JVM_PERFORMANCE_OPTS="$KAFKA_JVM_PERFORMANCE_OPTS -XX:ArchiveClassesAtExit=/opt/kafka/kafka.jsa" $bin/kafka-server-start.sh $conf &
 broker=$!
-$bin/kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --create --topic train --partitions 1
+until $bin/kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --create --if-not-exists --topic train --partitions 1; do
+	kill -0 $broker # set -e: it has ended. A slow machine may take longer than the command waits
+done
 echo words | $bin/kafka-console-producer.sh --bootstrap-server 127.0.0.1:9092 --topic train
 $bin/kafka-console-consumer.sh --bootstrap-server 127.0.0.1:9092 --topic train --from-beginning --max-messages 1 --timeout-ms 60000
 kill $broker

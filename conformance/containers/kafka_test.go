@@ -1,0 +1,378 @@
+package containers_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/conformance/containers"
+)
+
+// Every variant stores a message, asks for what its Params say, and announces its proxies and nothing else.
+func TestKafkaVariants(t *testing.T) {
+	for _, variant := range containers.Variants("kafka") {
+		t.Run(variant, func(t *testing.T) {
+			b := startKafka(t, variant)
+			k := newKafkaTopic(t, b, "orders")
+			if n := k.messages(t); n != 1 {
+				t.Errorf("%d messages, want 1", n)
+			}
+			if !strings.HasPrefix(b.Version(), "4.") {
+				t.Errorf("Version is %q", b.Version())
+			}
+			var proxies []string
+			for _, n := range b.Nodes() {
+				proxies = append(proxies, n.Addr())
+			}
+			known := k.client.Brokers()
+			if len(known) != len(proxies) {
+				t.Errorf("clients are told of %d brokers, not %d", len(known), len(proxies))
+			}
+			for _, n := range known {
+				if !slices.Contains(proxies, n.Addr()) {
+					t.Errorf("clients are told of %s, which is no proxy of %s", n.Addr(), proxies)
+				}
+			}
+			for what, p := range strangers(b.Params) {
+				t.Run(what, func(t *testing.T) { wantRefused(t, b, p) })
+			}
+			t.Setenv(containers.URLVariable("kafka", variant), b.URL()+"?some=parameter")
+			byURL := startKafka(t, variant)
+			if got := byURL.Version(); got != b.Version() && (variant != "mtls" || got != "") { // TLS asks for a certificate before Kafka says a word
+				t.Errorf("by URL the version is %q, not %q", got, b.Version())
+			}
+			if err := byURL.Kill(t.Context()); !errors.Is(err, containers.ErrNotOurs) {
+				t.Error(err)
+			}
+			if err := b.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			for _, path := range []string{b.Params.CAFile, b.Params.KeyFile} {
+				if _, err := os.Stat(path); path != "" && !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s is still there after Close: %v", path, err)
+				}
+			}
+		})
+	}
+}
+
+// strangers are those who do not have the credentials.
+func strangers(right containers.Params) map[string]containers.Params {
+	all := map[string]containers.Params{}
+	if right == (containers.Params{}) {
+		return all
+	}
+	all["without Params"] = containers.Params{}
+	wrong := right
+	switch {
+	case right.Password != "":
+		wrong.Password = "wr0ng"
+		all["with a wrong password"] = wrong
+	case right.Token != "": // the same claims, signed by nobody
+		i := strings.LastIndexByte(right.Token, '.') + 1
+		wrong.Token = right.Token[:i] + strings.Repeat("A", len(right.Token)-i)
+		all["with a forged token"] = wrong
+	case right.CertFile != "":
+		wrong.CertFile, wrong.KeyFile = "", ""
+		all["without a certificate"] = wrong
+	}
+	return all
+}
+
+func wantRefused(t *testing.T, b *containers.Broker, p containers.Params) {
+	t.Helper()
+	c := kafkaConfig(t, p)
+	c.Net.ReadTimeout = 5 * time.Second
+	l, err := openLine(t, addrs(b)[0], c)
+	if err == nil {
+		err = <-l.ask()
+	}
+	if err == nil {
+		t.Error("served")
+	}
+	t.Log(err)
+}
+
+// Every fault of a node takes effect on a client, and ends.
+func TestKafkaBreaks(t *testing.T) {
+	b := startKafka(t, "default")
+	for _, fault := range []struct {
+		name string
+		test func(*testing.T, *containers.Broker)
+	}{
+		{"latency", kafkaLatency}, {"half-open", kafkaHalfOpen}, {"black hole", kafkaBlackHole}, {"cut", kafkaCut},
+		{"pause", kafkaPause}, {"kill", kafkaKill}, {"wipe", kafkaWipe},
+	} {
+		t.Run(fault.name, func(t *testing.T) { fault.test(t, b) })
+	}
+}
+
+func kafkaLatency(t *testing.T, b *containers.Broker) {
+	l := mustOpenLine(t, b)
+	roundTrip := func() time.Duration {
+		begin := time.Now()
+		if err := <-l.ask(); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(begin)
+	}
+	const each = 150 * time.Millisecond
+	if err := b.Latency(each); err != nil {
+		t.Fatal(err)
+	}
+	if took := roundTrip(); took < 2*each {
+		t.Errorf("a round trip took %v, want twice %v", took, each)
+	}
+	if err := b.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	fastest := time.Hour
+	for range 20 {
+		fastest = min(fastest, roundTrip())
+	}
+	if fastest >= 2*each {
+		t.Errorf("still %v after Mend", fastest)
+	}
+}
+
+func kafkaHalfOpen(t *testing.T, b *containers.Broker) {
+	k := newKafkaTopic(t, b, "half-open")
+	if err := b.HalfOpen(); err != nil {
+		t.Fatal(err)
+	}
+	answer := k.send("arrives")
+	if err, none := silent(answer); !none {
+		t.Errorf("the broker was heard: %v", err)
+	}
+	if err := b.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; err == nil {
+		t.Error("a stream with a hole has an answer")
+	}
+	waitFor(t, func() bool { return k.messages(t) == 2 })
+}
+
+func kafkaBlackHole(t *testing.T, b *containers.Broker) {
+	k, l := newKafkaTopic(t, b, "black-hole"), mustOpenLine(t, b)
+	if err := b.BlackHole(); err != nil {
+		t.Fatal(err)
+	}
+	before := b.Traffic()
+	sent, asked := k.send("lost"), l.ask()
+	for _, answer := range []<-chan error{sent, asked} {
+		if err, none := silent(answer); !none {
+			t.Errorf("something came through: %v", err)
+		}
+	}
+	after := b.Traffic()
+	if after.Up != before.Up || after.Down != before.Down || after.Dropped == before.Dropped {
+		t.Errorf("%+v, then %+v: want the same up and down, and more dropped", before, after)
+	}
+	conn, err := net.Dial("tcp", b.Nodes()[0].Addr())
+	if err != nil {
+		t.Fatalf("a new connection is refused: %v", err)
+	}
+	defer conn.Close()
+	if err := b.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	for _, answer := range []<-chan error{sent, asked} {
+		if err := <-answer; err == nil {
+			t.Error("a stream with a hole has an answer")
+		}
+	}
+	if n := k.messages(t); n != 1 {
+		t.Errorf("%d messages, want the one from before", n)
+	}
+}
+
+func kafkaCut(t *testing.T, b *containers.Broker) {
+	k, l := newKafkaTopic(t, b, "cut"), mustOpenLine(t, b)
+	if err := b.Cut(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-l.ask(); err == nil {
+		t.Error("a connection survived the cut")
+	}
+	if c, err := net.Dial("tcp", b.Nodes()[0].Addr()); err == nil {
+		c.Close()
+		t.Error("a cut proxy accepts a connection")
+	}
+	if err := <-k.send("lost"); err == nil {
+		t.Error("something came through")
+	}
+	if err := b.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.messages(t); n != 1 {
+		t.Errorf("%d messages, want the one from before", n)
+	}
+}
+
+func kafkaPause(t *testing.T, b *containers.Broker) {
+	k, l := newKafkaTopic(t, b, "pause"), mustOpenLine(t, b)
+	if err := b.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sent, asked := k.send("late"), l.ask()
+	for _, answer := range []<-chan error{sent, asked} {
+		if err, none := silent(answer); !none {
+			t.Errorf("a paused broker answers: %v", err)
+		}
+	}
+	if err := b.Unpause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, answer := range []<-chan error{sent, asked} {
+		if err := <-answer; err != nil {
+			t.Errorf("the pause cost the connection, or the message: %v", err)
+		}
+	}
+}
+
+func kafkaKill(t *testing.T, b *containers.Broker) {
+	k, l := newKafkaTopic(t, b, "kill"), mustOpenLine(t, b)
+	node := b.Nodes()[0]
+	before, err := node.PID(t.Context())
+	if err != nil || before == 0 {
+		t.Fatal(before, err)
+	}
+	if err := b.Pause(t.Context()); err != nil { // Kill must cope with that
+		t.Fatal(err)
+	}
+	asked := l.ask()
+	if err := b.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-asked; err == nil {
+		t.Error("a killed broker answers")
+	}
+	if err := b.Kill(t.Context()); err == nil {
+		t.Error("a second Kill had nothing to kill and says nil")
+	}
+	begin := time.Now()
+	if err := b.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("back after %v", time.Since(begin))
+	after, err := node.PID(t.Context())
+	if err != nil || after == 0 || after == before {
+		t.Errorf("process %d before, %d after: %v", before, after, err)
+	}
+	if n := k.messages(t); n != 1 {
+		t.Errorf("%d messages after the restart, want 1", n)
+	}
+}
+
+func kafkaWipe(t *testing.T, b *containers.Broker) {
+	k := newKafkaTopic(t, b, "wipe")
+	if err := b.Wipe(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.messages(t); n != 0 {
+		t.Errorf("%d messages after Wipe", n)
+	}
+}
+
+// A cluster goes on when a leader and all its data are gone, and gives both back: each node in turn, so that no byte is the one that was written first.
+func TestKafkaClusterLosesEveryNode(t *testing.T) {
+	b := startKafka(t, "cluster")
+	k := newKafkaTopic(t, b, "orders")
+	k.mustSend(t, "more")
+	want := k.messages(t)
+	wipe := func(n *containers.Node) {
+		if err := n.Wipe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		k.mustSend(t, "without "+n.Name()) // there is another leader
+		want++
+		if err := n.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := k.leader(t, b)
+	wipe(first)
+	for _, n := range b.Nodes() {
+		if n != first {
+			wipe(n)
+		}
+	}
+	if n := k.messages(t); n < want {
+		t.Errorf("%d messages after every node has lost its data, want %d", n, want)
+	}
+	if err := b.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if err := b.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("back after %v", time.Since(begin))
+	if n := k.messages(t); n < want {
+		t.Errorf("%d messages after all nodes were killed, want %d", n, want)
+	}
+}
+
+// What does not speak Kafka is no broker, and a URL's secret is in no error.
+func TestKafkaIsElsewhere(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	go func() {
+		for {
+			conn, err := other.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "INFO {}\r\n") // as NATS says
+			conn.Close()
+		}
+	}()
+	for _, addr := range []string{"127.0.0.1:1", other.Addr().String()} {
+		t.Setenv("OMNIBUS_KAFKA_URL", "kafka://user:hush@"+addr)
+		if b, err := containers.Start(t.Context(), "kafka", ""); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%v, %v", b, err)
+		}
+	}
+}
+
+func TestKafkaPasswordsAreNewEachTime(t *testing.T) {
+	a, b := startKafka(t, "plain"), startKafka(t, "plain")
+	if a.Params.Password == "" || a.Params.Password == b.Params.Password {
+		t.Error("credentials are not made anew")
+	}
+}
+
+// A lent broker has no proxy: what it announces is itself.
+func TestKafkaLend(t *testing.T) {
+	err := containers.Lend(t.Context(), "kafka", "", func(url string) error {
+		c := kafkaConfig(t, containers.Params{})
+		client, err := sarama.NewClient([]string{strings.TrimPrefix(url, "kafka://")}, c)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		for _, n := range client.Brokers() {
+			if "kafka://"+n.Addr() != url {
+				t.Errorf("reached at %s, it announces %s", url, n.Addr())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,2 @@
+# The JavaScript client.
+npm install --prefix . --silent --no-audit --no-fund nats@2.29.3
