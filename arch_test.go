@@ -81,6 +81,8 @@ var mayRequire = []string{
 	"github.com/nats-io/nuid",    // names of messages that wait for their time; nats.go links it anyway
 
 	// conformance/containers
+	"github.com/IBM/sarama",                       // asks Kafka whether it can serve, and for its version; Kafka clients of the tests
+	"github.com/xdg-go/scram",                     // SCRAM for Kafka clients of the tests: sarama leaves that to others
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network
 	"github.com/moby/moby/api",                    // the container daemon's API, in testcontainers' own signatures
 	"github.com/moby/moby/client",                 // kill, pause and inspect, which testcontainers does not have

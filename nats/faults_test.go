@@ -2,9 +2,7 @@ package nats_test
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -29,42 +27,5 @@ func (s *server) leadership(ctx context.Context, _ string) (pauseFollowers, wipe
 	if err != nil {
 		return pauseFollowers, wipeLeader, err
 	}
-	leader := stream.CachedInfo().Cluster.Leader
-	var pauses []conformance.Fault
-	for _, f := range s.Faults() {
-		what, node, _ := strings.Cut(f.Name, " ") // "pause" alone is all nodes
-		switch {
-		case what == "wipe" && node == leader:
-			wipeLeader = f
-		case what == "pause" && node != "" && node != leader:
-			pauses = append(pauses, f)
-		}
-	}
-	if wipeLeader.Strike == nil || len(pauses) != len(s.Nodes())-1 {
-		return pauseFollowers, wipeLeader, errors.New("the leader is " + leader + ", which is none of the nodes")
-	}
-	return together("pause the followers", pauses), wipeLeader, nil
-}
-
-// together is several faults at once.
-func together(name string, all []conformance.Fault) conformance.Fault {
-	return conformance.Fault{Name: name, Strike: func(ctx context.Context) (func(context.Context) (bool, error), error) {
-		var mends []func(context.Context) (bool, error)
-		var errs []error
-		for _, f := range all {
-			mend, err := f.Strike(ctx)
-			if err == nil {
-				mends = append(mends, mend)
-			}
-			errs = append(errs, err)
-		}
-		return func(ctx context.Context) (bool, error) {
-			effect, errs := true, []error(nil)
-			for _, mend := range mends {
-				worked, err := mend(ctx)
-				effect, errs = effect && worked, append(errs, err)
-			}
-			return effect, errors.Join(errs...)
-		}, errors.Join(errs...)
-	}}
+	return s.Replicas(stream.CachedInfo().Cluster.Leader)
 }

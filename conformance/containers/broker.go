@@ -28,6 +28,7 @@ type Broker struct {
 	url     string
 	version string
 	nodes   []*Node
+	token   func(valid time.Duration) (string, error)
 	dir     string // of the files that Params names
 	close   func(ctx context.Context) error
 }
@@ -102,6 +103,15 @@ func (b *Broker) URL() string { return b.url }
 
 // Version is what the broker calls itself: "2.15.2".
 func (b *Broker) Version() string { return b.version }
+
+// Token makes another token like Params.Token that is valid for so long from now; less than 0 = one that was. It fails unless the variant is
+// Kafka's "oauthbearer", which takes every token that it makes, closes connections whose token has expired, and allows clocks half a minute.
+func (b *Broker) Token(valid time.Duration) (string, error) {
+	if b.token == nil {
+		return "", errors.New("containers: the broker takes no tokens that can be made")
+	}
+	return b.token(valid)
+}
 
 // Nodes are the processes of the broker; none if it was given by URL.
 func (b *Broker) Nodes() []*Node { return b.nodes }

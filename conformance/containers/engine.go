@@ -168,7 +168,7 @@ func (e *engine) start(ctx context.Context, variant string, proxied bool) (_ *Br
 	if err != nil {
 		return nil, err
 	}
-	b.Params = p.params
+	b.Params, b.token = p.params, p.token
 	var addrs []string
 	for i, np := range p.nodes {
 		n := &Node{engine: e, plan: np, files: filepath.Base(dir), name: e.kind.name + "-" + strconv.Itoa(i)}

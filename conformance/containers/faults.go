@@ -3,6 +3,7 @@ package containers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"syscall"
@@ -38,6 +39,26 @@ func (b *Broker) Faults() []conformance.Fault {
 		)
 	}
 	return all
+}
+
+// Replicas is what [conformance.Harness.Replicas] wants of a topic that the node of that name leads: a fault that freezes all the others, and one
+// that kills the leader and removes what it has stored. It fails if there is no such node, or no other.
+func (b *Broker) Replicas(leader string) (pauseFollowers, wipeLeader conformance.Fault, err error) {
+	var followers []*Node
+	for _, f := range b.Faults() {
+		if f.Name == "wipe "+leader {
+			wipeLeader = f
+		}
+	}
+	for _, n := range b.nodes {
+		if n.name != leader {
+			followers = append(followers, n)
+		}
+	}
+	if wipeLeader.Strike == nil {
+		return conformance.Fault{}, conformance.Fault{}, fmt.Errorf("containers: the leader is %q, which is none of several nodes", leader)
+	}
+	return conformance.Fault{Name: "pause the followers", Strike: paused(followers)}, wipeLeader, nil
 }
 
 // faults are those that strike all nodes.

@@ -76,18 +76,37 @@ func strikeAll(t *testing.T, b *containers.Broker, names string, serves func() b
 		if strings.HasSuffix(f.Name, "-1") || strings.HasSuffix(f.Name, "-2") {
 			continue // the same as of the first node
 		}
-		end, err := f.Strike(t.Context())
-		if err != nil {
-			t.Fatalf("%s: %v", f.Name, err)
-		}
+		end := strike(t, f)
 		time.Sleep(200 * time.Millisecond) // so long it lasts
-		if effect, err := end(t.Context()); err != nil || !effect {
-			t.Errorf("%s: effect %v, %v", f.Name, effect, err)
-		}
+		end()
 		waitFor(t, serves)
 	}
 	if all := strings.Join(got, ", "); all != names {
 		t.Errorf("the faults are %s", all)
+	}
+}
+
+// strike has a fault begin, and returns what ends it and sees that it had an effect.
+func strike(t *testing.T, f conformance.Fault) (end func()) {
+	t.Helper()
+	mend, err := f.Strike(t.Context())
+	if err != nil {
+		t.Fatalf("%s: %v", f.Name, err)
+	}
+	return func() {
+		t.Helper()
+		if effect, err := mend(t.Context()); err != nil || !effect {
+			t.Errorf("%s: effect %v, %v", f.Name, effect, err)
+		}
+	}
+}
+
+// One node has no followers, and who is no node leads nothing.
+func TestReplicasOfNobody(t *testing.T) {
+	for variant, leader := range map[string]string{"default": "nats-0", "cluster": "nats-3"} {
+		if pause, wipe, err := start(t, variant).Replicas(leader); err == nil || pause.Strike != nil || wipe.Strike != nil {
+			t.Errorf("%s of %s: %v", leader, variant, err)
+		}
 	}
 }
 

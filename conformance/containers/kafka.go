@@ -44,9 +44,9 @@ func planKafka(variant string, s *site) (*plan, error) {
 	}
 	inside := s.port() // other brokers, if only this one itself, and ready find it at the same address from inside and outside
 	n := kafkaNode{nodePlan: nodePlan{client: s.publish(9092), admin: port{inside, inside}}, host: "0.0.0.0", access: access}
-	n.front = s.front(n.client)
+	n.front, n.brief = s.front(n.client), s.proxied
 	n.voters, n.controller, n.replicas, n.patience = "0@127.0.0.1:9093", 9093, 1, kafkaPatience
-	return &plan{scheme: "kafka", nodes: []nodePlan{n.configured(id)}, params: access.params}, nil
+	return &plan{scheme: "kafka", nodes: []nodePlan{n.configured(id)}, params: access.params, token: access.token}, nil
 }
 
 func kafkaCluster(id string, s *site) (plans []nodePlan) {
@@ -59,7 +59,7 @@ func kafkaCluster(id string, s *site) (plans []nodePlan) {
 			id: i, host: "127.0.0.1", controller: controller, replicas: size, patience: kafkaClusterPatience, access: access{protocol: "PLAINTEXT"},
 		}
 		n.nodePlan = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{admin, admin}}
-		n.front = s.front(n.client)
+		n.front, n.brief = s.front(n.client), s.proxied
 		nodes = append(nodes, n)
 		voters = append(voters, fmt.Sprintf("%d@%s", i, local(controller)))
 	}
@@ -87,6 +87,7 @@ type kafkaNode struct {
 	voters     string // all of these
 	replicas   int    // of a topic that does not ask for a number, and of Kafka's own
 	patience   time.Duration
+	brief      bool // it is a test's: to start soon counts more than to be fast later
 	access     access
 }
 
@@ -136,12 +137,12 @@ log.cleaner.dedupe.buffer.size=8388608
 	// The official image and the one that `make setup` builds have these commands, and take these variables.
 	p.cmd = append([]string{"sh", "-c", fmt.Sprintf(`test -e %s/meta.properties || /opt/kafka/bin/kafka-storage.sh format -c %s "$@" || exit
 exec /opt/kafka/bin/kafka-server-start.sh %s`, kafkaData, kafkaConfig, kafkaConfig), "kafka", "-t", cluster}, n.access.format...)
+	java := "-XX:+UseSerialGC -XX:SharedArchiveFile=/opt/kafka/kafka.jsa" // without that archive of classes Java starts, too
+	if n.brief {
+		java += " -XX:TieredStopAtLevel=1" // with half the work
+	}
 	p.env = map[string]string{
-		"KAFKA_HEAP_OPTS": "-Xmx512m",
-		// A process that lives for seconds starts sooner so. Where the archive of classes is missing, Java goes on without.
-		"KAFKA_JVM_PERFORMANCE_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile=/opt/kafka/kafka.jsa",
-		"KAFKA_OPTS":                 n.access.opts,
-		"EXTRA_ARGS":                 "", // no log of the garbage collector
+		"KAFKA_HEAP_OPTS": "-Xmx512m", "KAFKA_JVM_PERFORMANCE_OPTS": java, "KAFKA_OPTS": n.access.opts, "EXTRA_ARGS": "", // no log of the garbage collector
 	}
 	return p
 }

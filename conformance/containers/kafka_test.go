@@ -40,7 +40,7 @@ func TestKafkaVariants(t *testing.T) {
 					t.Errorf("clients are told of %s, which is no proxy of %s", n.Addr(), proxies)
 				}
 			}
-			for what, p := range strangers(b.Params) {
+			for what, p := range strangers(t, b) {
 				t.Run(what, func(t *testing.T) { wantRefused(t, b, p) })
 			}
 			t.Setenv(containers.URLVariable("kafka", variant), b.URL()+"?some=parameter")
@@ -64,8 +64,9 @@ func TestKafkaVariants(t *testing.T) {
 }
 
 // strangers are those who do not have the credentials.
-func strangers(right containers.Params) map[string]containers.Params {
-	all := map[string]containers.Params{}
+func strangers(t *testing.T, b *containers.Broker) map[string]containers.Params {
+	t.Helper()
+	right, all := b.Params, map[string]containers.Params{}
 	if right == (containers.Params{}) {
 		return all
 	}
@@ -79,6 +80,11 @@ func strangers(right containers.Params) map[string]containers.Params {
 		i := strings.LastIndexByte(right.Token, '.') + 1
 		wrong.Token = right.Token[:i] + strings.Repeat("A", len(right.Token)-i)
 		all["with a forged token"] = wrong
+		var err error
+		if wrong.Token, err = b.Token(-time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		all["with an old token"] = wrong
 	case right.CertFile != "":
 		wrong.CertFile, wrong.KeyFile = "", ""
 		all["without a certificate"] = wrong
@@ -285,31 +291,43 @@ func kafkaWipe(t *testing.T, b *containers.Broker) {
 	}
 }
 
-// A cluster goes on when a leader and all its data are gone, and gives both back: each node in turn, so that no byte is the one that was written first.
-func TestKafkaClusterLosesEveryNode(t *testing.T) {
+// A cluster confirms nothing that only the leader has. It goes on when a leader and all its data are gone, and gives both back, one leader
+// after another.
+func TestKafkaReplicas(t *testing.T) {
 	b := startKafka(t, "cluster")
 	k := newKafkaTopic(t, b, "orders")
-	k.mustSend(t, "more")
-	want := k.messages(t)
-	wipe := func(n *containers.Node) {
-		if err := n.Wipe(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		k.mustSend(t, "without "+n.Name()) // there is another leader
-		want++
-		if err := n.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	leader := k.leader(t, b)
+	pause, _, err := b.Replicas(leader.Name())
+	if err != nil {
+		t.Fatal(err)
 	}
-	first := k.leader(t, b)
-	wipe(first)
-	for _, n := range b.Nodes() {
-		if n != first {
-			wipe(n)
+	mend := strike(t, pause)
+	answer := k.send("more")
+	select {
+	case err := <-answer:
+		if err == nil {
+			t.Error("confirmed without its followers")
 		}
+		mend()
+	case <-time.After(3 * time.Second):
+		mend()
+		<-answer
+	}
+	k.mustSend(t, "more") // there may be another leader
+	want := k.messages(t)
+
+	for range b.Nodes() {
+		_, wipe, err := b.Replicas(k.leader(t, b).Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mend := strike(t, wipe)
+		k.mustSend(t, "without its leader")
+		want++
+		mend()
 	}
 	if n := k.messages(t); n < want {
-		t.Errorf("%d messages after every node has lost its data, want %d", n, want)
+		t.Errorf("%d messages after every leader has lost its data, want %d", n, want)
 	}
 	if err := b.Kill(t.Context()); err != nil {
 		t.Fatal(err)
@@ -346,6 +364,28 @@ func TestKafkaIsElsewhere(t *testing.T) {
 		if b, err := containers.Start(t.Context(), "kafka", ""); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%v, %v", b, err)
 		}
+	}
+}
+
+// A token can be had for any time. When it has expired the broker ends the connection, unless the client has shown another one.
+func TestKafkaTokens(t *testing.T) {
+	b := startKafka(t, "oauthbearer")
+	p := b.Params
+	var err error
+	if p.Token, err = b.Token(3 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	c := kafkaConfig(t, p)
+	l, err := openLine(t, addrs(b)[0], c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-l.ask(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return <-l.ask() != nil })
+	if _, err := startKafka(t, "default").Token(time.Hour); err == nil {
+		t.Error("a token for a broker that asks for none")
 	}
 }
 

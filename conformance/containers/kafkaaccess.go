@@ -20,6 +20,7 @@ type access struct {
 	format   []string          // arguments for the first start
 	opts     string            // for Java
 	params   Params
+	token    func(valid time.Duration) (string, error)
 }
 
 func kafkaAccess(variant string, s *site) (access, error) {
@@ -98,12 +99,14 @@ func kafkaTokens() (a access, err error) {
 	if err != nil {
 		return a, err
 	}
-	now := time.Now()
+	a.token = func(valid time.Duration) (string, error) {
+		now := time.Now()
+		return signedToken(signer, name, map[string]any{
+			"iss": name, "aud": name, "sub": name, "iat": now.Add(-time.Hour).Unix(), "exp": now.Add(valid).Unix(),
+		})
+	}
 	a.params.Mechanism = "OAUTHBEARER"
-	a.params.Token, err = signedToken(signer, name, map[string]any{
-		"iss": name, "aud": name, "sub": name, "iat": now.Add(-time.Minute).Unix(), "exp": now.Add(24 * time.Hour).Unix(),
-	})
-	if err != nil {
+	if a.params.Token, err = a.token(24 * time.Hour); err != nil {
 		return a, err
 	}
 	a.protocol, a.files = "SASL_PLAINTEXT", map[string]string{keys: string(set)}
@@ -113,6 +116,7 @@ func kafkaTokens() (a access, err error) {
 sasl.oauthbearer.jwks.endpoint.url=file://%s
 sasl.oauthbearer.expected.issuer=%s
 sasl.oauthbearer.expected.audience=%s
+listener.name.client.oauthbearer.connections.max.reauth.ms=86400000
 `, keys, name, name)
 	return a, nil
 }

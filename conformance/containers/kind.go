@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A kind is what this package knows of one broker. To add one, write a file with a function that returns it, and name that in
@@ -30,6 +31,7 @@ type plan struct {
 	scheme string // of the URL
 	nodes  []nodePlan
 	params Params
+	token  func(valid time.Duration) (string, error) // makes what Params.Token is; nil = the broker wants none, or one certain
 }
 
 // A nodePlan says how one process is started. Listeners are bound to 0.0.0.0 in a network of the container's own, to

@@ -6,9 +6,9 @@ recipe=$(dirname "${BASH_SOURCE[0]}")
 mkdir -p rootfs
 mvn -q -B -f "$recipe/pom.xml" -Dkafka="$VERSION" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/libs" >mvn.log 2>&1 &
 jars=$!
-# Packages come from where this machine takes its own, if it is a Debian.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | head -n 1)
-debootstrap --variant=minbase --include=openjdk-21-jre-headless trixie rootfs "${mirror:-http://deb.debian.org/debian}" >debootstrap.log ||
+# Packages come from where this machine takes its own, if it is a Debian, else from where debootstrap does.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | head -n 1 || true)
+debootstrap --variant=minbase --include=openjdk-21-jre-headless trixie rootfs $mirror >debootstrap.log ||
 	{ tail -n 20 debootstrap.log >&2; exit 2; }
 rm -rf rootfs/var/cache/apt rootfs/var/lib/apt/lists/* rootfs/var/log/* rootfs/usr/share/{doc,locale,man}
 wait $jars || { tail -n 20 mvn.log >&2; exit 2; }
