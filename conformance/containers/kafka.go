@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -131,9 +132,7 @@ log.cleaner.dedupe.buffer.size=8388608
 `, n.patience.Milliseconds(), n.patience.Milliseconds()/4, n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
 	p := n.nodePlan
 	p.files = map[string]string{kafkaConfig: conf + n.access.conf}
-	for path, text := range n.access.files {
-		p.files[path] = text
-	}
+	maps.Copy(p.files, n.access.files)
 	// The official image and the one that `make setup` builds have these commands, and take these variables.
 	p.cmd = append([]string{"sh", "-c", fmt.Sprintf(`test -e %s/meta.properties || /opt/kafka/bin/kafka-storage.sh format -c %s "$@" || exit
 exec /opt/kafka/bin/kafka-server-start.sh %s`, kafkaData, kafkaConfig, kafkaConfig), "kafka", "-t", cluster}, n.access.format...)
@@ -242,7 +241,7 @@ func askKafka(ctx context.Context, addr string, secured *tls.Config, ask func(*s
 }
 
 // A dialer ties connections to ctx, which sarama does not know.
-type dialer struct{ ctx context.Context } //nolint:containedctx // it is one call's own
+type dialer struct{ ctx context.Context }
 
 func (d dialer) Dial(network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(d.ctx, network, addr)

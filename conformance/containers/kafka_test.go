@@ -108,20 +108,21 @@ func wantRefused(t *testing.T, b *containers.Broker, p containers.Params) {
 
 // Every fault of a node takes effect on a client, and ends.
 func TestKafkaBreaks(t *testing.T) {
-	b := startKafka(t, "default")
-	for _, fault := range []struct {
-		name string
-		test func(*testing.T, *containers.Broker)
-	}{
-		{"latency", kafkaLatency}, {"half-open", kafkaHalfOpen}, {"black hole", kafkaBlackHole}, {"cut", kafkaCut},
-		{"pause", kafkaPause}, {"kill", kafkaKill}, {"wipe", kafkaWipe},
-	} {
-		t.Run(fault.name, func(t *testing.T) { fault.test(t, b) })
-	}
+	b := broken{startKafka(t, "default")}
+	t.Run("latency", b.testLatency)
+	t.Run("half-open", b.testHalfOpen)
+	t.Run("black hole", b.testBlackHole)
+	t.Run("cut", b.testCut)
+	t.Run("pause", b.testPause)
+	t.Run("kill", b.testKill)
+	t.Run("wipe", b.testWipe)
 }
 
-func kafkaLatency(t *testing.T, b *containers.Broker) {
-	l := mustOpenLine(t, b)
+// A broken broker is one that several tests break, one after another.
+type broken struct{ *containers.Broker }
+
+func (b broken) testLatency(t *testing.T) {
+	l := mustOpenLine(t, b.Broker)
 	roundTrip := func() time.Duration {
 		begin := time.Now()
 		if err := <-l.ask(); err != nil {
@@ -148,13 +149,13 @@ func kafkaLatency(t *testing.T, b *containers.Broker) {
 	}
 }
 
-func kafkaHalfOpen(t *testing.T, b *containers.Broker) {
-	k := newKafkaTopic(t, b, "half-open")
+func (b broken) testHalfOpen(t *testing.T) {
+	k := newKafkaTopic(t, b.Broker, "half-open")
 	if err := b.HalfOpen(); err != nil {
 		t.Fatal(err)
 	}
 	answer := k.send("arrives")
-	if err, none := silent(answer); !none {
+	if answered, err := hears(answer); answered {
 		t.Errorf("the broker was heard: %v", err)
 	}
 	if err := b.Mend(); err != nil {
@@ -166,15 +167,15 @@ func kafkaHalfOpen(t *testing.T, b *containers.Broker) {
 	waitFor(t, func() bool { return k.messages(t) == 2 })
 }
 
-func kafkaBlackHole(t *testing.T, b *containers.Broker) {
-	k, l := newKafkaTopic(t, b, "black-hole"), mustOpenLine(t, b)
+func (b broken) testBlackHole(t *testing.T) {
+	k, l := newKafkaTopic(t, b.Broker, "black-hole"), mustOpenLine(t, b.Broker)
 	if err := b.BlackHole(); err != nil {
 		t.Fatal(err)
 	}
 	before := b.Traffic()
 	sent, asked := k.send("lost"), l.ask()
 	for _, answer := range []<-chan error{sent, asked} {
-		if err, none := silent(answer); !none {
+		if answered, err := hears(answer); answered {
 			t.Errorf("something came through: %v", err)
 		}
 	}
@@ -200,8 +201,8 @@ func kafkaBlackHole(t *testing.T, b *containers.Broker) {
 	}
 }
 
-func kafkaCut(t *testing.T, b *containers.Broker) {
-	k, l := newKafkaTopic(t, b, "cut"), mustOpenLine(t, b)
+func (b broken) testCut(t *testing.T) {
+	k, l := newKafkaTopic(t, b.Broker, "cut"), mustOpenLine(t, b.Broker)
 	if err := b.Cut(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,14 +224,14 @@ func kafkaCut(t *testing.T, b *containers.Broker) {
 	}
 }
 
-func kafkaPause(t *testing.T, b *containers.Broker) {
-	k, l := newKafkaTopic(t, b, "pause"), mustOpenLine(t, b)
+func (b broken) testPause(t *testing.T) {
+	k, l := newKafkaTopic(t, b.Broker, "pause"), mustOpenLine(t, b.Broker)
 	if err := b.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	sent, asked := k.send("late"), l.ask()
 	for _, answer := range []<-chan error{sent, asked} {
-		if err, none := silent(answer); !none {
+		if answered, err := hears(answer); answered {
 			t.Errorf("a paused broker answers: %v", err)
 		}
 	}
@@ -244,8 +245,8 @@ func kafkaPause(t *testing.T, b *containers.Broker) {
 	}
 }
 
-func kafkaKill(t *testing.T, b *containers.Broker) {
-	k, l := newKafkaTopic(t, b, "kill"), mustOpenLine(t, b)
+func (b broken) testKill(t *testing.T) {
+	k, l := newKafkaTopic(t, b.Broker, "kill"), mustOpenLine(t, b.Broker)
 	node := b.Nodes()[0]
 	before, err := node.PID(t.Context())
 	if err != nil || before == 0 {
@@ -278,8 +279,8 @@ func kafkaKill(t *testing.T, b *containers.Broker) {
 	}
 }
 
-func kafkaWipe(t *testing.T, b *containers.Broker) {
-	k := newKafkaTopic(t, b, "wipe")
+func (b broken) testWipe(t *testing.T) {
+	k := newKafkaTopic(t, b.Broker, "wipe")
 	if err := b.Wipe(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -209,13 +209,13 @@ func (l line) ask() <-chan error {
 	return answer
 }
 
-// silent says whether an answer does not come for a while.
-func silent(answer <-chan error) (err error, none bool) {
+// hears waits a while for an answer.
+func hears(answer <-chan error) (answered bool, err error) {
 	select {
 	case err := <-answer:
-		return err, false
+		return true, err
 	case <-time.After(300 * time.Millisecond):
-		return nil, true
+		return false, nil
 	}
 }
 
