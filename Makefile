@@ -71,13 +71,13 @@ test: ## check, quickstart, the frame of the benchmarks and what needs a broker;
 	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) benchmarks $(BENCHMARK_STEPS) containers $(BROKER_STEPS))
 
 .PHONY: setup
-setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none)
+setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
 	@echo 'setup: downloads the modules of go.mod, tools.mod and benchmarks/go.mod (the peers), then builds golangci-lint (1 to 2 min the first time).'
 	@go mod download
 	@go mod download -modfile=tools.mod
 	@go -C benchmarks list -deps -test ./... >/dev/null
 	@$(LINT) version
-	@$(SETUP) install $(KINDS)
+	@$(SETUP) install $(UP)
 
 .PHONY: brokers-up
 brokers-up: ## start brokers for working by hand and print their URLs: make brokers-up UP='nats nats/cluster'

@@ -64,7 +64,7 @@ func (k kind) open(ctx context.Context, variant string, proxied bool) (*Broker, 
 	if name := URLVariable(k.name, variant); os.Getenv(name) != "" {
 		return external(ctx, k, name)
 	}
-	e, err := newEngine(ctx, k, owner())
+	e, err := newEngine(ctx, k, variant, owner())
 	if err != nil {
 		return nil, err
 	}

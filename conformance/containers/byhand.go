@@ -14,7 +14,7 @@ func Up(ctx context.Context, kind, variant string) (url string, p Params, err er
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	e, err := newEngine(ctx, k, byHand)
+	e, err := newEngine(ctx, k, variant, byHand)
 	if err != nil {
 		return "", Params{}, err
 	}
@@ -38,8 +38,8 @@ func Down(ctx context.Context) error {
 	return nil
 }
 
-// Image is the official image of a kind.
-func Image(kind string) (string, error) {
-	k, _, err := lookup(kind, "")
-	return k.image, err
+// Image is the official image of a kind in one of its variants ("" is "default").
+func Image(kind, variant string) (string, error) {
+	k, variant, err := lookup(kind, variant)
+	return k.officialImage(variant), err
 }

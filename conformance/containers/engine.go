@@ -50,18 +50,18 @@ type engine struct {
 	docker *testcontainers.DockerClient
 }
 
-func newEngine(ctx context.Context, k kind, owner string) (*engine, error) {
+func newEngine(ctx context.Context, k kind, variant, owner string) (*engine, error) {
 	docker, err := dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("containers: %s needs a container daemon, and none answers (%w): run `make setup`, or name a running broker in %s",
-			k.name, err, URLVariable(k.name, ""))
+			k.name, err, URLVariable(k.name, variant))
 	}
 	e := &engine{kind: k, owner: owner, docker: docker}
-	e.image = k.imageFromEnvironment()
+	e.image = k.imageFromEnvironment(variant)
 	if e.image == "" {
-		e.image = k.localImage()
+		e.image = k.localImage(variant)
 		if _, err := docker.ImageInspect(ctx, e.image); err != nil {
-			e.image = k.image
+			e.image = k.officialImage(variant)
 		}
 	}
 	if err := removeOwned(ctx, docker, dead); err != nil {

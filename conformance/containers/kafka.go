@@ -22,7 +22,8 @@ func kafkaKind() kind {
 	return kind{
 		name:     "kafka",
 		image:    "apache/kafka:4.3.1",
-		variants: []string{"default", "cluster", "tls", "mtls", "plain", "scram256", "scram512", "oauthbearer"},
+		variants: []string{"default", "cluster", "tls", "mtls", "plain", "scram256", "scram512", "oauthbearer", "4.0"},
+		versions: map[string]string{"4.0": "apache/kafka:4.0.2"},
 		plan:     planKafka,
 		ready:    kafkaReady,
 		version:  kafkaVersion,

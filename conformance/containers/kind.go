@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ type kind struct {
 	name     string // "nats"
 	image    string // the official one
 	variants []string
+	versions map[string]string // the official images of the variants that are another version
 
 	// plan lays out one variant; ports and files come from the site.
 	plan func(variant string, s *site) (*plan, error)
@@ -84,17 +86,35 @@ func lookup(name, variant string) (kind, string, error) {
 }
 
 // URLVariable names the environment variable that points to a running broker of the kind and variant: OMNIBUS_NATS_URL for "nats"
-// and "default" or "", OMNIBUS_NATS_TLS_URL for "nats" and "tls". It does not ask whether there is such a kind or variant.
+// and "default" or "", OMNIBUS_NATS_TLS_URL for "nats" and "tls", OMNIBUS_KAFKA_4_0_URL for "kafka" and "4.0". It does not ask whether there is such a kind or variant.
 func URLVariable(kind, variant string) string {
-	if variant != "" && variant != "default" {
-		kind += "_" + variant
-	}
-	return "OMNIBUS_" + strings.ToUpper(kind) + "_URL"
+	return variable(kind, variant, "URL")
 }
 
-func (k kind) imageFromEnvironment() string {
-	return os.Getenv("OMNIBUS_" + strings.ToUpper(k.name) + "_IMAGE")
+func variable(kind, variant, what string) string {
+	if variant != "" && variant != "default" {
+		kind += "_" + strings.ReplaceAll(variant, ".", "_")
+	}
+	return "OMNIBUS_" + strings.ToUpper(kind) + "_" + what
+}
+
+// officialImage is that of a variant.
+func (k kind) officialImage(variant string) string {
+	return cmp.Or(k.versions[variant], k.image)
+}
+
+func (k kind) imageFromEnvironment(variant string) string {
+	if k.versions[variant] == "" {
+		variant = "" // the same image as the others
+	}
+	return os.Getenv(variable(k.name, variant, "IMAGE"))
 }
 
 // localImage is the tag that `make setup` gives to what it builds.
-func (k kind) localImage() string { return "omnibus-" + k.name + ":local" }
+func (k kind) localImage(variant string) string {
+	tag := "omnibus-" + k.name + ":local"
+	if k.versions[variant] != "" {
+		tag += "-" + variant
+	}
+	return tag
+}

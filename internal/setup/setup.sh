@@ -6,12 +6,13 @@
 #   setup.sh clients nats ...   the same for the clients in another language, which the tests of the adapters talk to
 #   setup.sh state nats         print how tests get the kind: container, url, or left-out (by OMNIBUS_BROKERS)
 #
-# ready and state take a variant, too: nats/tls is the broker of OMNIBUS_NATS_TLS_URL, or a container of the kind.
+# install, ready and state take a variant, too: nats/tls is the broker of OMNIBUS_NATS_TLS_URL, or a container of the kind; kafka/4.0, which is
+# another version, has an image of its own.
 #
 # A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder. The result
-# is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, which tests look for. clients/KIND has get.sh, which gets a client
-# in another language into build/clients/KIND, its working folder. A file "needs" beside either has a line for each command that it needs, with the
-# packages that have it.
+# is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, or omnibus-KIND:local-VARIANT, which tests look for.
+# clients/KIND has get.sh, which gets a client in another language into build/clients/KIND, its working folder.
+# A file "needs" beside either has a line for each command that it needs, with the packages that have it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=$PWD/internal/setup
@@ -22,8 +23,8 @@ daemon() { docker info >/dev/null 2>&1; }
 have() { docker image inspect "$1" >/dev/null 2>&1; }
 
 # url_variable names what holds the URL: OMNIBUS_NATS_URL for nats and nats/default, OMNIBUS_NATS_TLS_URL for nats/tls.
-url_variable() { local name=${1%/default}; name=${name//\//_}; echo "OMNIBUS_${name^^}_URL"; }
-image_variable() { local name=OMNIBUS_${1^^}_IMAGE; echo "${!name:-}"; }
+url_variable() { local name=${1%/default}; name=${name//[\/.]/_}; echo "OMNIBUS_${name^^}_URL"; }
+image_variable() { local name=${1//[\/.]/_}; name=OMNIBUS_${name^^}_IMAGE; echo "${!name:-}"; }
 
 state() {
 	local variable; variable=$(url_variable "$1")
@@ -53,20 +54,32 @@ need() {
 	((${#packages[@]} == 0)) || get_packages ${packages[*]}
 }
 
-official() { go run ./internal/cmd/brokers image "$1"; }
-hash_of() { { official "$1"; cat "$here/$1"/*; } | sha256sum | cut -c1-12; }
+official() { go run ./internal/cmd/brokers image "$@"; }
 
-# present reports whether the kind's image is here: the one asked for by name, the one of this recipe, or the official one.
+# images_of prints what has the images that brokers run: a variant where that is another version, or else the kind.
+images_of() {
+	local of_variants of_kinds i
+	mapfile -t of_variants < <(official "$@")
+	mapfile -t of_kinds < <(official "${@%%/*}")
+	for ((i = 0; i < $#; i++)); do
+		if [[ ${of_variants[i]} == "${of_kinds[i]}" ]]; then echo "${@:i+1:1}" | cut -d/ -f1; else echo "${@:i+1:1}"; fi
+	done | sort -u
+}
+
+built_tag() { echo "omnibus-${1%%/*}:$({ official "$1"; cat "$here/${1%%/*}"/*; } | sha256sum | cut -c1-12)"; }
+local_tag() { local variant=${1#"${1%%/*}"}; echo "omnibus-${1%%/*}:local${variant/\//-}"; }
+
+# present reports whether an image is here: the one asked for by name, the one of this recipe, or the official one.
 present() {
 	local wanted; wanted=$(image_variable "$1")
 	if [[ -n $wanted ]]; then have "$wanted"; return; fi
-	local built; built=omnibus-$1:$(hash_of "$1")
-	if have "$built"; then docker tag "$built" "omnibus-$1:local"; return; fi
+	local built; built=$(built_tag "$1")
+	if have "$built"; then docker tag "$built" "$(local_tag "$1")"; return; fi
 	have "$(official "$1")" && prefer_official "$1"
 }
 
 # prefer_official forgets an image that an older recipe has built.
-prefer_official() { docker rmi "omnibus-$1:local" >/dev/null 2>&1 || true; }
+prefer_official() { docker rmi "$(local_tag "$1")" >/dev/null 2>&1 || true; }
 
 missing_packages() {
 	command -v dockerd >/dev/null || echo docker.io
@@ -103,18 +116,18 @@ start_daemon() {
 }
 
 get_image() {
-	local kind=$1 image built work
-	image=$(image_variable "$kind")
+	local image recipe=$here/${1%%/*} built work
+	image=$(image_variable "$1")
 	if [[ -n $image ]]; then docker pull -q "$image"; return; fi
-	image=$(official "$kind")
-	say "will pull $image, or else build it of packages ($here/$kind/build.sh)"
-	if timeout 300 docker pull -q "$image"; then prefer_official "$kind"; return; fi
-	built=omnibus-$kind:$(hash_of "$kind")
-	need "$here/$kind/needs"
+	image=$(official "$1")
+	say "will pull $image, or else build it of packages ($recipe/build.sh)"
+	if timeout 300 docker pull -q "$image"; then prefer_official "$1"; return; fi
+	built=$(built_tag "$1")
+	need "$recipe/needs"
 	work=$(mktemp -d)
-	(cd "$work" && TAG=$built VERSION=${image##*:} bash -euo pipefail "$here/$kind/build.sh") || { rm -rf "$work"; die "no image of $kind"; }
+	(cd "$work" && TAG=$built VERSION=${image##*:} bash -euo pipefail "$recipe/build.sh") || { rm -rf "$work"; die "no image of $1"; }
 	rm -rf "$work"
-	docker tag "$built" "omnibus-$kind:local"
+	docker tag "$built" "$(local_tag "$1")"
 	say "built $built"
 }
 
@@ -138,8 +151,11 @@ get_client() {
 
 may_install() { [[ ${CI:-} == true || (${OMNIBUS_SETUP:-} == on && $EUID == 0) ]]; }
 
-# without_client prints those of the kinds whose client is wanted and not here.
-without_client() { for kind; do [[ $(state "$kind") == left-out ]] || has_client "$kind" || echo "$kind"; done; }
+# without_client prints the kinds of those brokers whose client is wanted and not here.
+without_client() {
+	local kind
+	for kind in $(printf '%s\n' "${@%%/*}" | sort -u); do [[ $(state "$kind") == left-out ]] || has_client "$kind" || echo "$kind"; done
+}
 
 clients() {
 	local kinds kind
@@ -150,28 +166,29 @@ clients() {
 }
 
 install() {
-	local kinds kind
+	local brokers kind
 	for kind in $(without_client "$@"); do get_client "$kind"; done
-	mapfile -t kinds < <(in_containers "$@")
-	if ! ((${#kinds[@]})); then say "no broker is to be run in a container"; return; fi
-	get_images "${kinds[@]}"
+	mapfile -t brokers < <(in_containers "$@")
+	if ! ((${#brokers[@]})); then say "no broker is to be run in a container"; return; fi
+	# shellcheck disable=SC2046 # names of images have no blanks
+	get_images $(images_of "${brokers[@]}")
 }
 
 get_images() {
-	local kind
+	local image
 	daemon || start_daemon
-	for kind; do
-		if present "$kind"; then say "$kind: the image is here"; else get_image "$kind"; fi
+	for image; do
+		if present "$image"; then say "$image: the image is here"; else get_image "$image"; fi
 	done
 }
 
 ready() {
-	local brokers broker kinds kind missing=()
+	local brokers broker images image kind missing=()
 	mapfile -t brokers < <(in_containers "$@")
 	if ! ((${#brokers[@]})); then return; fi
-	mapfile -t kinds < <(printf '%s\n' "${brokers[@]%%/*}" | sort -u)
-	for kind in "${kinds[@]}"; do
-		if ! daemon || ! present "$kind"; then missing+=("$kind"); fi
+	mapfile -t images < <(images_of "${brokers[@]}")
+	for image in "${images[@]}"; do
+		if ! daemon || ! present "$image"; then missing+=("$image"); fi
 	done
 	if ! ((${#missing[@]})); then return; fi
 	if may_install; then
@@ -181,14 +198,14 @@ ready() {
 	fi
 	cat >&2 <<-END
 		There is no broker to test against: ${missing[*]}. Ways on:
-		  make setup                                installs and starts what is missing, and says what before it does
-		  OMNIBUS_SETUP=on make test                the same by itself, as root
+		  make setup UP='${missing[*]}'    installs and starts what is missing, and says what before it does
+		  OMNIBUS_SETUP=on make test    the same by itself, as root
 	END
 	for broker in "${brokers[@]}"; do
-		[[ " ${missing[*]} " == *" ${broker%%/*} "* ]] || continue
+		[[ " ${missing[*]} " == *" ${broker%%/*} "* || " ${missing[*]} " == *" $broker "* ]] || continue
 		echo "  $(url_variable "$broker")=${broker%%/*}://... make ...    uses a broker that runs already" >&2
 	done
-	echo "  OMNIBUS_BROKERS=memory make test          leaves them out: they count as skipped" >&2
+	echo "  OMNIBUS_BROKERS=memory make test    leaves them out: they count as skipped" >&2
 	exit 2
 }
 

@@ -3,7 +3,7 @@
 //	brokers up nats nats/cluster    start them, print their URLs, and leave them running
 //	brokers down                    remove all that up has started
 //	brokers with nats COMMAND...    start one, run the command with its URL in OMNIBUS_NATS_URL, whatever the variant, and remove it
-//	brokers image nats              print the official image of a kind
+//	brokers image nats kafka/4.0    print the official images of kinds or variants
 //	brokers variants nats           print the variants of a kind, "default" first
 //
 // with uses a broker that runs already if the variant's own variable names one: OMNIBUS_NATS_CLUSTER_URL for nats/cluster. The command reads
@@ -68,19 +68,23 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		})
 	case len(args) == 1 && args[0] == "down":
 		return containers.Down(ctx)
-	case len(args) == 2 && args[0] == "image":
-		image, err := containers.Image(args[1])
-		if err == nil {
+	case len(args) > 1 && args[0] == "image":
+		for _, arg := range args[1:] {
+			kind, variant, _ := strings.Cut(arg, "/")
+			image, err := containers.Image(kind, variant)
+			if err != nil {
+				return err
+			}
 			fmt.Fprintln(out, image)
 		}
-		return err
+		return nil
 	case len(args) == 2 && args[0] == "variants":
 		for _, v := range containers.Variants(args[1]) {
 			fmt.Fprintln(out, v)
 		}
 		return nil
 	}
-	return fmt.Errorf("brokers: want up KIND[/VARIANT]..., down, with KIND[/VARIANT] COMMAND..., image KIND or variants KIND, not %q", args)
+	return fmt.Errorf("brokers: want up KIND[/VARIANT]..., down, with KIND[/VARIANT] COMMAND..., image KIND[/VARIANT]... or variants KIND, not %q", args)
 }
 
 const patience = 10 * time.Second // of what was told to end

@@ -81,6 +81,21 @@ func TestWithIsInterrupted(t *testing.T) {
 	}
 }
 
+// A variant that is another version has an image of its own, and the others that of the kind.
+func TestImage(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"image", "kafka", "kafka/tls", "kafka/4.0"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	images := strings.Fields(out.String())
+	if len(images) != 3 || images[0] != images[1] || !strings.HasPrefix(images[2], "apache/kafka:4.0.") || images[0] == images[2] {
+		t.Errorf("the images are %q", images)
+	}
+	if err := run(t.Context(), []string{"image", "kafka/plumage"}, io.Discard); err == nil {
+		t.Error("an image of no variant")
+	}
+}
+
 func TestWants(t *testing.T) {
 	for _, args := range [][]string{nil, {"up"}, {"with", "nats"}, {"down", "nats"}, {"image"}, {"fly", "nats"}} {
 		if err := run(t.Context(), args, io.Discard); err == nil || !strings.Contains(err.Error(), "want up") {
