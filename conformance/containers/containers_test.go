@@ -55,6 +55,16 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
+func TestURLVariable(t *testing.T) {
+	for want, of := range map[string][2]string{
+		"OMNIBUS_NATS_URL": {"nats", ""}, "OMNIBUS_KAFKA_URL": {"kafka", "default"}, "OMNIBUS_KAFKA_4_0_URL": {"kafka", "4.0"},
+	} {
+		if got := containers.URLVariable(of[0], of[1]); got != want {
+			t.Errorf("%s of %s", got, of)
+		}
+	}
+}
+
 // A broker given by URL is used as it is, and nobody breaks it.
 func TestGivenByURL(t *testing.T) {
 	ours := start(t, "default")

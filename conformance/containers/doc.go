@@ -15,7 +15,8 @@
 //
 //  1. OMNIBUS_NATS_URL: a broker that runs already, for the variant "default"; OMNIBUS_NATS_TLS_URL and the like for the others.
 //     Nothing of it can be broken: every control returns [ErrNotOurs].
-//  2. a container of the image OMNIBUS_NATS_IMAGE,
+//  2. a container of the image OMNIBUS_NATS_IMAGE; a variant that is another version has a variable of its own, as OMNIBUS_KAFKA_4_0_IMAGE
+//     for Kafka's "4.0",
 //  3. or of the image that `make setup` built of packages, on a machine that can pull none,
 //  4. or of the official image.
 //
@@ -24,6 +25,14 @@
 // A container bears the process that started it in a label: what a process left behind is removed by the next Start of any
 // process on that host. Start sets TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1 and TESTCONTAINERS_RYUK_DISABLED=true in the environment
 // where they are unset: the label does what the reaper would.
+//
+// # Kafka
+//
+// Its nodes are brokers and controllers at once; kafka-1 has the node id 1. They talk among themselves past the proxies, on a listener that
+// asks nobody for credentials and can be reached from 127.0.0.1 only. They give each other up after 2 s, in a cluster after 3 s, and groups may
+// choose a session of 1 s; topics are not made by who uses them. A node is ready once it has caught up with all partitions that it keeps: then
+// another one may lose its data. A topic of a cluster has three replicas, of which one may be away. Where [Broker.Version] has "4.3", Kafka
+// says no more.
 //
 // # Faults
 //
