@@ -70,6 +70,10 @@ func deadLetters() []Property {
 			Doc: "After 100 browses, a restart and a trim of its topic every dead letter is still there, in the same order.",
 		},
 		{
+			Name: "DeadLetters/KilledBeforeAck", Promises: []int{5, 19}, Gate: redelivers(), run: killedBeforeAck,
+			Doc: "A process that is killed between a dead letter and the ack of its original leaves a duplicate of it at most, none where Dedup is declared.",
+		},
+		{
 			Name: "DeadLetters/ReplayRestores", Promises: []int{19, 20}, Gate: redelivers(), run: replayRestores,
 			Doc: "A replay gives the group, and no other, the message byte for byte as it was before it was given up, in the order of its key.",
 		},

@@ -45,6 +45,10 @@ func lifecycle() []Property {
 			Doc: "50 drains under load record no failure and dead-letter nothing.",
 		},
 		{
+			Name: "Lifecycle/DrainsDuringRetries", Promises: []int{9, 13}, Gate: redelivers(), run: drainsDuringRetries,
+			Doc: "50 drains while messages wait for their retries and handlers are cut short record no failure, dead-letter nothing and lose nothing.",
+		},
+		{
 			Name: "Lifecycle/LiveOnReturn", Promises: []int{17}, run: liveOnReturn,
 			Doc: "What is published once Subscribe has returned is received.",
 		},

@@ -43,7 +43,9 @@ func lifecycleMutants() []Mutant {
 		}},
 		{"sends each ack together with the next one, and forgets the last when it is drained", "Lifecycle/Drain", forgetsLastAck},
 		{"loses every 100th message", "Lifecycle/Drain", func() *mutation { return shows(recordLose, 100) }},
-		{"counts every 100th hand-back as a failure", "Lifecycle/DrainsRecordNothing", countsReleases},
+		{"counts every 100th hand-back as a failure", "Lifecycle/DrainsRecordNothing", func() *mutation { return countsReleases(100) }},
+		{"counts every 5th hand-back as a failure", "Lifecycle/DrainsDuringRetries", func() *mutation { return countsReleases(5) }},
+		{"loses every 100th message", "Lifecycle/DrainsDuringRetries", func() *mutation { return shows(recordLose, 100) }},
 		{"listens only some time after it says so", "Lifecycle/LiveOnReturn", func() *mutation {
 			begins := map[pubsub.Place]time.Time{}
 			return &mutation{
@@ -96,9 +98,9 @@ func acksRetries() *mutation {
 	}}
 }
 
-// countsReleases records a failure for every 100th message that is handed back.
-func countsReleases() *mutation {
-	strike := every(100)
+// countsReleases records a failure for every n-th message that is handed back.
+func countsReleases(n int) *mutation {
+	strike := every(n)
 	return &mutation{settle: func(_ *tapSource, x *pubsub.Settlement) bool {
 		if x.As == pubsub.SettleRelease && strike() {
 			x.Failed++

@@ -38,6 +38,8 @@ func placeMutants() []Mutant {
 		}},
 		{"knows no tokens of replays", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
 		{"knows no tokens of dead letters", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"knows no tokens of dead letters", "DeadLetters/KilledBeforeAck", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"forgets every 4th dead letter", "DeadLetters/KilledBeforeAck", func() *mutation { return losesDead(4) }},
 		{"cuts the payload of every 5th message that is sent to a group alone", "DeadLetters/ReplayRestores", func() *mutation {
 			return spoilsReplays(5, func(m *pubsub.Message) { m.Payload = m.Payload[:len(m.Payload)/2] })
 		}},

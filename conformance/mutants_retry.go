@@ -87,15 +87,8 @@ func retryMutants() []Mutant {
 				return recordKeep
 			}}
 		}},
-		{"counts what a session leaves behind as failures", "Retry/BreakerPauses", func() *mutation {
-			n := 0
-			return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
-				if n++; n > sound && r.Deliveries > 1 {
-					r.Failed = max(r.Failed, r.Deliveries-1)
-				}
-				return recordKeep
-			}}
-		}},
+		{"counts what a session leaves behind as failures", "Retry/ProcessKiller", countsLeftBehind},
+		{"counts what a session leaves behind as failures", "Retry/BreakerPauses", countsLeftBehind},
 		{"loses every 100th message", "Retry/BreakerPauses", func() *mutation { return shows(recordLose, 100) }},
 		{"gives a message that comes again another id", "Retry/Poison", func() *mutation {
 			n := 0
@@ -123,6 +116,16 @@ func retryMutants() []Mutant {
 			}}
 		}},
 	}
+}
+
+func countsLeftBehind() *mutation {
+	n := 0
+	return &mutation{record: func(_ *tapSource, r *pubsub.Record) recordFate {
+		if n++; n > sound && r.Deliveries > 1 {
+			r.Failed = max(r.Failed, r.Deliveries-1)
+		}
+		return recordKeep
+	}}
 }
 
 func forgetsSomeFailures() *mutation {
