@@ -15,6 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	mortal()
 	conformance.Member(dial)
 	goleak.VerifyTestMain(m)
 }
