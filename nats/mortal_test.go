@@ -149,8 +149,8 @@ func (d *mortalDriver) handle(_ context.Context, m *pubsub.Delivery) error {
 	switch m.Type {
 	case "kills":
 		seen := int64(-1) // until its neighbours have come
-		for now := d.held.Load(); now != seen; now = d.held.Load() {
-			seen = now
+		for n := d.held.Load(); n != seen; n = d.held.Load() {
+			seen = n
 			time.Sleep(100 * time.Millisecond)
 		}
 		fmt.Println("held", seen)
