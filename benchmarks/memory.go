@@ -19,7 +19,7 @@ import (
 func memoryBroker() broker {
 	return broker{
 		variant: "default",
-		shapes:  slices.Concat(bench.Shapes(), bench.InProcess(), bench.Scaling()),
+		shapes:  slices.Concat(bench.Shapes(), bench.Failing(), bench.InProcess(), bench.Scaling()),
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: driverSettings, Open: func(context.Context) (*bench.Client, error) {
 				return driverClient(memory.NewServer(memory.Config{}).Driver()), nil

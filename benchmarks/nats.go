@@ -55,7 +55,7 @@ func natsBroker(ctx context.Context) (broker, error) {
 	return broker{
 		variant: "jetstream",
 		version: version,
-		shapes:  bench.Shapes(),
+		shapes:  slices.Concat(bench.Shapes(), bench.Failing()),
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: natsRawSettings, Open: func(context.Context) (*bench.Client, error) { return openNATS(url) }},
 			{Impl: "omnibus", Settings: omnibusSettings, Open: func(ctx context.Context) (*bench.Client, error) { return openNATSOmnibus(ctx, url) }},

@@ -3,15 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
+var errFails = errors.New("this attempt fails")
+
 const omnibusInFlight = 4096
 
 const omnibusSettings = "PublisherOptions and Subscription at their defaults, but MaxInFlight 4096 where the row does not say defaults; " +
-	"the engine assigns ids"
+	"the engine assigns ids; rows strict, loose and failsonce: five attempts, from 1 s, once each fails from 100 ms"
 
 // omnibusClient is what every broker's file plugs in as omnibus.
 func omnibusClient(b *pubsub.Broker) *bench.Client {
@@ -60,7 +63,20 @@ func omnibusClient(b *pubsub.Broker) *bench.Client {
 			if !s.Defaults {
 				sub.MaxInFlight = omnibusInFlight
 			}
+			if s.Loose {
+				sub.Order = pubsub.OrderByKeyLoose
+			}
+			if s.Shape.Retries {
+				attempts, first, jitter := s.Shape.RetryPolicy()
+				sub.Retry = pubsub.Policy{MaxAttempts: attempts, Initial: first}
+				if !jitter {
+					sub.Retry.Delays = []time.Duration{first}
+				}
+			}
 			c, err := b.Subscribe(ctx, sub, func(_ context.Context, d *pubsub.Delivery) error {
+				if s.Fails != nil && s.Fails(d.Payload, d.Attempt) {
+					return errFails
+				}
 				handle(d.Payload)
 				return nil
 			})
@@ -69,6 +85,7 @@ func omnibusClient(b *pubsub.Broker) *bench.Client {
 			}
 			return c.Drain, nil
 		},
+		Retries: true,
 		Pending: func(ctx context.Context, topic, group string) (int64, error) {
 			lag, err := b.Lag(ctx, topic, group)
 			return lag.Messages, err

@@ -49,6 +49,9 @@ type Client struct {
 	// stop settles what was handled and returns when nothing runs any more.
 	Consume func(ctx context.Context, s Consume, handle func(payload []byte)) (stop func(context.Context) error, err error)
 
+	// Retries says that Consume takes Consume.Fails: a message that fails is tried again later, and the others go on meanwhile.
+	Retries bool
+
 	// Pending is how many messages of the group the broker has not seen settled. nil: the broker does not say; the consume
 	// clock then stops when stop has returned.
 	Pending func(ctx context.Context, topic, group string) (int64, error)
@@ -71,6 +74,10 @@ type Consume struct {
 	Workers      int  // handlers that run at once
 	Keyed        bool // the messages of a key one after another, in order
 	Defaults     bool // the implementation's own settings instead of an expert's
+
+	Shape Shape                                  // for Shape.RetryPolicy
+	Loose bool                                   // with Keyed: later messages of a key may pass one that waits for its retry
+	Fails func(payload []byte, attempt int) bool // whether an attempt fails, of which handle is not told; nil = none does
 }
 
 // NotOffered is the error of a call that an implementation cannot do as asked.

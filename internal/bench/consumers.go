@@ -11,8 +11,11 @@ import (
 // withConsumers runs consumers of all groups, does work meanwhile, waits until everything is handled and nothing is pending, calls
 // ended, stops the consumers and checks what was handled. prepare may set up the tallies.
 func (t *trial) withConsumers(ctx context.Context, sh Shape, groups []string, prepare func([]*tally), work func() error, ended func()) (err error) {
-	if t.c.Consume == nil {
+	switch {
+	case t.c.Consume == nil:
 		return NotOffered("no consumer")
+	case sh.Retries && !t.c.Retries:
+		return NotOffered("no retries that others do not wait for")
 	}
 	left, done := atomic.Int64{}, make(chan struct{})
 	left.Store(int64(len(groups)))
@@ -39,7 +42,8 @@ func (t *trial) withConsumers(ctx context.Context, sh Shape, groups []string, pr
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	for i, g := range groups {
-		s, err := t.c.Consume(ctx, Consume{Topic: t.topic, Group: g, Workers: sh.Workers, Keyed: sh.Keys > 0, Defaults: sh.Defaults}, tallies[i].handle)
+		s, err := t.c.Consume(ctx, Consume{Topic: t.topic, Group: g, Workers: sh.Workers, Keyed: sh.Keys > 0, Defaults: sh.Defaults,
+			Shape: sh, Loose: sh.Loose, Fails: sh.fails()}, tallies[i].handle)
 		if err != nil {
 			return err
 		}
@@ -56,7 +60,7 @@ func (t *trial) withConsumers(ctx context.Context, sh Shape, groups []string, pr
 	if err := verdict(tallies); err != nil {
 		return err
 	}
-	if t.c.Pending != nil {
+	if t.c.Pending != nil && sh.Poisoned == 0 { // else something always is
 		err = t.settled(ctx, groups)
 	} else {
 		err = stop()

@@ -50,6 +50,9 @@ func Run(ctx context.Context, o Options, plugs []Plug, shapes []Shape) (*Report,
 			r.partial = true
 			continue
 		}
+		if o.Reps < FewReps {
+			sh.For = 0
+		}
 		fmt.Fprint(o.Log, sh.Name())
 		began := time.Now()
 		err := r.measure(ctx, sh)
@@ -123,6 +126,8 @@ func (r *Report) measure(ctx context.Context, sh Shape) error {
 // most is how many messages a repetition has at most.
 func (s Shape) most(each time.Duration) int {
 	switch {
+	case s.Op == Latency && s.For > 0:
+		return int(s.For.Seconds() * float64(s.Rate))
 	case s.Op == Latency:
 		return max(int(4*each.Seconds()*float64(s.Rate)), s.Rate/20)
 	case s.Groups > 1:

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -38,6 +39,12 @@ type Shape struct {
 	Size    int  // bytes of a payload
 	Rate    int  // messages a second, of Latency
 
+	Retries  bool          // failures are retried by RetryPolicy; only clients that offer it take part
+	Loose    bool          // with Keys: what is retried may be passed by later messages of its key
+	Poisoned int           // of Latency: every so many-th message on average always fails, and the keys of these are not measured; 0 = none
+	FailOnce bool          // of Consumed: each message fails the first time
+	For      time.Duration // of Latency: how long a repetition is in a run that has FewReps; 0 = as long as the others
+
 	Work     time.Duration // how long a handler takes
 	Defaults bool          // no settings but the implementation's own
 	Reps     int           // at least so many repetitions in a run that has FewReps; 0 = as many as the run has
@@ -62,9 +69,13 @@ func (s Shape) Text() string {
 	}
 	add(s.Form != "", "%s", s.Form)
 	add(s.Rate > 0, "rate=%d", s.Rate)
-	add(s.Op == RoundTrip || s.Op == Consumed, "workers=%d", s.Workers)
+	add(s.Op == RoundTrip || s.Op == Consumed || s.Workers > 1, "workers=%d", s.Workers)
 	add(s.Keys > 0, "keys=%d", s.Keys)
 	add(s.Groups > 1, "groups=%d", s.Groups)
+	add(s.Retries && s.Keys > 0 && !s.Loose, "strict")
+	add(s.Loose, "loose")
+	add(s.Poisoned > 0, "poisoned=1in%d", s.Poisoned)
+	add(s.FailOnce, "failsonce")
 	add(s.Work > 0, "handler=%v", s.Work)
 	add(s.Defaults, "defaults")
 	return strings.Join(parts, "/")
@@ -99,6 +110,59 @@ func Shapes() []Shape {
 		Shape{Op: Consumed, Workers: 16, Keys: 1000, Size: size},
 		Shape{Op: Consumed, Workers: 64, Work: time.Millisecond, Defaults: true, Size: size},
 		Shape{Op: Latency, Callers: 16, Workers: 1, Rate: 1000, Size: size, Reps: 7})
+}
+
+// Failing shows what failures cost: the others while one message in a hundred fails for good, with and without it, and the throughput when every
+// message fails once.
+func Failing() []Shape {
+	const size = 256
+	var all []Shape
+	for _, loose := range []bool{false, true} {
+		for _, poisoned := range []int{0, 100} {
+			all = append(all, Shape{Op: Latency, Callers: 16, Workers: 16, Keys: 1000, Size: size, Rate: 1000, Reps: 7, For: 10 * time.Second,
+				Retries: true, Loose: loose, Poisoned: poisoned})
+		}
+	}
+	return append(all, Shape{Op: Consumed, Workers: 1, Size: size, Retries: true, FailOnce: true})
+}
+
+// RetryPolicy is that of shapes with Retries: five attempts, the delays with full jitter. Where each message fails only once the delay is short and
+// fixed, so that what is measured is the work and not the waiting.
+func (s Shape) RetryPolicy() (attempts int, first time.Duration, jitter bool) {
+	if s.FailOnce {
+		return 5, 100 * time.Millisecond, false
+	}
+	return 5, time.Second, true
+}
+
+// poisons says whether a message always fails. It is as good as drawn.
+func (s Shape) poisons(num int) bool {
+	const mixes = 0x9e3779b97f4a7c15 // the golden ratio: neighbours differ
+	return s.Poisoned > 0 && (uint64(num)*mixes)>>32%uint64(s.Poisoned) == 0
+}
+
+// fails is Consume.Fails.
+func (s Shape) fails() func(payload []byte, attempt int) bool {
+	switch {
+	case s.FailOnce:
+		return func(_ []byte, attempt int) bool { return attempt == 1 }
+	case s.Poisoned > 0:
+		return func(p []byte, _ int) bool {
+			return len(p) >= stampSize && s.poisons(int(binary.LittleEndian.Uint64(p)))
+		}
+	}
+	return nil
+}
+
+// spoiled names the keys, by number, that have a message among the first n which always fails.
+func (s Shape) spoiled(n int) map[int]bool {
+	keys := map[int]bool{}
+	for i := range n {
+		if s.poisons(i) {
+			keys[i%s.Keys] = true
+		}
+	}
+	return keys
 }
 
 // Scaling shows what a message costs as its size and the number of keys grow.

@@ -17,6 +17,9 @@ type tally struct {
 
 	handled, strange, disorder atomic.Int64
 
+	spoiled map[int]bool // keys that are not asked for
+	want    int          // of the n
+
 	first func()        // called by the first handler
 	each  func(num int) // called for each message the first time that it is handled
 	done  func()        // called once: all n have been handled, or something came that nobody sent
@@ -24,7 +27,15 @@ type tally struct {
 }
 
 func newTally(n int, sh Shape) *tally {
-	t := &tally{n: n, size: sh.Size, work: sh.Work}
+	t := &tally{n: n, want: n, size: sh.Size, work: sh.Work}
+	if sh.Poisoned > 0 {
+		t.spoiled = sh.spoiled(n)
+		for i := range n {
+			if t.spoiled[i%sh.Keys] {
+				t.want--
+			}
+		}
+	}
 	if sh.Size >= stampSize {
 		t.seen = make([]atomic.Uint32, n)
 		if sh.Keys > 0 {
@@ -50,6 +61,9 @@ func (t *tally) handle(p []byte) {
 			t.refuse()
 			return
 		}
+		if t.spoiled != nil && t.spoiled[int(num)%len(t.last)] {
+			return
+		}
 		if t.seen[num].Add(1) > 1 {
 			return // a message counts once
 		}
@@ -67,10 +81,10 @@ func (t *tally) handle(p []byte) {
 		if t.first != nil {
 			t.first()
 		}
-		if t.n == 1 {
+		if t.want == 1 {
 			t.once.Do(t.done)
 		}
-	case int64(t.n):
+	case int64(t.want):
 		t.once.Do(t.done)
 	}
 }
@@ -86,8 +100,8 @@ func (t *tally) verdict() error {
 	if n := t.strange.Load(); n > 0 {
 		return fmt.Errorf("%d payloads are not what was sent", n)
 	}
-	if got := t.handled.Load(); got < int64(t.n) {
-		return fmt.Errorf("lost: %d of %d confirmed messages were handled", got, t.n)
+	if got := t.handled.Load(); got < int64(t.want) {
+		return fmt.Errorf("lost: %d of %d confirmed messages were handled", got, t.want)
 	}
 	if n := t.disorder.Load(); n > 0 {
 		return fmt.Errorf("%d messages were handled after a later one of their key", n)

@@ -165,6 +165,16 @@ func (t *trial) latency(ctx context.Context) (sample, error) {
 			return nil
 		})
 	}, func() { s = m.end(t.n) })
+	if t.sh.Poisoned > 0 {
+		spoiled := t.sh.spoiled(t.n)
+		kept := delay[:0]
+		for i, d := range delay {
+			if !spoiled[i%t.sh.Keys] {
+				kept = append(kept, d)
+			}
+		}
+		delay = kept
+	}
 	slices.Sort(delay)
 	s.delays = delay
 	return s, err
