@@ -38,6 +38,10 @@ func deadLetters() []Property {
 			Doc: "While the dead letters take no message of that size nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
+			Name: "DeadLetters/TargetMissing", Promises: []int{16, 19}, Gate: redelivers(), run: targetMissing,
+			Doc: "A topic that is named for dead letters is there when Subscribe returns: made, or, with Manage Verify and where it is missing, refused.",
+		},
+		{
 			Name: "DeadLetters/Undecodable", Promises: []int{12}, Gate: redelivers(), run: undecodable,
 			Doc: "A message that the adapter cannot decode goes to the dead letters as it came, and no handler sees it.",
 		},

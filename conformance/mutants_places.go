@@ -3,6 +3,7 @@ package conformance
 import (
 	"iter"
 	"slices"
+	"sync"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -38,6 +39,25 @@ func placeMutants() []Mutant {
 		}},
 		{"knows no tokens of replays", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
 		{"knows no tokens of dead letters", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"finds whatever it is to verify", "DeadLetters/TargetMissing", func() *mutation {
+			var mu sync.Mutex
+			verifies := false
+			return &mutation{
+				ensure: func(_ *pubsub.Topology, m *pubsub.Manage) {
+					mu.Lock()
+					defer mu.Unlock()
+					verifies = *m == pubsub.Verify
+				},
+				ensured: func(err error) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if verifies {
+						return nil
+					}
+					return err
+				},
+			}
+		}},
 		{"knows no tokens of dead letters", "DeadLetters/KilledBeforeAck", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
 		{"forgets every 4th dead letter", "DeadLetters/KilledBeforeAck", func() *mutation { return losesDead(4) }},
 		{"cuts the payload of every 5th message that is sent to a group alone", "DeadLetters/ReplayRestores", func() *mutation {

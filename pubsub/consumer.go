@@ -131,7 +131,11 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 func (c *Consumer) start(ctx context.Context) error {
 	openCtx, cancel := withDefaultTimeout(ctx, openTimeout)
 	defer cancel()
-	if err := c.open(openCtx); err != nil {
+	err := c.checkTarget(openCtx)
+	if err == nil {
+		err = c.open(openCtx)
+	}
+	if err != nil {
 		c.abandon()
 		return c.b.fail(ctx, "subscribe", c.sub.Topic, err)
 	}

@@ -79,21 +79,14 @@ func (c *Consumer) send(it *item) {
 			own = Place{Topic: topic}
 		}
 	}
-	pub := c.b.moves
-	switch to := d.To.(type) {
-	case nil:
-	case *Broker:
-		pub = to.moves
-	case *publisher:
-		pub = to.b.moves
-	default:
-		to.PublishAsync(c.base, own.Topic, m, done)
-		return
+	to := c.b
+	if it.job != taskQuarantine {
+		if to = d.targetBroker(c.b); to == nil {
+			d.To.PublishAsync(c.base, own.Topic, m, done)
+			return
+		}
 	}
-	if it.job == taskQuarantine {
-		pub = c.b.moves
-	}
-	if err := pub.sendAsync(c.base, own, m, dedup, done); err != nil {
+	if err := to.moves.sendAsync(c.base, own, m, dedup, done); err != nil {
 		done(Receipt{}, err)
 	}
 }

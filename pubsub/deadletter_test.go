@@ -208,20 +208,6 @@ func TestDeadLetterTellsLessWhereItsPlaceIsSmaller(t *testing.T) {
 	}
 	graves := pubsub.Place{Topic: "graves"}
 	targets := map[string]func(t *testing.T, own *pubsub.Broker, limit int64) target{
-		"another broker": func(t *testing.T, _ *pubsub.Broker, limit int64) target {
-			t.Helper()
-			b := open(t, memory.Config{MaxMessage: limit - pubsub.Headroom}, pubsub.TopicSpec{Name: "graves"})
-			return target{b, graves, pubsub.DeadLetter{To: b, Topic: "graves"}}
-		},
-		"another broker's publisher": func(t *testing.T, _ *pubsub.Broker, limit int64) target {
-			t.Helper()
-			b := open(t, memory.Config{MaxMessage: limit - pubsub.Headroom}, pubsub.TopicSpec{Name: "graves"})
-			p, err := b.Publisher(pubsub.PublisherOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return target{b, graves, pubsub.DeadLetter{To: p, Topic: "graves"}}
-		},
 		"somebody's publisher": func(t *testing.T, _ *pubsub.Broker, limit int64) target {
 			t.Helper()
 			b := open(t, memory.Config{}, pubsub.TopicSpec{Name: "graves"})

@@ -85,6 +85,10 @@ func FromNow() Start { return Start{} }
 // headers of its own (omnibus-dlq-...) that say why, see package dlq, which reads them. One that is too large for its place is tried again without the
 // stack, without the history of its failures, with less of the error's text, and without that text, in this order; what came is never shortened. What cannot be stored at all is kept, tried again
 // every few seconds, and State says Blocked.
+//
+// Subscribe looks at Topic before it begins, as Options.Manage of its broker says: it is made, or must be there. It is refused with ErrTooLarge where
+// the broker of To has a smaller Capabilities.MaxMessage. A broker that is away is only logged: what is given up is kept until it is back. Where
+// Route leads shows when it does, and a Publisher that is no Broker's is not asked.
 type DeadLetter struct {
 	Topic        string                        // "" = the group's own
 	Route        func(*Delivery, error) string // picks another topic by failure; nil or "" = Topic
