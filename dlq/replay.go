@@ -95,8 +95,9 @@ func (q *Queue) end() {
 	q.active = nil
 }
 
-// ofMessage says whether an error is about one message, so that the others can be sent. ErrBroker is not: it is whatever nobody has classified, and
-// where that is the broker's trouble every message of the plan would be reported as one that cannot be sent.
+// ofMessage says whether an error is about one message, so that the others can be sent. Of ErrBroker, which is whatever nobody has classified, nobody
+// knows before other messages have their answers: where it is the broker's trouble, every message of the plan would be reported as one that
+// cannot be sent.
 func ofMessage(err error) bool {
 	switch pubsub.CodeOf(err) {
 	case pubsub.ErrInvalid, pubsub.ErrUnsupported, pubsub.ErrNotFound, pubsub.ErrDenied, pubsub.ErrUnroutable, pubsub.ErrTooLarge,

@@ -197,6 +197,58 @@ func TestSelectionIsFrozen(t *testing.T) {
 	})
 }
 
+// A broker may answer with what nobody has classified: of one message that is the message's fault, of all of them its own.
+func TestUnclassifiedAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		bad      func(n int) bool // by the number of the message
+		again    bool             // the same when the plan runs again
+		failed   int
+		stops    bool
+		replayed int // when it stops; -1 = some
+	}{
+		"one":                 {func(n int) bool { return n == 7 }, true, 1, false, 49},
+		"the first":           {func(n int) bool { return n == 0 }, true, 1, false, 49},
+		"the last":            {func(n int) bool { return n == 49 }, true, 1, false, 49},
+		"some in a row":       {func(n int) bool { return n >= 20 && n < 25 }, true, 5, false, 45},
+		"every other":         {func(n int) bool { return n%2 == 1 }, true, 25, false, 25},
+		"all":                 {func(int) bool { return true }, false, 0, true, 0},
+		"all from one on":     {func(n int) bool { return n >= 30 }, false, 0, true, 30},
+		"all but a few, once": {func(n int) bool { return n < 20 }, false, 0, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, b := newProcess(t, memory.NewServer(memory.Config{}))
+				defer b.Close()
+				kill(t, b, billing(), 50, 0)
+				well := false
+				p.out = func(o *pubsub.Out) error {
+					if n, _ := strconv.Atoi(o.Msg.Headers.Get("a")); !well && c.bad(n) {
+						return &pubsub.Error{Code: pubsub.ErrBroker}
+					}
+					return nil
+				}
+				plan, err := dlq.Open(b, "orders", "billing").Plan(t.Context(), dlq.Filter{}, dlq.Replay{Rate: 1000})
+				if err != nil {
+					t.Fatal(err)
+				}
+				rep, err := plan.Run(t.Context())
+				if c.stops != errors.Is(err, pubsub.ErrBroker) || !c.stops && err != nil || rep.Failed != c.failed || rep.Replayed != c.replayed {
+					t.Errorf("%d replayed, %d failed, %v", rep.Replayed, rep.Failed, err)
+				}
+				for _, f := range rep.Failures {
+					if !errors.Is(f.Err, pubsub.ErrBroker) {
+						t.Errorf("%s failed with %v", f.ID, f.Err)
+					}
+				}
+				well = !c.again
+				if rep, err = plan.Run(t.Context()); err != nil || rep.Replayed+rep.Failed != 50 || rep.Failed != c.failed {
+					t.Errorf("run again: %d replayed, %d failed, %v", rep.Replayed, rep.Failed, err)
+				}
+			})
+		})
+	}
+}
+
 func TestOneUnsendableMessageDoesNotStopTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})

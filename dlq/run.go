@@ -13,6 +13,7 @@ const (
 	pageBytes  = 16 << 20               // of messages that are read ahead; one that is larger comes alone
 	lastWords  = 250 * time.Millisecond // for the answers that are due when ctx ends
 	longest    = pubsub.Forever / 4     // between two messages
+	maxDoubts  = 10                     // answers in a row that nobody has classified, until they are taken for the broker's trouble
 	catchingUp = 100 * time.Millisecond // of its rate, how much a replay that fell behind makes up for
 )
 
@@ -25,6 +26,8 @@ type run struct {
 	busy    map[string]bool // keys that have a message on its way
 	last    time.Time       // when the last message was due, by the rate
 	stop    error           // why it ends early
+	doubts  []answer        // what the broker said no to, nobody knows why, since it last said yes
+	proven  bool            // it has said yes
 }
 
 type answer struct {
@@ -41,7 +44,8 @@ type letter struct {
 
 // Run sends what of the plan has not been sent. It returns nil once every message is confirmed by the broker, or reported in Report.Failures as one that
 // cannot be sent. When ctx ends it returns within a second, an ErrCanceled. An error that is not about one message ends it, too, such as
-// ErrUnavailable or ErrUnconfirmed after the publish deadline: then call Run again.
+// ErrUnavailable or ErrUnconfirmed after the publish deadline: then call Run again. ErrBroker, which is whatever nobody has classified, is taken for
+// the message's fault where the broker takes others, and for its own after ten in a row, or where it has taken none.
 func (p *Plan) Run(ctx context.Context) (Report, error) {
 	if err := p.q.begin(p); err != nil {
 		return Report{}, err
@@ -58,7 +62,21 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 	}
 	r.sendAll(ctx)
 	r.await(ctx)
+	r.conclude()
 	return p.report(), r.stop
+}
+
+// conclude decides about doubts that no answer came behind.
+func (r *run) conclude() {
+	switch {
+	case r.stop != nil || len(r.doubts) == 0:
+	case r.proven:
+		doubts := r.doubts
+		r.doubts = nil
+		r.record(nil, doubts)
+	default:
+		r.endBy(r.doubts[0].err)
+	}
 }
 
 // sendAll reads page by page: a browse that waits for a slow replay would outlive what a broker keeps for it.
@@ -222,24 +240,40 @@ func (r *run) take(a answer) {
 	r.settle(as)
 }
 
-// settle gives messages their fates, and tells the journal and whoever looks on. A message whose error is not its own stays open.
+// settle takes answers, and tells the journal and whoever looks on of the fates. A message whose error is not its own stays open.
 func (r *run) settle(as []answer) {
-	p := r.p
-	var f journalFates
+	var done, failed []answer
 	for _, a := range as {
 		switch {
 		case a.err == nil:
-			f.Done = append(f.Done, a.item)
+			done = append(done, a)
+			failed = append(failed, r.doubts...) // the broker is well, so it was the messages
+			r.doubts, r.proven = nil, true
 		case ofMessage(a.err):
-			f.Failed = append(f.Failed, journalFailed{a.item, uint8(pubsub.CodeOf(a.err)), a.err.Error()})
+			failed = append(failed, a)
+		case pubsub.CodeOf(a.err) == pubsub.ErrBroker && len(r.doubts) < maxDoubts-1:
+			r.doubts = append(r.doubts, a)
 		default:
-			r.end(p.q.fail("replay", pubsub.CodeOf(a.err), a.err, "nothing is lost: run the plan again"))
-			continue
+			r.endBy(a.err)
 		}
-		p.settle(a.item, a.err)
 	}
-	if len(f.Done)+len(f.Failed) == 0 {
+	r.record(done, failed)
+}
+
+// record gives messages their fates.
+func (r *run) record(done, failed []answer) {
+	if len(done)+len(failed) == 0 {
 		return
+	}
+	p := r.p
+	var f journalFates
+	for _, a := range done {
+		f.Done = append(f.Done, a.item)
+		p.settle(a.item, nil)
+	}
+	for _, a := range failed {
+		f.Failed = append(f.Failed, journalFailed{a.item, uint8(pubsub.CodeOf(a.err)), a.err.Error()})
+		p.settle(a.item, a.err)
 	}
 	if err := p.write(f); err != nil {
 		r.end(err)
@@ -273,6 +307,11 @@ func (r *run) await(ctx context.Context) {
 
 func (r *run) cancel(ctx context.Context) {
 	r.end(r.p.q.fail("replay", pubsub.ErrCanceled, context.Cause(ctx), "nothing is lost: run the plan again"))
+}
+
+// endBy lets the run end because of an answer that is not about its message.
+func (r *run) endBy(err error) {
+	r.end(r.p.q.fail("replay", pubsub.CodeOf(err), err, "nothing is lost: run the plan again"))
 }
 
 // end lets the run end for the first reason that there is.
