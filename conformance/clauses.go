@@ -141,7 +141,7 @@ func Clauses() []Clause {
 		clauses("DeadLetters",
 			"payload, key and headers intact, with reason and history", "Intact OtherTopic ToldWhenStored KilledBeforeAck",
 			"the target down, denied, full, or its size limit too small: nothing acked, state visible within 5 s, resumes by itself",
-			"TargetDown TargetDenied TargetFull TargetTooSmall TargetMissing",
+			"TargetDown TargetDenied TargetFull TargetTooSmall TargetMissing PointsAtSource",
 			"an undecodable message of the largest size with full headers lands once, no loop", "Undecodable UndecodableLargest Largest Headroom",
 			"a record batch that cannot be parsed stops its lane only", "UnparsableBatch",
 			"BlockKey", "BlockKey",

@@ -38,6 +38,10 @@ func deadLetters() []Property {
 			Doc: "While the dead letters take no message of that size nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
+			Name: "DeadLetters/PointsAtSource", Promises: []int{19}, Gate: redelivers(), run: pointsAtSource,
+			Doc: "Of a message that fits nowhere a dead letter without payload tells where it is, and the whole one is stored when there is room.",
+		},
+		{
 			Name: "DeadLetters/TargetMissing", Promises: []int{16, 19}, Gate: redelivers(), run: targetMissing,
 			Doc: "A topic that is named for dead letters is there when Subscribe returns: made, or, with Manage Verify and where it is missing, refused.",
 		},

@@ -39,6 +39,14 @@ func placeMutants() []Mutant {
 		}},
 		{"knows no tokens of replays", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
 		{"knows no tokens of dead letters", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"forgets every dead letter without payload", "DeadLetters/PointsAtSource", func() *mutation {
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if o.To.Kind == pubsub.PlaceDead && len(o.Msg.Payload) == 0 {
+					return outLose
+				}
+				return outStore
+			}}
+		}},
 		{"finds whatever it is to verify", "DeadLetters/TargetMissing", func() *mutation {
 			var mu sync.Mutex
 			verifies := false

@@ -3,7 +3,9 @@ package conformance
 import (
 	"context"
 	"strings"
+	"time"
 
+	"github.com/omnibus-go/omnibus/dlq"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -39,5 +41,61 @@ func targetMissing(e *env) {
 	}
 	dead.await("readers")
 	dead.verify()
+	l.verify()
+}
+
+func pointsAtSource(e *env) {
+	const visible, n = 5 * time.Second, 3
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Retry = pubsub.Policy{MaxAttempts: 1}
+	p.link.faults(func(o pubsub.Out) action {
+		if o.To.Kind == pubsub.PlaceDead && len(o.Msg.Payload) > 0 {
+			return action{refuse, brokerError{pubsub.ErrTooLarge, true}}
+		}
+		return action{}
+	})
+	c := e.subscribe(p, s, l.handler(p, "g", onFails(fails)))
+	msgs := e.failing(p, l, topic, n, 0)
+	letters := func() (whole, point map[string]dlq.Record) {
+		whole, point = map[string]dlq.Record{}, map[string]dlq.Record{}
+		for r, err := range dlq.Open(p.Broker, topic, "g").List(e.Context(), dlq.Filter{}) {
+			e.must(err, "list")
+			if r.AtSource {
+				point[r.Message.ID] = r
+			} else {
+				whole[r.Message.ID] = r
+			}
+		}
+		return whole, point
+	}
+	e.until(visible, func() bool { _, point := letters(); return len(point) == n && c.State().Phase == pubsub.Blocked })
+	whole, point := letters()
+	if st := c.State(); len(point) != n || len(whole) > 0 || st.Phase != pubsub.Blocked {
+		e.Errorf("of %d messages that do not fit %d dead letters say where they are, %d are whole, and the state is %v, want blocked", n, len(point), len(whole), st.Phase)
+	}
+	for id, r := range point {
+		if r.SourcePosition == "" || r.Group != "g" || r.Topic != topic || r.Reason != "max-attempts" || len(r.Message.Payload) > 0 {
+			e.Errorf("what tells where %s is says topic %q, group %q, position %q, reason %q", id, r.Topic, r.Group, r.SourcePosition, r.Reason)
+		}
+	}
+	if e.caps.Lag == pubsub.LagExact {
+		lag, err := p.Lag(e.Context(), topic, "g")
+		e.must(err, "lag")
+		if lag.Messages != n {
+			e.Errorf("%d of %d messages are not acked while only what points at them is stored", lag.Messages, n)
+		}
+	}
+	p.link.faults(nil)
+	if !e.until(patience, func() bool { whole, _ = letters(); return len(whole) == n }) {
+		e.Errorf("%d of %d whole dead letters are stored when there is room again", len(whole), n)
+	}
+	for _, m := range msgs {
+		if got := whole[m.ID].Message.Payload; string(got) != string(m.Payload) {
+			e.Errorf("the whole dead letter of %s has the payload %q", m.ID, got)
+		}
+	}
+	e.wantCalls(l, msgs, 1)
+	l.await("g")
 	l.verify()
 }

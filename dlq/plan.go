@@ -36,9 +36,10 @@ type Plan struct {
 type Skipped struct {
 	MaxReplays  int // has been replayed Replay.MaxReplays times
 	FailedAgain int // was replayed and has failed again: the new dead letter is here, too
+	AtSource    int // is still with its group, see Record.AtSource
 }
 
-func (s Skipped) total() int { return s.MaxReplays + s.FailedAgain }
+func (s Skipped) total() int { return s.MaxReplays + s.FailedAgain + s.AtSource }
 
 const sampleSize = 10
 
@@ -97,6 +98,10 @@ func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 		}
 		c := candidate{item: numbers.item(&r), message: r.Message.ID, replays: r.Replays}
 		if !f.match(&r) {
+			continue
+		}
+		if r.AtSource {
+			skipped.AtSource++
 			continue
 		}
 		if o.MaxReplays != pubsub.Unlimited && r.Replays >= o.MaxReplays {

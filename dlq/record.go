@@ -25,6 +25,10 @@ type Record struct {
 	Format   Format          // whose headers it has
 	Bad      error           // what of it cannot be read; then that is missing above, and Stored has it
 
+	// AtSource says that Message has no payload and no headers: all of it was too large for this place, and the message is still with its group, at
+	// SourcePosition. There is another dead letter, with all of it, once there was room.
+	AtSource bool
+
 	Topic, Group   string // where it failed: the concrete topic, and the group
 	SourcePosition string // where it lay there, see pubsub.Position
 	Broker         string // the adapter that it failed on
@@ -153,7 +157,7 @@ func readOwn(r *Record, p *parser) {
 	r.Topic, r.Group, r.SourcePosition, r.Broker = text("source-topic"), text("source-group"), text("source-position"), text("source-broker")
 	r.Reason, r.Category, r.Error, r.ErrorType = text("reason"), text("category"), text("error"), text("error-type")
 	r.Fingerprint, r.Stack, r.Service, r.Host = text("fingerprint"), text("stack"), text("service"), text("host")
-	r.Version, r.Trace = text("version"), text("trace")
+	r.Version, r.Trace, r.AtSource = text("version"), text("trace"), text("payload") == "at-source"
 	r.Attempts = p.number(headerDead + "attempts")
 	r.History = p.history(headerDead + "history")
 	r.FirstFailed = p.time(headerDead+"first-failed", time.RFC3339Nano)

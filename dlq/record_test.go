@@ -456,3 +456,41 @@ func TestRoute(t *testing.T) {
 		}
 	})
 }
+
+// What was too large for its place is listed with what is known of it, and not replayed: its group has it still.
+func TestWhatIsStillAtItsSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 40 << 10
+		b := memory.New(nil)
+		defer b.Close()
+		if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "dead", MaxBytes: limit}}}); err != nil {
+			t.Fatal(err)
+		}
+		sub := billing()
+		sub.DeadLetter.Topic = "dead"
+		c, err := b.Subscribe(t.Context(), sub, func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errDeclined) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		big := pubsub.Message{ID: "big", Key: "k", Payload: make([]byte, limit), Headers: pubsub.Headers{{Name: "a", Value: "b"}}}
+		if err := b.PublishBatch(t.Context(), "orders", []pubsub.Message{{ID: "small", Payload: []byte("x")}, big}); err != nil {
+			t.Fatal(err)
+		}
+		pause(t, time.Minute)
+		q := dlq.OpenTopic(b, "dead")
+		all := list(t, q, dlq.Filter{})
+		if len(all) != 2 || all[0].AtSource || !all[1].AtSource || all[1].Bad != nil {
+			t.Fatalf("%+v", all)
+		}
+		if r := all[1]; r.Message.ID != "big" || r.Message.Key != "k" || r.Message.Payload != nil || r.Message.Headers != nil || r.SourcePosition == "" || r.Reason != "permanent" {
+			t.Errorf("%+v", r)
+		}
+		if st := c.State(); st.Phase != pubsub.Blocked {
+			t.Errorf("the state is %v", st.Phase)
+		}
+		plan, err := q.Plan(t.Context(), dlq.Filter{}, dlq.Replay{})
+		if err != nil || plan.Count != 1 || plan.Skipped != (dlq.Skipped{AtSource: 1}) {
+			t.Errorf("%d messages, skipped %+v, %v", plan.Count, plan.Skipped, err)
+		}
+	})
+}

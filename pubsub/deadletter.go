@@ -61,11 +61,18 @@ func (c *Consumer) send(it *item) {
 			d.Redact(&m)
 		}
 		shed(&m, it.shed)
+		if it.shed == pointing {
+			pointAt(&m)
+		}
 	}
 	// the same for the same source: a crash between copy and ack does not store it twice where the broker can tell
 	dedup := Dedup{}
 	if it.rec.Pos != (Position{}) && c.b.caps.Dedup > 0 {
-		dedup = hashToken("move", own, it.rec.Topic, strconv.Itoa(int(it.feed.place.Kind)), it.rec.Pos.String(),
+		what := "move"
+		if it.shed == pointing {
+			what = "point"
+		}
+		dedup = hashToken(what, own, it.rec.Topic, strconv.Itoa(int(it.feed.place.Kind)), it.rec.Pos.String(),
 			it.rec.Msg.ID, strconv.FormatInt(it.rec.Msg.Time.UnixNano(), 10)) // a topic that was made anew has other messages at its positions
 	}
 	if it.job != taskQuarantine {
@@ -100,24 +107,15 @@ func (c *Consumer) moved(it *item, err error) {
 	switch {
 	case it.takenAway():
 		c.drop(it)
-	case it.job == taskDeadLetter && it.shed < lastShed && errors.Is(err, ErrTooLarge):
+	case it.job == taskDeadLetter && errors.Is(err, ErrTooLarge) && (it.shed < lastShed || it.shed == lastShed && !it.pointed):
 		it.shed++
 		c.log.Warn("a dead letter is too large and is to tell less", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", err)
 		c.again(it)
+	case err == nil && it.shed == pointing:
+		it.pointed = true
+		c.keep(it, fmt.Errorf("%w: only what points at it is stored", ErrTooLarge))
 	case err != nil:
-		it.shed = 0 // when it is tried again there may be room for all
-		c.log.Error("a message cannot be moved and is kept", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", err)
-		c.blocked = fmt.Errorf("message %s cannot be stored as a dead letter: %w", it.rec.Msg.ID, err)
-		if c.draining || it.lane.losing != nil {
-			c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
-			break
-		}
-		again := backoff.Backoff{Initial: 500 * time.Millisecond, Max: 5 * time.Second}
-		for range it.tries {
-			again.Next()
-		}
-		it.tries++
-		c.wait(it, again.Next())
+		c.keep(it, err)
 	default:
 		c.blocked = nil
 		c.settle(it, Settlement{As: SettleAck})
@@ -132,6 +130,23 @@ func (c *Consumer) moved(it *item, err error) {
 		}
 	}
 	c.settled(it)
+}
+
+// keep lets an item wait that has no place to go to. mu is held.
+func (c *Consumer) keep(it *item, why error) {
+	it.shed = 0 // when it is tried again there may be room for all
+	c.log.Error("a message cannot be moved and is kept", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", why)
+	c.blocked = fmt.Errorf("message %s cannot be stored as a dead letter: %w", it.rec.Msg.ID, why)
+	if c.draining || it.lane.losing != nil {
+		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
+		return
+	}
+	again := backoff.Backoff{Initial: 500 * time.Millisecond, Max: 5 * time.Second}
+	for range it.tries {
+		again.Next()
+	}
+	it.tries++
+	c.wait(it, again.Next())
 }
 
 func (c *Consumer) tellDead(hook func(*Delivery, error), it *item) {

@@ -37,6 +37,7 @@ func panicsDeep(frames int, text string) {
 // A failer is a consumer that gives up each message at once, and the place where its dead letters are to be.
 type failer struct {
 	*pubsub.Consumer
+	own   *pubsub.Broker
 	dead  *pubsub.Broker
 	place pubsub.Place
 }
@@ -53,7 +54,7 @@ func failing(t *testing.T, b *pubsub.Broker, s pubsub.Subscription, fail func() 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &failer{c, b, pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceDead}}
+	return &failer{c, b, b, pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceDead}}
 }
 
 // letters are the dead letters that there are after a minute.
@@ -277,8 +278,24 @@ func TestDeadLetterTellsLessWhereItsPlaceIsSmaller(t *testing.T) {
 		t.Run(name+"/nothing fits", func(t *testing.T) {
 			run(t, how, bare-slack, func(t *testing.T, f *failer) {
 				t.Helper()
-				if n := len(f.letters(t)); n != 0 {
-					t.Errorf("%d dead letters where there is no room for one", n)
+				all := f.letters(t)
+				if len(all) != 1 {
+					t.Fatalf("%d dead letters where there is room for one without payload only", len(all))
+				}
+				got := all[0]
+				if got.ID != m.ID || got.Key != m.Key || got.Type != m.Type || len(got.Payload) > 0 || got.Headers.Get("header-000") != "" {
+					t.Errorf("what points at the source is %+v", got)
+				}
+				for name, want := range map[string]string{"payload": "at-source", "reason": "max-attempts", "source-topic": "t", "source-group": "g"} {
+					if v := got.Headers.Get("omnibus-dlq-" + name); v != want {
+						t.Errorf("it says %s %q, want %q", name, v, want)
+					}
+				}
+				if got.Headers.Get("omnibus-dlq-source-position") == "" {
+					t.Error("it does not say where the message is")
+				}
+				if lag, err := f.own.Lag(t.Context(), "t", "g"); err != nil || lag.Messages != 1 {
+					t.Errorf("the group has %d messages (%v), want the one that could not be stored", lag.Messages, err)
 				}
 				if st := f.State(); st.Phase != pubsub.Blocked || !errors.Is(st.Reason, pubsub.ErrTooLarge) {
 					t.Errorf("the state is %+v", st)
@@ -301,6 +318,28 @@ func TestDeadLetterTellsLessWhereItsPlaceIsSmaller(t *testing.T) {
 			}
 			somebody.limit.Store(1 << 20)
 			f.wantLetter(t, m, wholeError, wholeStack)
+		})
+	})
+	t.Run("room comes back, and what pointed at the source stays", func(t *testing.T) {
+		var somebody *bounded
+		run(t, func(t *testing.T, own *pubsub.Broker, _ int64) target {
+			t.Helper()
+			to := targets["somebody's publisher"](t, own, bare-slack)
+			somebody = to.to.To.(*bounded)
+			return to
+		}, 0, func(t *testing.T, f *failer) {
+			t.Helper()
+			if n := len(f.letters(t)); n != 1 {
+				t.Errorf("%d dead letters after a minute of tries, want 1", n)
+			}
+			somebody.limit.Store(1 << 20)
+			all := f.letters(t)
+			if len(all) != 2 || len(all[1].Payload) != len(m.Payload) || all[1].Headers.Get("omnibus-dlq-payload") != "" {
+				t.Errorf("%d dead letters, want what points and what it pointed at", len(all))
+			}
+			if st := f.State(); st.Phase != pubsub.Running {
+				t.Errorf("the state is %+v", st)
+			}
 		})
 	})
 }

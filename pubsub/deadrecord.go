@@ -34,6 +34,7 @@ const (
 	headerDeadTrace    = headerDead + "trace"
 	headerDeadPrint    = headerDead + "fingerprint"
 	headerDeadHistory  = headerDead + "history"
+	headerDeadPayload  = headerDead + "payload" // atSource, or none
 
 	headerTrace = "traceparent" // of W3C Trace Context
 )
@@ -47,8 +48,10 @@ const (
 	maxDeadShort   = 256 // of an error that has to be short
 )
 
-// lastShed is the last step of shed.
-const lastShed = 4
+const (
+	lastShed = 4            // the last step of shed
+	pointing = lastShed + 1 // what is stored has nothing of the message but where it is, see pointAt
+)
 
 // deadLetter is the message as it came, with headers that tell what happened.
 func (c *Consumer) deadLetter(it *item) Message {
@@ -108,6 +111,16 @@ func shed(m *Message, steps uint8) {
 	if steps >= lastShed {
 		m.Headers.Del(headerDeadError)
 	}
+}
+
+// atSource is what headerDeadPayload says where payload and headers were too large: they are still with the group, at the source's position.
+const atSource = "at-source"
+
+// pointAt leaves nothing of what came but ID, key, type and time.
+func pointAt(m *Message) {
+	m.Payload, m.ContentType = nil, ""
+	m.Headers = append(slices.DeleteFunc(m.Headers, func(h Header) bool { return !strings.HasPrefix(h.Name, headerDead) }),
+		Header{Name: headerDeadPayload, Value: atSource})
 }
 
 // errorType names the innermost error that is not one of ours.

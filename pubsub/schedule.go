@@ -17,34 +17,35 @@ type item struct {
 
 // held is what an item knows of its message.
 type held struct {
-	d      *Delivery // what the handler gets; a new one for each attempt
-	rec    Record
-	lane   *lane
-	key    *keyQueue // what it blocks, or waits behind; nil = nothing
-	next   *item     // behind it in key
-	prev   *item     // all that a feed holds, oldest first
-	after  *item
-	run    *worker // while its handler runs
-	state  itemState
-	job    task
-	sleeps bool  // in a tier, until it leaves that
-	lost   bool  // its lease is over: settle nothing
-	shown  bool  // a worker has had its Delivery
-	failed int32 // recorded failures
-	size   int64
-	got    time.Time               // when it was received
-	first  time.Time               // when its handler was first called; zero = not yet
-	due    time.Time               // while it waits
-	until  time.Time               // of a moved retry: its handler is not called before; zero = it may be
-	ends   int64                   // its TTL, in Unix nanoseconds; 0 = it has none
-	tries  int                     // to move it
-	shed   uint8                   // steps by which its dead letter tells less, because that was too large
-	index  int                     // in the heap of those that wait
-	why    verdict                 // of the last failure
-	past   *past                   // of all that are known
-	cancel context.CancelCauseFunc // of a lease that a Receive loop has out
-	co     *coroutine              // of its middleware, in a batch or a Receive loop
-	pulled leaseState
+	d       *Delivery // what the handler gets; a new one for each attempt
+	rec     Record
+	lane    *lane
+	key     *keyQueue // what it blocks, or waits behind; nil = nothing
+	next    *item     // behind it in key
+	prev    *item     // all that a feed holds, oldest first
+	after   *item
+	run     *worker // while its handler runs
+	state   itemState
+	job     task
+	sleeps  bool  // in a tier, until it leaves that
+	lost    bool  // its lease is over: settle nothing
+	shown   bool  // a worker has had its Delivery
+	failed  int32 // recorded failures
+	size    int64
+	got     time.Time               // when it was received
+	first   time.Time               // when its handler was first called; zero = not yet
+	due     time.Time               // while it waits
+	until   time.Time               // of a moved retry: its handler is not called before; zero = it may be
+	ends    int64                   // its TTL, in Unix nanoseconds; 0 = it has none
+	tries   int                     // to move it
+	shed    uint8                   // steps by which its dead letter tells less, because that was too large
+	pointed bool                    // there is a dead letter that tells where it is
+	index   int                     // in the heap of those that wait
+	why     verdict                 // of the last failure
+	past    *past                   // of all that are known
+	cancel  context.CancelCauseFunc // of a lease that a Receive loop has out
+	co      *coroutine              // of its middleware, in a batch or a Receive loop
+	pulled  leaseState
 }
 
 type itemState uint8
