@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ type BreakerOptions struct {
 	Ratio  float64       // of failures among them that opens, more than 0 to 1; 0 = 0.5
 	Open   time.Duration // how long it stays open before it probes; 0 = 30s
 	Probes int           // successes in a row that close it again; 0 = 1
+	Burst  int           // messages that the handler gives up (Permanent, not Expected) within Window that open it, too; 0 = they do not
 
 	// Outage says which failures count, beside timeouts of the engine and of Timeout, which always do; nil = those that are not classified
 	// by the handler. The others count neither as failures nor as successes. Called by many goroutines.
@@ -70,6 +72,10 @@ const (
 // message, and one message that always fails can neither keep the circuit open nor be given up for the outage. Only in an order
 // in which it must not be overtaken (OrderStrict, or one key) it is the next probe too.
 //
+// With Burst a handler that suddenly gives up everything, as after a bad deploy, is stopped before it has emptied the topic into the dead letters: the
+// last of the burst and what follows it are kept, and probes that are given up are kept, too, until one succeeds. What the layers above
+// refuse, such as Validate, does not count: a flood of broken messages switches nobody off.
+//
 // Each subscription has a circuit of its own, in this process: members find out for themselves.
 //
 // Do not use it for failures of single messages: Poison and the policy are for those. Do not use it where a few failures in a row are
@@ -119,6 +125,8 @@ func (o BreakerOptions) check() error {
 		return fmt.Errorf("Open is %v; it cannot be negative", o.Open)
 	case o.Probes < 0:
 		return fmt.Errorf("Probes is %d; it cannot be negative", o.Probes)
+	case o.Burst < 0:
+		return fmt.Errorf("Burst is %d; it cannot be negative", o.Burst)
 	case o.Keys < 0:
 		return fmt.Errorf("Keys is %d; it cannot be negative", o.Keys)
 	case o.Keys > 0 && o.Key == nil:
@@ -154,15 +162,17 @@ func (o BreakerOptions) withDefaults() BreakerOptions {
 
 // A circuit is the library's state machine, and what we need to know beside it.
 type circuit struct {
-	opts *BreakerOptions
-	key  string
-	cb   *gobreaker.TwoStepCircuitBreaker[struct{}]
-	now  atomic.Uint32 // the CircuitState that the library has told last
+	opts  *BreakerOptions
+	key   string
+	cb    *gobreaker.TwoStepCircuitBreaker[struct{}]
+	now   atomic.Uint32 // the CircuitState that the library has told last
+	burst atomic.Bool   // there was one since it was closed
 
 	mu      sync.Mutex // taken with the library's own held, never the other way round
 	until   time.Time  // end of the open state
 	reason  error
-	changes []change // that OnChange is to be told of
+	given   []time.Time // when the latest messages were given up, less than Burst
+	changes []change    // that OnChange is to be told of
 }
 
 type change struct {
@@ -179,7 +189,7 @@ func newCircuit(opts *BreakerOptions, key string) *circuit {
 		MaxRequests: uint32(min(opts.Probes, 1<<30)), Interval: opts.Window, BucketPeriod: max(opts.Window/10, 1), Timeout: opts.Open,
 		ReadyToTrip: func(n gobreaker.Counts) bool {
 			all := float64(n.TotalFailures) + float64(n.TotalSuccesses)
-			return all >= float64(opts.Min) && float64(n.TotalFailures) >= opts.Ratio*all
+			return c.burst.Load() || all >= float64(opts.Min) && float64(n.TotalFailures) >= opts.Ratio*all
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) { c.changed(to) },
 		IsExcluded:    func(err error) bool { return err == errNeither }, //nolint:errorlint // it is ours, and never wrapped
@@ -198,24 +208,52 @@ func (c *circuit) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Ha
 		c.tell(d)
 	}()
 	probe := !c.closed()
-	switch err = next(ctx, d); {
+	err = next(ctx, d)
+	switch {
 	case err == nil:
 		result = nil
 		return nil
-	case pubsub.HandedBack(ctx), !errors.Is(withCause(ctx, err), pubsub.ErrTimeout) && !c.outage(err):
+	case pubsub.HandedBack(ctx):
+		return err
+	}
+	burst := c.bursts(err)
+	if !burst && !errors.Is(withCause(ctx, err), pubsub.ErrTimeout) && !c.outage(err) {
 		return err
 	}
 	c.note(err)
 	result = err
 	settle(result)
 	settle = func(error) {}
-	if !unclassified(err) || c.closed() {
+	if !burst && !unclassified(err) || c.closed() {
 		return err
+	}
+	if burst {
+		err = fmt.Errorf("one of a burst that is given up: %v", err) //nolint:errorlint // what the handler has said of it would win
 	}
 	if probe || c.opts.Key != nil {
 		return pubsub.Snooze(c.wait(), err) // the next probe is another message
 	}
 	return pubsub.Pause(c.wait(), err)
+}
+
+// bursts says whether a message that is given up is one too many.
+func (c *circuit) bursts(err error) bool {
+	if o, _ := pubsub.OutcomeOf(err); c.opts.Burst == 0 || o != pubsub.OutcomePermanent || pubsub.IsExpected(err) {
+		return false
+	}
+	if c.burst.Load() {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	c.given = append(slices.DeleteFunc(c.given, func(t time.Time) bool { return now.Sub(t) >= c.opts.Window }), now)
+	if len(c.given) < c.opts.Burst {
+		return false
+	}
+	c.given = c.given[:0]
+	c.burst.Store(true)
+	return true
 }
 
 func (c *circuit) closed() bool { return c.now.Load() == uint32(CircuitClosed) }
@@ -271,6 +309,7 @@ func (c *circuit) changed(to gobreaker.State) {
 		is = CircuitProbing
 	case gobreaker.StateClosed:
 		c.reason = nil
+		c.burst.Store(false)
 	}
 	c.now.Store(uint32(is))
 	if c.opts.OnChange != nil {
