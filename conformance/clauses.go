@@ -146,7 +146,7 @@ func Clauses() []Clause {
 			"a record batch that cannot be parsed stops its lane only", "UnparsableBatch",
 			"BlockKey", "BlockKey",
 			"Expected raises no alarm", "Expected",
-			"replay restores byte for byte", "ReplayRestores ReplayResumes",
+			"replay restores byte for byte", "ReplayRestores ReplayResumes ReplayTakesTurns",
 			"100 browses, a restart and a trim later every dead letter is still there in the same order", "BrowsingTakesNothing",
 		),
 		clauses("Time",

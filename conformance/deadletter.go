@@ -89,6 +89,10 @@ func deadLetters() []Property {
 			Name: "DeadLetters/ReplayResumes", Promises: []int{19}, Gate: redelivers(), run: replayResumes,
 			Doc: "A replay whose process is killed again and again, and that goes on from its journal, brings every dead letter to the group.",
 		},
+		{
+			Name: "DeadLetters/ReplayTakesTurns", Promises: []int{19}, Gate: redelivers().and(exclusive()), run: replayTakesTurns,
+			Doc: "While one process replays the dead letters of a group, another that takes turns with it is refused, and goes on when the first is gone.",
+		},
 	}
 }
 

@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -189,4 +190,52 @@ func (e *env) killAt(q *process, at int, stop context.CancelFunc) {
 		}
 		stop()
 	}()
+}
+
+// replayTakesTurns lets one process replay slowly, while another one tries.
+func replayTakesTurns(e *env) {
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	back := &reviver{e: e}
+	e.subscribe(p, e.sub(topic, "g"), l.handler(p, "g", onFails(back.handle)))
+	msgs := e.failing(p, l, topic, 40, 4)
+	e.wantDead(p, topic, "g", "permanent", len(msgs))
+	turn := e.topic("turns")
+	first, second := e.open(), e.open()
+	ctx, stop := context.WithCancel(e.Context())
+	ended := make(chan struct{})
+	var done atomic.Int64
+	var journal bytes.Buffer
+	plan, err := dlq.Open(first.Broker, topic, "g").Plan(ctx, dlq.Filter{}, dlq.Replay{
+		Turn: turn, Rate: 2, Journal: &journal, Progress: func(n, _ int) { done.Store(int64(n)) },
+	})
+	e.must(err, "plan")
+	go func() {
+		defer close(ended)
+		_, _ = plan.Run(ctx) // it ends as its process does
+	}()
+	e.Cleanup(func() { stop(); <-ended })
+	if !e.until(patience, func() bool { return done.Load() > 0 }) {
+		e.Errorf("a replay that takes turns with nobody has sent nothing")
+	}
+	rep, err := dlq.Open(second.Broker, topic, "g").Replay(e.Context(), dlq.Filter{}, dlq.Replay{Turn: turn})
+	if !errors.Is(err, pubsub.ErrConflict) {
+		e.Errorf("replaying what another process replays returned %v, want a conflict", err)
+	}
+	if rep.Replayed > 0 {
+		e.Errorf("%d messages were replayed in a second process at once", rep.Replayed)
+	}
+	first.kill()
+	stop()
+	<-ended
+	var again dlq.Report
+	next, err := dlq.Open(second.Broker, topic, "g").Resume(e.Context(), &journal, dlq.Replay{Turn: turn})
+	e.must(err, "resume")
+	if !e.until(patience, func() bool { again, err = next.Run(e.Context()); return !errors.Is(err, pubsub.ErrConflict) }) || err != nil {
+		e.Errorf("the process that replayed is gone, and another one, %v later, gets %v", patience, err)
+	}
+	if again.Replayed != len(msgs) {
+		e.Errorf("%d of %d dead letters were replayed", again.Replayed, len(msgs))
+	}
+	back.await(len(msgs))
+	l.verify()
 }

@@ -39,6 +39,7 @@ func placeMutants() []Mutant {
 		}},
 		{"knows no tokens of replays", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceRetry) }},
 		{"knows no tokens of dead letters", "Faults/CopyConfirmationLost", func() *mutation { return forgetsTokens(pubsub.PlaceDead) }},
+		{"gives every member of an exclusive group messages", "DeadLetters/ReplayTakesTurns", sharesKeys},
 		{"forgets every dead letter without payload", "DeadLetters/PointsAtSource", func() *mutation {
 			return &mutation{out: func(o *pubsub.Out) outFate {
 				if o.To.Kind == pubsub.PlaceDead && len(o.Msg.Payload) == 0 {

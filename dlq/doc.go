@@ -31,6 +31,6 @@
 //
 // # One at a time
 //
-// One plan of a Queue runs at a time, another is an ErrConflict. That holds for one Queue: nothing at the broker keeps other processes from replaying the same
-// dead letters. Two that run one plan send the same tokens; two plans send what both select twice.
+// One plan of a Queue runs at a time, another is an ErrConflict. With Replay.Turn that holds for all processes; without it nothing keeps others from
+// replaying the same dead letters. Two that run one plan send the same tokens; two plans send what both select twice.
 package dlq

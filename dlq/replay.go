@@ -20,6 +20,12 @@ type Replay struct {
 	// header omnibus-replays, which a publisher could set, too: it guards against going in circles, not against a publisher who means harm.
 	MaxReplays int
 
+	// Turn names a topic in which processes take turns, so that one of them at a time replays a Queue: a plan of the same place that runs in another
+	// process is an ErrConflict. Nothing is published to it, and it is made, or has to be there, as Options.Manage says; one is enough for all
+	// queues of a broker. It needs exclusive groups, and is as good as these are: after a broken connection another process may
+	// have the turn before this one knows, and stops. "" = only plans of this Queue exclude each other.
+	Turn string
+
 	// Journal is written what another process needs to go on where this one was killed, see Queue.Resume: the plan before its first message is sent,
 	// then what was confirmed, a line at a time. It should be opened for appending. An error of it stops the replay. nil = only this process can go on.
 	Journal io.Writer
@@ -46,6 +52,8 @@ func (o Replay) check() error {
 		return fmt.Errorf("Replay.MaxReplays is %d; it is at least 1, 0 for the default, or Unlimited", o.MaxReplays)
 	case pubsub.IsPattern(o.Topic):
 		return fmt.Errorf("Replay.Topic %q is a pattern", o.Topic)
+	case pubsub.IsPattern(o.Turn):
+		return fmt.Errorf("Replay.Turn %q is a pattern", o.Turn)
 	}
 	return nil
 }

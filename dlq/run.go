@@ -26,6 +26,7 @@ type run struct {
 	busy    map[string]bool // keys that have a message on its way
 	last    time.Time       // when the last message was due, by the rate
 	stop    error           // why it ends early
+	mine    func() error    // says whether it is still our turn
 	doubts  []answer        // what the broker said no to, nobody knows why, since it last said yes
 	proven  bool            // it has said yes
 }
@@ -51,10 +52,15 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	defer p.q.end()
+	mine, leave, err := p.takeTurn(ctx)
+	if err != nil {
+		return p.report(), err
+	}
+	defer leave()
 	if err := p.writePlan(); err != nil {
 		return p.report(), err
 	}
-	r := &run{p: p, unread: map[item]int{}, answers: make(chan answer, window), busy: map[string]bool{}}
+	r := &run{p: p, mine: mine, unread: map[item]int{}, answers: make(chan answer, window), busy: map[string]bool{}}
 	for i, f := range p.fates {
 		if f == open {
 			r.unread[p.items[i]] = i
@@ -163,6 +169,9 @@ func (r *run) send(ctx context.Context, l *letter) {
 		return
 	}
 	r.pace(ctx)
+	if err := r.mine(); err != nil {
+		r.end(err)
+	}
 	for r.stop == nil && (r.flying == window || key != "" && r.busy[key]) {
 		select {
 		case a := <-r.answers:
