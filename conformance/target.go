@@ -9,7 +9,55 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// Properties of the target of dead letters: whether it is there when a subscription starts.
+// Properties of the target of dead letters: when it fails, and whether it is there when a subscription starts.
+
+func targetDenied(e *env) { e.deadLettersFail(brokerError{pubsub.ErrDenied, true}) }
+
+func targetDown(e *env) { e.deadLettersFail(brokerError{pubsub.ErrUnavailable, false}) }
+
+func targetFull(e *env) { e.deadLettersFail(brokerError{pubsub.ErrExhausted, true}) }
+
+func targetTooSmall(e *env) { e.deadLettersFail(brokerError{pubsub.ErrTooLarge, true}) }
+
+// deadLettersFail lets the dead letters answer with an error for a while.
+func (e *env) deadLettersFail(because error) {
+	e.Helper()
+	const visible, n = 5 * time.Second, 10
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	s := e.sub(topic, "g")
+	s.Retry = pubsub.Policy{MaxAttempts: 1}
+	p.link.faults(func(o pubsub.Out) action {
+		if o.To.Kind == pubsub.PlaceDead {
+			return action{refuse, because}
+		}
+		return action{}
+	})
+	c := e.subscribe(p, s, l.handler(p, "g", onFails(fails)))
+	msgs := e.failing(p, l, topic, n, 0)
+	if !e.until(visible, func() bool { st := c.State(); return st.Phase == pubsub.Blocked && st.Reason != nil }) {
+		e.Errorf("dead letters cannot be stored for %v (%v), and the state is %v because of %v, want blocked",
+			visible, because, c.State().Phase, c.State().Reason)
+	}
+	time.Sleep(2 * time.Second)
+	if e.caps.Lag == pubsub.LagExact {
+		lag, err := p.Lag(e.Context(), topic, "g")
+		e.must(err, "lag")
+		if lag.Messages != n {
+			e.Errorf("%d of %d messages are not acked while their dead letters cannot be stored", lag.Messages, n)
+		}
+	}
+	if dead := len(e.dead(p, topic, "g")); dead > 0 {
+		e.Errorf("%d dead letters are stored while the broker refuses them", dead)
+	}
+	p.link.faults(nil)
+	e.wantDead(p, topic, "g", "max-attempts", n)
+	e.wantCalls(l, msgs, 1)
+	if !e.until(patience, func() bool { return c.State().Phase == pubsub.Running }) {
+		e.Errorf("dead letters can be stored again, and the state is %v because of %v", c.State().Phase, c.State().Reason)
+	}
+	l.await("g")
+	l.verify()
+}
 
 func targetMissing(e *env) {
 	p, topic, l, dead := e.open(), e.topic("a"), e.ledger(), e.ledger()
