@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"time"
@@ -139,7 +140,7 @@ func pointsAtSource(e *env) {
 		e.Errorf("%d of %d whole dead letters are stored when there is room again", len(whole), n)
 	}
 	for _, m := range msgs {
-		if got := whole[m.ID].Message.Payload; string(got) != string(m.Payload) {
+		if got := whole[m.ID].Message.Payload; !bytes.Equal(got, m.Payload) {
 			e.Errorf("the whole dead letter of %s has the payload %q", m.ID, got)
 		}
 	}

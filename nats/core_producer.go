@@ -253,8 +253,7 @@ func (p *coreProducer) hear(life context.Context) error {
 func (p *coreProducer) complain(err error) {
 	p.mu.Lock()
 	p.heard = err
-	if _, rest, ok := strings.Cut(err.Error(), `Publish to "`); ok && errors.Is(err, client.ErrPermissionViolation) {
-		subject, _, _ := strings.Cut(rest, `"`)
+	if subject, denied := deniedSubject(err); denied {
 		if p.sending || len(p.pending) > 0 { // else it is about what another publisher has sent
 			p.denied[subject] = denial{err, p.rounds}
 		}

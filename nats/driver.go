@@ -237,12 +237,10 @@ func (d *driver) others(at *link) []string {
 func (d *driver) dial(ctx context.Context, servers []string, opts ...client.Option) (*link, error) {
 	at := &link{}
 	broke := make(chan struct{})
-	if d.cfg.Core {
-		opts = append(opts, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
-			<-broke
-			d.complain(at, err)
-		}))
-	}
+	opts = append(opts, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		<-broke
+		d.complain(at, err)
+	}))
 	nc, err := d.cfg.connect(ctx, servers, func(err error) {
 		<-broke // at is complete
 		d.dropped(at, err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,10 +32,20 @@ type producer struct {
 	rr     uint32          // of messages without a key
 
 	mu      sync.Mutex
-	pending map[uint64]int32 // what has no answer: in which store it will lie
+	pending map[uint64]flown // what has no answer
 	dead    error
-	quiet   chan struct{} // closed when nothing is pending any more
+	quiet   chan struct{}  // closed when nothing is pending any more
+	refuses sync.WaitGroup // what is reported as denied right now
 }
+
+// A flown is a message on its way.
+type flown struct {
+	subject string
+	store   int32 // in which it will lie
+}
+
+// deniedAfter is how long answers may still be on their way of messages that were sent before the server took a permission away.
+const deniedAfter = time.Second
 
 // OpenProducer implements pubsub.Driver.
 func (d *driver) OpenProducer(ctx context.Context, spec pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
@@ -50,7 +61,7 @@ func (d *driver) OpenProducer(ctx context.Context, spec pubsub.ProducerSpec, rep
 }
 
 func (d *driver) newProducer(at *link, spec pubsub.ProducerSpec, report func([]pubsub.Result)) (*producer, error) {
-	p := &producer{d: d, link: at, spec: spec, report: report, inbox: at.nc.NewRespInbox() + ".", pending: map[uint64]int32{}, ended: make(chan struct{})}
+	p := &producer{d: d, link: at, spec: spec, report: report, inbox: at.nc.NewRespInbox() + ".", pending: map[uint64]flown{}, ended: make(chan struct{})}
 	sub, err := at.nc.Subscribe(p.inbox+"*", p.answer)
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1) // the engine bounds what is unanswered
@@ -149,7 +160,7 @@ func (p *producer) publish(o *pubsub.Out, m *client.Msg) error {
 		p.mu.Unlock()
 		return p.dead
 	}
-	p.pending[o.Seq] = storeOf(o.To.Kind)
+	p.pending[o.Seq] = flown{m.Subject, storeOf(o.To.Kind)}
 	p.mu.Unlock()
 	err := p.nc.PublishMsg(m)
 	if err != nil {
@@ -161,16 +172,67 @@ func (p *producer) publish(o *pubsub.Out, m *client.Msg) error {
 }
 
 // take removes what is to be answered now; whoever gets it reports it.
-func (p *producer) take(seq uint64) (int32, bool) {
+func (p *producer) take(seq uint64) (flown, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	store, ok := p.pending[seq]
+	f, ok := p.pending[seq]
 	delete(p.pending, seq)
+	p.settled()
+	return f, ok
+}
+
+// settled tells Close that nothing is pending any more. mu is held.
+func (p *producer) settled() {
 	if len(p.pending) == 0 && p.quiet != nil {
 		close(p.quiet)
 		p.quiet = nil
 	}
-	return store, ok
+}
+
+// complain implements complainer: what the server lets nobody write gets no answer, only a word to the connection, which names the subject.
+func (p *producer) complain(err error) {
+	subject, denied := deniedSubject(err)
+	if !denied {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var sent []uint64
+	for seq, f := range p.pending {
+		if f.subject == subject {
+			sent = append(sent, seq)
+		}
+	}
+	if len(sent) == 0 {
+		return
+	}
+	slices.Sort(sent)
+	time.AfterFunc(deniedAfter, func() {
+		p.mu.Lock()
+		var rs []pubsub.Result
+		for _, seq := range sent {
+			if _, still := p.pending[seq]; still {
+				delete(p.pending, seq)
+				rs = append(rs, pubsub.Result{Seq: seq, Fate: pubsub.FateRefused, Err: err})
+			}
+		}
+		if len(rs) == 0 { // also once the session is closed
+			p.mu.Unlock()
+			return
+		}
+		p.refuses.Add(1)
+		defer p.refuses.Done()
+		p.settled()
+		p.mu.Unlock()
+		p.report(rs)
+	})
+}
+
+// deniedSubject is what the server says that may not be published to.
+func deniedSubject(err error) (subject string, denied bool) {
+	_, rest, ok := strings.Cut(err.Error(), `Publish to "`)
+	subject, _, _ = strings.Cut(rest, `"`)
+	return subject, ok && errors.Is(err, client.ErrPermissionViolation)
 }
 
 // answer is called for each reply of the server, one after the other.
@@ -178,14 +240,14 @@ func (p *producer) answer(m *client.Msg) {
 	if seq, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, p.inbox), 36, 64); err == nil {
 		r := pubsub.Result{Seq: seq, Fate: pubsub.FateAccepted}
 		stored, err := parseAck(m)
-		if store, mine := p.take(seq); mine {
+		if f, mine := p.take(seq); mine {
 			if err != nil {
 				r.Fate, r.Err = pubsub.FateRefused, err
 				if errors.Is(err, errNoStream) {
 					p.d.forget()
 				}
 			} else {
-				r.Pos = pubsub.NewPosition(positionKind, int64(stored), 0, store)
+				r.Pos = pubsub.NewPosition(positionKind, int64(stored), 0, f.store)
 			}
 			p.told = append(p.told, r)
 		}
@@ -235,10 +297,7 @@ func (p *producer) die(err error) {
 		lost = append(lost, pubsub.Result{Seq: seq, Fate: pubsub.FateUnknown, Err: err})
 	}
 	clear(p.pending)
-	if p.quiet != nil {
-		close(p.quiet)
-		p.quiet = nil
-	}
+	p.settled()
 	p.mu.Unlock()
 	if len(lost) > 0 {
 		p.report(lost)
@@ -265,6 +324,7 @@ func (p *producer) Close(ctx context.Context) error {
 		p.report(p.told)
 	}
 	p.die(errGone)
+	p.refuses.Wait()
 	p.d.remove(p)
 	if errors.Is(err, client.ErrConnectionClosed) || errors.Is(err, client.ErrBadSubscription) {
 		err = nil

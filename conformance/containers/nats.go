@@ -80,6 +80,12 @@ jetstream { store_dir: "/data" }
 	p.cmd = []string{"-c", natsConfig}
 }
 
+// Of the variant userpass: another user, with the same password, who may not publish to dead letters nor to that topic.
+const (
+	NATSLimited   = "limited"
+	NATSForbidden = "forbidden"
+)
+
 // natsAuth returns what a variant adds to the configuration, the files that this names, and what clients need to know.
 func natsAuth(variant string, s *site) (conf string, files map[string]string, p Params, err error) {
 	switch variant {
@@ -90,7 +96,11 @@ func natsAuth(variant string, s *site) (conf string, files map[string]string, p 
 		conf = fmt.Sprintf("authorization { token: %q }\n", p.Token)
 	case "userpass":
 		p.User, p.Password = "omnibus", secret()
-		conf = fmt.Sprintf("authorization { user: %q, password: %q }\n", p.User, p.Password)
+		conf = fmt.Sprintf(`authorization { users: [
+  { user: %q, password: %q }
+  { user: %q, password: %[2]q, permissions: { publish: { deny: ["omnibus.dead.>", %[4]q] } } }
+] }
+`, p.User, p.Password, NATSLimited, NATSForbidden)
 	case "nkey":
 		user, err := newKey(nkeys.CreateUser)
 		if err != nil {

@@ -1,0 +1,78 @@
+package nats_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/nats"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// What the server does not let a user write is denied soon, and not waited for until the deadline: a message, and a dead letter, which is kept.
+func TestDeniedPublish(t *testing.T) {
+	const visible = 5 * time.Second
+	s := startServer(t, "userpass")
+	mayKill(t, s.Broker) // one that was given by URL knows no such user
+	all := s.open(t)
+	sub := pubsub.Subscription{Topic: "orders", Group: "g", Retry: pubsub.Policy{MaxAttempts: 1}}
+	topics := []pubsub.TopicSpec{{Name: "orders"}, {Name: containers.NATSForbidden}}
+	if err := all.Ensure(t.Context(), pubsub.Topology{Topics: topics, Groups: []pubsub.Subscription{sub}}); err != nil {
+		t.Fatal(err)
+	}
+	params := s.Params
+	params.User = containers.NATSLimited
+	limited := server{s.Broker, s.replicas, &params}
+	b, err := nats.Open(t.Context(), limited.address(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	fates := make(chan error, 3)
+	for range 2 {
+		b.PublishAsync(t.Context(), containers.NATSForbidden, pubsub.Message{}, func(_ pubsub.Receipt, err error) { fates <- err })
+	}
+	b.PublishAsync(t.Context(), "orders", pubsub.Message{ID: "fails"}, func(_ pubsub.Receipt, err error) {
+		if err != nil {
+			t.Errorf("what is allowed: %v", err)
+		}
+		fates <- pubsub.ErrDenied
+	})
+	for range 3 {
+		if err := <-fates; !errors.Is(err, pubsub.ErrDenied) {
+			t.Errorf("a publish that is not allowed returned %v", err)
+		}
+	}
+	if d := time.Since(begin); d > visible {
+		t.Errorf("it took %v", d)
+	}
+	fail := func(context.Context, *pubsub.Delivery) error { return errors.New("it fails") }
+	c, err := b.Subscribe(t.Context(), sub, fail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin = time.Now()
+	st := c.State()
+	for ; time.Since(begin) < visible && !errors.Is(st.Reason, pubsub.ErrDenied); st = c.State() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if st.Phase != pubsub.Blocked || !errors.Is(st.Reason, pubsub.ErrDenied) {
+		t.Errorf("with dead letters that are denied the state is %v because of %v", st.Phase, st.Reason)
+	}
+	if lag, err := b.Lag(t.Context(), "orders", "g"); err != nil || lag.Messages != 1 || len(deadLetters(t, all, "orders", "g")) != 0 {
+		t.Errorf("%d messages are not acked (%v), want the one that could not be stored", lag.Messages, err)
+	}
+	if err := b.Close(); err != nil {
+		t.Log(err)
+	}
+	if _, err := all.Subscribe(t.Context(), sub, fail); err != nil {
+		t.Fatal(err)
+	}
+	for begin = time.Now(); len(deadLetters(t, all, "orders", "g")) == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("who may write dead letters has not stored it")
+		}
+	}
+}
