@@ -38,8 +38,10 @@ func (p *Plan) takeTurn(ctx context.Context) (mine func() error, leave func(), e
 	others := p.q.fail("replay", pubsub.ErrConflict, errors.New("another process replays this queue"), "nothing is lost: run the plan again when that one has ended")
 	mine = func() error {
 		switch c.State().Phase {
-		case pubsub.Standby, pubsub.Stopped, pubsub.Draining:
+		case pubsub.Standby:
 			return others
+		case pubsub.Stopped, pubsub.Draining:
+			return p.q.fail("replay", pubsub.ErrClosed, errors.New("the broker was closed"), "nothing is lost: run the plan again with another one")
 		}
 		return nil // while it reconnects nobody knows
 	}
