@@ -62,7 +62,9 @@ const (
 	defaultBreakerOpen   = 30 * time.Second
 	defaultBreakerKeys   = 1000
 
-	probeWait = time.Second // for the outcome of a probe
+	probeWait = time.Second      // for the outcome of a probe
+	maxKept   = 1000             // probes of a burst that were given up and kept all the same
+	behind    = time.Millisecond // how much later what was a probe is due than what has yet to be one
 )
 
 // Breaker stops a subscription while what its handler needs is down. When of the last Min results or more in Window at least Ratio were
@@ -70,11 +72,13 @@ const (
 // one that opened the circuit, and State says Paused with the reason. Then Probes messages are tried; their success closes the circuit,
 // an outage opens it again and costs its message nothing: that one waits, behind the others, so that the next probe is another
 // message, and one message that always fails can neither keep the circuit open nor be given up for the outage. Only in an order
-// in which it must not be overtaken (OrderStrict, or one key) it is the next probe too.
+// in which it must not be overtaken (OrderStrict, or one key) it is the next probe too, as long as it fails with an outage.
 //
 // With Burst a handler that suddenly gives up everything, as after a bad deploy, is stopped before it has emptied the topic into the dead letters: the
-// last of the burst and what follows it are kept, and probes that are given up are kept, too, until one succeeds. What the layers above
-// refuse, such as Validate, does not count: a flood of broken messages switches nobody off.
+// last of the burst and what follows it are kept, and so is a probe that is given up, but once: given up as a probe again, as where
+// no other message may overtake it, it is a dead letter. So is every probe after a thousand that were kept in one burst. Either opens the circuit
+// again, so there are at most Probes dead letters per Open. What the layers above refuse, such as Validate, does not count: a flood of broken messages
+// switches nobody off.
 //
 // Each subscription has a circuit of its own, in this process: members find out for themselves.
 //
@@ -166,13 +170,14 @@ type circuit struct {
 	key   string
 	cb    *gobreaker.TwoStepCircuitBreaker[struct{}]
 	now   atomic.Uint32 // the CircuitState that the library has told last
-	burst atomic.Bool   // there was one since it was closed
+	burst atomic.Bool   // it is open because of one, or a probe was given up since; set and cleared with the library's lock held
 
 	mu      sync.Mutex // taken with the library's own held, never the other way round
 	until   time.Time  // end of the open state
 	reason  error
-	given   []time.Time // when the latest messages were given up, less than Burst
-	changes []change    // that OnChange is to be told of
+	given   []time.Time // when the latest messages were given up, at most Burst
+	kept    map[probed]struct{}
+	changes []change // that OnChange is to be told of
 }
 
 type change struct {
@@ -180,8 +185,18 @@ type change struct {
 	reason error
 }
 
-// errNeither is a result that counts as nothing.
-var errNeither = errors.New("neither")
+// A probed is a message that was given up as a probe, and kept.
+type probed struct {
+	topic, id string
+	at        pubsub.Position
+}
+
+func probedOf(d *pubsub.Delivery) probed { return probed{d.Topic, d.ID, d.Position} }
+
+var (
+	errNeither = errors.New("neither") // a result that counts as nothing
+	errBurst   = errors.New("burst")   // a result that opens the circuit at once
+)
 
 func newCircuit(opts *BreakerOptions, key string) *circuit {
 	c := &circuit{opts: opts, key: key}
@@ -192,7 +207,12 @@ func newCircuit(opts *BreakerOptions, key string) *circuit {
 			return c.burst.Load() || all >= float64(opts.Min) && float64(n.TotalFailures) >= opts.Ratio*all
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) { c.changed(to) },
-		IsExcluded:    func(err error) bool { return err == errNeither }, //nolint:errorlint // it is ours, and never wrapped
+		IsExcluded: func(err error) bool {
+			if err == errBurst { //nolint:errorlint // as the other one it is ours, and never wrapped
+				c.burst.Store(true) // here, because the library does not ask about the results of an earlier state
+			}
+			return err == errNeither //nolint:errorlint // as above
+		},
 	})
 	return c
 }
@@ -221,17 +241,22 @@ func (c *circuit) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Ha
 		return err
 	}
 	c.note(err)
-	result = err
+	if result = err; burst {
+		result = errBurst
+	}
 	settle(result)
 	settle = func(error) {}
 	if !burst && !unclassified(err) || c.closed() {
+		return err
+	}
+	if burst && probe && !c.keep(d) {
 		return err
 	}
 	if burst {
 		err = fmt.Errorf("one of a burst that is given up: %v", err) //nolint:errorlint // what the handler has said of it would win
 	}
 	if probe || c.opts.Key != nil {
-		return pubsub.Snooze(c.wait(), err) // the next probe is another message
+		return pubsub.Snooze(c.wait()+behind, err) // the next probe is another message
 	}
 	return pubsub.Pause(c.wait(), err)
 }
@@ -248,11 +273,24 @@ func (c *circuit) bursts(err error) bool {
 	defer c.mu.Unlock()
 	now := time.Now()
 	c.given = append(slices.DeleteFunc(c.given, func(t time.Time) bool { return now.Sub(t) >= c.opts.Window }), now)
-	if len(c.given) < c.opts.Burst {
+	if len(c.given) > c.opts.Burst {
+		c.given = slices.Delete(c.given, 0, 1)
+	}
+	return len(c.given) == c.opts.Burst
+}
+
+// keep says whether a probe that was given up is to be kept: where it comes as a probe again, nothing else can, or all have been tried.
+func (c *circuit) keep(d *pubsub.Delivery) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := probedOf(d)
+	if _, again := c.kept[k]; again || len(c.kept) == maxKept {
 		return false
 	}
-	c.given = c.given[:0]
-	c.burst.Store(true)
+	if c.kept == nil {
+		c.kept = map[probed]struct{}{}
+	}
+	c.kept[k] = struct{}{}
 	return true
 }
 
@@ -264,6 +302,9 @@ func (c *circuit) refuse(d *pubsub.Delivery) error {
 	wait := c.wait()
 	c.mu.Lock()
 	err := fmt.Errorf("the circuit is open: %v", c.reason) //nolint:errorlint // what the reason says about its own message is nothing to this one
+	if _, kept := c.kept[probedOf(d)]; kept {
+		wait += behind
+	}
 	c.mu.Unlock()
 	if c.opts.Key != nil {
 		return pubsub.Snooze(wait, err)
@@ -308,7 +349,7 @@ func (c *circuit) changed(to gobreaker.State) {
 	case gobreaker.StateHalfOpen:
 		is = CircuitProbing
 	case gobreaker.StateClosed:
-		c.reason = nil
+		c.reason, c.given, c.kept = nil, nil, nil
 		c.burst.Store(false)
 	}
 	c.now.Store(uint32(is))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -93,4 +94,91 @@ func TestBreakerBurstCounts(t *testing.T) {
 	if err := middleware.Breaker(middleware.BreakerOptions{Burst: -1}).Err; err == nil || errors.Is(err, errFailed) {
 		t.Errorf("a negative burst: %v", err)
 	}
+}
+
+// Where no message may overtake another one, what is given up again and again does not hold up what lies behind it for ever; and what of it
+// becomes a dead letter is one message per Open.
+func TestBreakerBurstInOrder(t *testing.T) {
+	for name, order := range map[string]pubsub.Order{"strict": pubsub.OrderStrict, "two keys": pubsub.OrderByKey} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const burst, bad, all = 3, 6, 100
+				b := pubsubtest.Open(t, opts(middleware.Breaker(middleware.BreakerOptions{Burst: burst, Open: time.Minute})))
+				var msgs []pubsub.Message
+				for i := range all {
+					m := message(fmt.Sprint("m-", i))
+					m.Key = fmt.Sprint("k-", i%2)
+					msgs = append(msgs, m)
+				}
+				var mu sync.Mutex
+				var probes []time.Time
+				fates := b.Deliver(pubsub.Subscription{Topic: "t", Group: "g", Order: order}, func(_ context.Context, d *pubsub.Delivery) error {
+					for i := range bad {
+						if d.ID == fmt.Sprint("m-", i) {
+							mu.Lock()
+							probes = append(probes, time.Now())
+							mu.Unlock()
+							return pubsub.Permanent(errFailed)
+						}
+					}
+					return nil
+				}, msgs...)
+				for i, f := range fates {
+					if i < bad && f.Reason != "permanent" || i >= bad && !f.Acked || f.Elapsed > 15*time.Minute {
+						t.Errorf("%d: %v", i, f)
+					}
+				}
+				for i := burst; i < len(probes); i++ {
+					if after := probes[i].Sub(probes[i-1]); after < time.Minute {
+						t.Errorf("message %d was given up only %v after the one before it", i, after)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A message that is given up by a handler that began before the circuit opened and closed again says nothing about the time since.
+func TestBreakerBurstOfAnEarlierState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		h := wrap(func(_ context.Context, d *pubsub.Delivery) error {
+			switch d.Type {
+			case "slow":
+				time.Sleep(50 * time.Second)
+				return pubsub.Permanent(errFailed)
+			case "bad":
+				return pubsub.Permanent(errFailed)
+			case "down":
+				return errPartner
+			}
+			return nil
+		}, middleware.Breaker(middleware.BreakerOptions{Burst: 2, Open: 10 * time.Second, OnChange: func(c middleware.Circuit) {
+			if c.State == middleware.CircuitOpen {
+				opened++
+			}
+		}}))
+		do := func(n int, typ string) (err error) {
+			for range n {
+				err = h(t.Context(), &pubsub.Delivery{Message: pubsub.Message{Type: typ}})
+			}
+			return err
+		}
+		slow := make(chan error, 1)
+		go func() { slow <- do(1, "slow") }()
+		time.Sleep(time.Second)
+		_ = do(10, "down")
+		time.Sleep(11 * time.Second)
+		_ = do(1, "well")
+		time.Sleep(30 * time.Second)
+		_ = do(1, "bad")
+		if o, _ := pubsub.OutcomeOf(<-slow); o != pubsub.OutcomePermanent {
+			t.Errorf("the outcome of the slow one is %v", o)
+		}
+		time.Sleep(6 * time.Hour)
+		_ = do(50, "well")
+		if o, _ := pubsub.OutcomeOf(do(1, "down")); o == pubsub.OutcomePause || opened != 1 {
+			t.Errorf("one failure among 51 results has the outcome %v, and the circuit opened %d times", o, opened)
+		}
+	})
 }
