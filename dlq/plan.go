@@ -26,6 +26,7 @@ type Plan struct {
 	fates    []fate
 	failures []Failure
 	replayed int
+	patience int // how many unclassified answers in a row end a run
 
 	mu      sync.Mutex
 	rate    float64
@@ -129,7 +130,7 @@ func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 }
 
 func (q *Queue) newPlan(id string, o Replay) *Plan {
-	return &Plan{ID: id, q: q, opts: o, rate: o.Rate, changed: make(chan struct{})}
+	return &Plan{ID: id, q: q, opts: o, rate: o.Rate, patience: maxDoubts, changed: make(chan struct{})}
 }
 
 // SetRate changes Replay.Rate, also while Run runs; 0 or less = no bound. It may be called from anywhere.

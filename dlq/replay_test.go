@@ -1,6 +1,7 @@
 package dlq_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -247,6 +248,93 @@ func TestUnclassifiedAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the broker goes on refusing for no known reason holds up nothing but itself, however many Runs it takes and whatever ended them.
+func TestUnclassifiedAnswersHoldNothingUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		bad      func(n int) bool
+		first    time.Duration // for the first Run; 0 = as long as it takes
+		resumed  bool          // behind the first
+		runs     int           // that end in ErrBroker, at most
+		replayed int
+		failed   int
+	}{
+		"the last, cancelled":     {func(n int) bool { return n == 199 }, 1985 * time.Millisecond, false, 0, 199, 1},
+		"the last, resumed":       {func(n int) bool { return n == 199 }, 1985 * time.Millisecond, true, 0, 199, 1},
+		"ten in a row":            {func(n int) bool { return n >= 20 && n < 30 }, 0, false, 1, 190, 10},
+		"ten in a row, twice":     {func(n int) bool { return n >= 20 && n < 30 || n >= 100 && n < 115 }, 0, false, 2, 175, 25},
+		"a hundred in a row":      {func(n int) bool { return n >= 20 && n < 120 }, 0, false, 4, 100, 100},
+		"the first nine, resumed": {func(n int) bool { return n < 9 }, 500 * time.Millisecond, true, 0, 191, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, b := newProcess(t, memory.NewServer(memory.Config{}))
+				defer b.Close()
+				kill(t, b, billing(), 200, 0)
+				p.out = func(o *pubsub.Out) error {
+					if n, _ := strconv.Atoi(o.Msg.Headers.Get("a")); c.bad(n) {
+						return &pubsub.Error{Code: pubsub.ErrBroker}
+					}
+					return nil
+				}
+				q, j := dlq.Open(b, "orders", "billing"), &journal{}
+				plan, err := q.Plan(t.Context(), dlq.Filter{}, dlq.Replay{Rate: 100, Journal: j})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.first > 0 {
+					ctx, stop := context.WithTimeout(t.Context(), c.first)
+					defer stop()
+					if rep, err := plan.Run(ctx); !errors.Is(err, pubsub.ErrCanceled) {
+						t.Fatalf("%+v, %v", rep, err)
+					}
+				}
+				if c.resumed {
+					if plan, err = q.Resume(t.Context(), bytes.NewReader(j.data), dlq.Replay{Rate: 100}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var rep dlq.Report
+				runs := -1
+				for err = pubsub.ErrBroker; errors.Is(err, pubsub.ErrBroker) && runs < 10; runs++ {
+					rep, err = plan.Run(t.Context())
+				}
+				if err != nil || runs > c.runs || rep.Replayed != c.replayed || rep.Failed != c.failed {
+					t.Errorf("%d replayed, %d failed, %d times ErrBroker, then %v", rep.Replayed, rep.Failed, runs, err)
+				}
+			})
+		})
+	}
+}
+
+// A broker that has taken messages of a plan and then takes no more, for whatever reason, ends each Run, and no message is blamed for it.
+func TestUnclassifiedAnswersOfABrokenBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, b := newProcess(t, memory.NewServer(memory.Config{}))
+		defer b.Close()
+		kill(t, b, billing(), 50, 0)
+		broken := true
+		p.out = func(o *pubsub.Out) error {
+			if n, _ := strconv.Atoi(o.Msg.Headers.Get("a")); broken && n >= 30 {
+				return &pubsub.Error{Code: pubsub.ErrBroker}
+			}
+			return nil
+		}
+		plan, err := dlq.Open(b, "orders", "billing").Plan(t.Context(), dlq.Filter{}, dlq.Replay{Rate: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			if rep, err := plan.Run(t.Context()); !errors.Is(err, pubsub.ErrBroker) || rep.Replayed != 30 || rep.Failed != 0 {
+				t.Fatalf("%+v, %v", rep, err)
+			}
+		}
+		broken = false
+		if rep, err := plan.Run(t.Context()); err != nil || rep.Replayed != 50 {
+			t.Errorf("once it is well: %+v, %v", rep, err)
+		}
+	})
 }
 
 func TestOneUnsendableMessageDoesNotStopTheRest(t *testing.T) {

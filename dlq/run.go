@@ -28,7 +28,6 @@ type run struct {
 	stop    error           // why it ends early
 	mine    func() error    // says whether it is still our turn
 	doubts  []answer        // what the broker said no to, nobody knows why, since it last said yes
-	proven  bool            // it has said yes
 }
 
 type answer struct {
@@ -46,7 +45,8 @@ type letter struct {
 // Run sends what of the plan has not been sent. It returns nil once every message is confirmed by the broker, or reported in Report.Failures as one that
 // cannot be sent. When ctx ends it returns within a second, an ErrCanceled. An error that is not about one message ends it, too, such as
 // ErrUnavailable or ErrUnconfirmed after the publish deadline: then call Run again. ErrBroker, which is whatever nobody has classified, is taken for
-// the message's fault where the broker takes others, and for its own after ten in a row, or where it has taken none.
+// the message's fault where the broker takes others of the plan, and for its own after ten in a row, or where it has taken none. The next Run then looks
+// twice as far, so that neither ten nor a hundred of them hold up for ever what comes behind; those with nothing behind them stay in the plan.
 func (p *Plan) Run(ctx context.Context) (Report, error) {
 	if err := p.q.begin(p); err != nil {
 		return Report{}, err
@@ -76,7 +76,7 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 func (r *run) conclude() {
 	switch {
 	case r.stop != nil || len(r.doubts) == 0:
-	case r.proven:
+	case r.p.replayed > 0 && len(r.doubts) < maxDoubts:
 		doubts := r.doubts
 		r.doubts = nil
 		r.record(nil, doubts)
@@ -257,11 +257,15 @@ func (r *run) settle(as []answer) {
 		case a.err == nil:
 			done = append(done, a)
 			failed = append(failed, r.doubts...) // the broker is well, so it was the messages
-			r.doubts, r.proven = nil, true
+			r.doubts, r.p.patience = nil, maxDoubts
 		case ofMessage(a.err):
 			failed = append(failed, a)
-		case pubsub.CodeOf(a.err) == pubsub.ErrBroker && len(r.doubts) < maxDoubts-1:
+		case pubsub.CodeOf(a.err) == pubsub.ErrBroker:
 			r.doubts = append(r.doubts, a)
+			if r.stop == nil && len(r.doubts) >= r.p.patience {
+				r.p.patience *= 2
+				r.endBy(a.err)
+			}
 		default:
 			r.endBy(a.err)
 		}
