@@ -22,8 +22,9 @@ type Replay struct {
 
 	// Turn names a topic in which processes take turns, so that one of them at a time replays a Queue: a plan of the same place that runs in another
 	// process is an ErrConflict. Nothing is published to it, and it is made, or has to be there, as Options.Manage says; one is enough for all
-	// queues of a broker. It needs exclusive groups, and is as good as these are: after a broken connection another process may
-	// have the turn before this one knows, and stops. "" = only plans of this Queue exclude each other.
+	// queues of a broker. It has one partition, else it is an ErrConflict; with Manage Off nobody looks, and with more of them several
+	// processes have a turn at once. It needs exclusive groups, and is as good as these are: after a broken connection another process may have the
+	// turn before this one knows, and stops. "" = only plans of this Queue exclude each other.
 	Turn string
 
 	// Journal is written what another process needs to go on where this one was killed, see Queue.Resume: the plan before its first message is sent,

@@ -43,10 +43,12 @@ type letter struct {
 }
 
 // Run sends what of the plan has not been sent. It returns nil once every message is confirmed by the broker, or reported in Report.Failures as one that
-// cannot be sent. When ctx ends it returns within a second, an ErrCanceled. An error that is not about one message ends it, too, such as
-// ErrUnavailable or ErrUnconfirmed after the publish deadline: then call Run again. ErrBroker, which is whatever nobody has classified, is taken for
-// the message's fault where the broker takes others of the plan, and for its own after ten in a row, or where it has taken none. The next Run then looks
-// twice as far, so that neither ten nor a hundred of them hold up for ever what comes behind; those with nothing behind them stay in the plan.
+// cannot be sent. When ctx ends it returns within a second, an ErrCanceled; within three where it waits for the broker's answer about Replay.Turn.
+// An error that is not about one message ends it, too, such as ErrUnavailable or ErrUnconfirmed after the publish deadline: then call Run again.
+//
+// ErrBroker, which is whatever nobody has classified, is taken for the message's fault where the broker takes others of the plan, and for its own
+// after ten in a row, or where it has taken none. The next Run then looks twice as far, so that no number of them holds up for ever what comes behind
+// them; ten or more with nothing behind them stay in the plan.
 func (p *Plan) Run(ctx context.Context) (Report, error) {
 	if err := p.q.begin(p); err != nil {
 		return Report{}, err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/omnibus-go/omnibus/internal/aside"
 )
 
 // A Consumer is a running subscription. All methods may be called concurrently.
@@ -227,7 +229,7 @@ func (c *Consumer) live(ctx context.Context) {
 	c.drainErr = errors.Join(c.drainErr, c.drain(drain))
 	c.b.mu.Lock()
 	delete(c.b.consumers, c)
-	if failure != nil && c.b.failure == nil {
+	if failure != nil && c.b.failure == nil && !aside.Is(c.base) {
 		c.b.failure = failure
 		close(c.b.failed)
 	}
