@@ -182,3 +182,34 @@ func TestBreakerBurstOfAnEarlierState(t *testing.T) {
 		}
 	})
 }
+
+// What a circuit keeps in mind of a burst has an end.
+func TestBreakerKeepsAThousandProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		says := pubsub.Permanent(errFailed)
+		h := wrap(func(context.Context, *pubsub.Delivery) error { return says }, middleware.Breaker(middleware.BreakerOptions{Burst: 1}))
+		probe := func(i int) pubsub.Outcome {
+			time.Sleep(time.Minute)
+			o, _ := pubsub.OutcomeOf(h(t.Context(), &pubsub.Delivery{Message: pubsub.Message{ID: fmt.Sprint(i)}}))
+			return o
+		}
+		if o := probe(-1); o != pubsub.OutcomePause {
+			t.Errorf("what opens it has the outcome %v", o)
+		}
+		for range 2 { // the second time behind a success, which forgets them
+			kept := 0
+			for i := range 1003 {
+				if probe(i) == pubsub.OutcomeSnooze {
+					kept++
+				}
+			}
+			if kept != 1000 {
+				t.Errorf("%d of 1003 probes were kept", kept)
+			}
+			says = nil
+			probe(-1)
+			says = pubsub.Permanent(errFailed)
+			probe(-1)
+		}
+	})
+}
