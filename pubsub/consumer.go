@@ -133,7 +133,8 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 func (c *Consumer) start(ctx context.Context) error {
 	openCtx, cancel := withDefaultTimeout(ctx, openTimeout)
 	defer cancel()
-	err := c.checkTarget(openCtx)
+	end, _ := openCtx.Deadline()
+	err := c.checkTarget(ctx, time.Until(end)/2) // the rest is for the broker's own
 	if err == nil {
 		err = c.open(openCtx)
 	}

@@ -88,8 +88,9 @@ func FromNow() Start { return Start{} }
 // every few seconds, and State says Blocked.
 //
 // Subscribe looks at Topic before it begins, as Options.Manage of its broker says: it is made, or must be there. It is refused with ErrTooLarge where
-// the broker of To has a smaller Capabilities.MaxMessage. A broker that is away is only logged: what is given up is kept until it is back. Where
-// Route leads shows when it does, and a Publisher that is no Broker's is not asked.
+// the broker of To has a smaller Capabilities.MaxMessage. A broker that is away is only logged: what is given up is kept until it is back; one that
+// does not answer counts as away after half of the time that Subscribe has, which is 10s where its ctx has no deadline. Where Route leads shows when
+// it does, and a Publisher that is no Broker's is not asked.
 type DeadLetter struct {
 	Topic        string                        // "" = the group's own
 	Route        func(*Delivery, error) string // picks another topic by failure; nil or "" = Topic

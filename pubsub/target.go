@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A target is where the dead letters of a subscription go.
@@ -22,8 +23,9 @@ func (d *DeadLetter) targetBroker(own *Broker) *Broker {
 }
 
 // checkTarget looks at the target before anything is consumed: it makes the topic, or asks whether it is there, as Options.Manage of its broker says, and
-// compares what fits. The group's own dead letters are made with the group. What is only away will come back: until then what is given up is kept.
-func (c *Consumer) checkTarget(ctx context.Context) error {
+// compares what fits. The group's own dead letters are made with the group. What is only away, or does not answer in time, will come back: until then what
+// is given up is kept. ctx is the caller's.
+func (c *Consumer) checkTarget(ctx context.Context, within time.Duration) error {
 	d := &c.sub.DeadLetter
 	to := d.targetBroker(c.b)
 	if d.Topic == "" || to == nil {
@@ -39,7 +41,9 @@ func (c *Consumer) checkTarget(ctx context.Context) error {
 		}
 		c.log.Warn("dead letters may be too large for their target", "target", d.Topic, "at_most", most)
 	}
-	err := to.Ensure(ctx, Topology{Topics: []TopicSpec{{Name: d.Topic}}})
+	askCtx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := to.Ensure(askCtx, Topology{Topics: []TopicSpec{{Name: d.Topic}}})
 	if err == nil {
 		return nil
 	}
@@ -47,7 +51,7 @@ func (c *Consumer) checkTarget(ctx context.Context) error {
 	switch {
 	case !ok:
 		return fail(CodeOf(err), err, "")
-	case e.Code == ErrUnavailable:
+	case e.Code == ErrUnavailable, e.Code == ErrCanceled && ctx.Err() == nil: // askCtx has ended, and nobody has cancelled
 		c.log.Warn("the target of dead letters is not reached; what is given up is kept until it is", "target", d.Topic, "err", err)
 		return nil
 	}

@@ -113,3 +113,57 @@ func TestTargetThatIsAwayIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// A target that does not answer is away, too: it leaves time to subscribe, whatever the caller's deadline. Only who cancels is told so.
+func TestTargetThatDoesNotAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		deadline time.Duration
+		cancel   time.Duration
+		want     pubsub.Code // 0 = it begins
+	}{
+		"no deadline":   {0, 0, 0},
+		"a deadline":    {3 * time.Second, 0, 0},
+		"it is stopped": {3 * time.Second, time.Second, pubsub.ErrCanceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				there := memory.NewServer(memory.Config{})
+				away, err := there.Open(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer away.Close()
+				if err := away.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "dead"}}}); err != nil {
+					t.Fatal(err)
+				}
+				resume := there.Stall()
+				b := memory.New(nil)
+				defer b.Close()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				asked := ctx
+				if c.deadline > 0 {
+					var stop context.CancelFunc
+					asked, stop = context.WithTimeout(ctx, c.deadline)
+					defer stop()
+				}
+				if c.cancel > 0 {
+					time.AfterFunc(c.cancel, cancel)
+				}
+				begin := time.Now()
+				sub := pubsub.Subscription{Topic: "t", Group: "g", Retry: pubsub.Policy{MaxAttempts: 1}, DeadLetter: pubsub.DeadLetter{Topic: "dead", To: away}}
+				f, err := b.Subscribe(asked, sub, func(context.Context, *pubsub.Delivery) error { return errors.New("no") })
+				took := time.Since(begin)
+				resume()
+				if pubsub.CodeOf(err) != c.want || took > 5*time.Second {
+					t.Fatalf("after %v: %v, want %v", took, err, c.want)
+				}
+				if err == nil {
+					if err := f.Drain(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
