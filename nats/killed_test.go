@@ -41,7 +41,8 @@ func TestProcessKillerForReal(t *testing.T) {
 	const prefetch, attempts, crashBound = 100, 3, 2
 	s := startServer(t, "default")
 	b := s.open(t)
-	f := fate{URL: s.address(nil), Topic: "orders", Group: "g", MaxInFlight: prefetch, Concurrency: 1, MaxAttempts: attempts, AckWait: time.Second}
+	f := fate{URL: s.address(nil), Topic: "orders", Group: "g", MaxInFlight: prefetch, Concurrency: 1, MaxAttempts: attempts, AckWait: time.Second,
+		Held: prefetch * 9 / 10}
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{f.subscription()}}); err != nil {
 		t.Fatal(err)
 	}
@@ -58,11 +59,12 @@ func TestProcessKillerForReal(t *testing.T) {
 		if deaths > attempts+crashBound+2 {
 			t.Fatalf("%d processes were killed by one message", deaths)
 		}
+		if deaths > 0 {
+			f.Held = 0 // nobody says how many come with it again
+		}
 		killed = f.start(t).listen(t, func(word, rest string) {
 			id, attempt, _ := strings.Cut(rest, " ")
 			switch {
-			case word == "held" && deaths == 0 && len(rest) < 2: // so many were prefetched when the first one died
-				t.Errorf("only %s messages were prefetched", rest)
 			case word != "start":
 			case id == "m-0":
 				starts++
@@ -96,7 +98,9 @@ func TestKilledBetweenDeadLetterAndAck(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	s := startServer(t, "default")
 	b := s.open(t)
-	f := fate{URL: s.address(nil), Topic: "orders", Group: "g", MaxInFlight: 16, Concurrency: 2, MaxAttempts: 3, AckWait: time.Second}
+	f := fate{URL: s.address(nil), Topic: "orders", Group: "g", MaxInFlight: 16, Concurrency: 2, AckWait: time.Second,
+		MaxAttempts: 10, // well above the kills: what has been delivered too often goes by the quarantine, whose copies have other tokens
+	}
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{f.subscription()}}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	client "github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/dlq"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -31,6 +34,7 @@ type fate struct {
 	Concurrency       int
 	MaxAttempts       int
 	AckWait           time.Duration
+	Held              int // the handler of a killer waits until it holds so many
 
 	Journal string // replays what lies in the dead letters of Group, and goes on where this file ends; "" = it consumes
 	Resume  bool
@@ -43,9 +47,9 @@ type fate struct {
 type deathWay uint8
 
 const (
-	whenSent      deathWay = iota // the copy has left
+	whenSent      deathWay = iota // the broker has the copy, and whatever it answers is not heard
 	whenConfirmed                 // the broker has stored it, which only the driver knows
-	whenToldAll                   // the engine knows, and is about to ack
+	whenToldAll                   // the engine knows, and is about to ack the original
 	deathWays
 )
 
@@ -139,8 +143,8 @@ type mortalDriver struct {
 	fate
 
 	copies atomic.Int64
-	held   atomic.Int64 // received, and not settled
-	last   atomic.Bool  // the copy at which it dies is known to the engine
+	held   atomic.Int64           // received, and not settled
+	deadly atomic.Pointer[string] // the message at whose copy it dies
 }
 
 // handle is the handler of all these processes. What it says first reaches the test, whatever it does then.
@@ -148,12 +152,12 @@ func (d *mortalDriver) handle(_ context.Context, m *pubsub.Delivery) error {
 	fmt.Println("start", m.ID, m.Attempt)
 	switch m.Type {
 	case "kills":
-		seen := int64(-1) // until its neighbours have come
-		for n := d.held.Load(); n != seen; n = d.held.Load() {
-			seen = n
-			time.Sleep(100 * time.Millisecond)
+		for end := time.Now().Add(time.Minute); d.held.Load() < int64(d.Held); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				fmt.Fprintf(os.Stderr, "only %d of %d messages were prefetched within a minute\n", d.held.Load(), d.Held)
+				os.Exit(1)
+			}
 		}
-		fmt.Println("held", seen)
 		die()
 	case "fails":
 		return pubsub.Permanent(errors.New("it never works"))
@@ -170,11 +174,14 @@ func (d *mortalDriver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, 
 	p := &mortalProducer{d: d}
 	below, err := d.fullDriver.OpenProducer(ctx, s, func(rs []pubsub.Result) {
 		for _, r := range rs {
-			if at := p.deadly.Load(); at > 0 && r.Seq == at-1 && r.Fate == pubsub.FateAccepted {
-				if d.Way == whenConfirmed {
-					die()
-				}
-				d.last.Store(true)
+			if at := p.deadly.Load(); at == 0 || r.Seq != at-1 {
+				continue
+			}
+			switch {
+			case d.Way == whenSent:
+				select {} // Send is about to end all this
+			case d.Way == whenConfirmed && r.Fate == pubsub.FateAccepted:
+				die()
 			}
 		}
 		report(rs)
@@ -194,11 +201,18 @@ func (p *mortalProducer) Send(ctx context.Context, run []pubsub.Out) (int, error
 		deadly := p.d.counts(&run[i]) && p.d.copies.Add(1) == int64(p.d.At)
 		if deadly {
 			p.deadly.Store(run[i].Seq + 1)
+			p.d.deadly.Store(&run[i].Msg.ID)
 		}
 		if n, err := p.Producer.Send(ctx, run[i:i+1]); n == 0 || err != nil {
 			return i + n, err
 		}
 		if deadly && p.d.Way == whenSent {
+			var nc *client.Conn
+			p.d.As(&nc)
+			if err := nc.FlushTimeout(time.Minute); err != nil { // it was only buffered
+				fmt.Fprintln(os.Stderr, "the copy has not left:", err)
+				os.Exit(1)
+			}
 			die()
 		}
 	}
@@ -207,24 +221,38 @@ func (p *mortalProducer) Send(ctx context.Context, run []pubsub.Out) (int, error
 
 func (d *mortalDriver) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Source, error) {
 	below, err := d.fullDriver.OpenSource(ctx, s)
-	return &mortalSource{below, d}, err
+	return &mortalSource{Source: below, d: d, ids: map[pubsub.Token]string{}}, err
 }
 
 type mortalSource struct {
 	pubsub.Source
 	d *mortalDriver
+
+	mu  sync.Mutex
+	ids map[pubsub.Token]string // of what it has received, until it is settled
 }
 
 func (s *mortalSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
 	n, events, err := s.Source.Recv(ctx, buf, maxBytes)
+	s.mu.Lock()
+	for _, r := range buf[:n] {
+		s.ids[r.Token] = r.Msg.ID
+	}
+	s.mu.Unlock()
 	s.d.held.Add(int64(n))
 	return n, events, err
 }
 
 func (s *mortalSource) Settle(ctx context.Context, list []pubsub.Settlement, errs []error) error {
-	if s.d.Way == whenToldAll && s.d.last.Load() {
-		die()
+	deadly := s.d.deadly.Load()
+	s.mu.Lock()
+	for _, x := range list {
+		if s.d.Way == whenToldAll && deadly != nil && x.As == pubsub.SettleAck && s.ids[x.Token] == *deadly {
+			die() // the original of a copy is acked by nobody who has not been told of it
+		}
+		delete(s.ids, x.Token)
 	}
+	s.mu.Unlock()
 	s.d.held.Add(-int64(len(list)))
 	return s.Source.Settle(ctx, list, errs)
 }
