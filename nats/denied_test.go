@@ -3,8 +3,14 @@ package nats_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	client "github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
 	"github.com/omnibus-go/omnibus/nats"
@@ -75,4 +81,71 @@ func TestDeniedPublish(t *testing.T) {
 			t.Fatal("who may write dead letters has not stored it")
 		}
 	}
+}
+
+// A denial is charged to one message, to the last that it can mean: those before may be stored, and be answered late.
+func TestEachDenialIsOfOneMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var refused []uint64
+		send, complain := nats.Unanswered(func(rs []pubsub.Result) {
+			for _, r := range rs {
+				if r.Fate != pubsub.FateRefused || !errors.Is(r.Err, client.ErrPermissionViolation) {
+					t.Errorf("%+v", r)
+				}
+				refused = append(refused, r.Seq)
+			}
+		})
+		want := func(seqs ...uint64) {
+			t.Helper()
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if slices.Sort(refused); !slices.Equal(refused, seqs) {
+				t.Errorf("refused are %d, want %d", refused, seqs)
+			}
+			refused = nil
+		}
+		for _, subject := range []string{"a", "a", "b", "a", "a"} {
+			send(subject)
+		}
+		complain(denied("a"))
+		complain(denied("a"))
+		send("a") // what is sent later is not meant
+		complain(denied("c"))
+		want(4, 5)
+		complain(denied("b"))
+		want(3)
+		for range 3 {
+			complain(denied("a"))
+		}
+		want(1, 2, 6)
+	})
+}
+
+// Denials cost the same, however many messages have no answer.
+func TestManyDenials(t *testing.T) {
+	const n, bound = 5000, 16 << 20 // a list of them all for each would be 100 MB
+	synctest.Test(t, func(t *testing.T) {
+		refused := 0
+		send, complain := nats.Unanswered(func(rs []pubsub.Result) { refused += len(rs) })
+		for range n {
+			send("a")
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := denied("a")
+		for range n {
+			complain(err)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		runtime.ReadMemStats(&after)
+		if spent := after.TotalAlloc - before.TotalAlloc; refused != n || spent > bound {
+			t.Errorf("%d of %d messages were refused for %d bytes", refused, n, spent)
+		}
+	})
+}
+
+// denied is what the client says of a subject that may not be published to.
+func denied(subject string) error {
+	return fmt.Errorf("%w: Permissions Violation for Publish to %q", client.ErrPermissionViolation, subject)
 }

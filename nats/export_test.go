@@ -26,6 +26,17 @@ func PrivateSubject(stream string, p pubsub.Place, lane string) string {
 // Durable is the name of a group's consumer.
 func Durable(p pubsub.Place, lane int32) string { return durable(p, lane) }
 
+// Unanswered is a producer without a connection: send adds to what waits for an answer, with numbers from 1, and complain tells it what a server says.
+func Unanswered(report func([]pubsub.Result)) (send func(subject string), complain func(error)) {
+	p := &producer{report: report, pending: map[uint64]flown{}}
+	return func(subject string) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.newest++
+		p.pending[p.newest] = flown{subject: subject}
+	}, p.complain
+}
+
 // HasAcked tells a driver that its session before has acked messages of a group, by sequence: when they were stored.
 func HasAcked(ctx context.Context, d pubsub.Driver, topic, group string, stored map[uint64]uint64) error {
 	own := d.(*driver)

@@ -33,9 +33,12 @@ type producer struct {
 
 	mu      sync.Mutex
 	pending map[uint64]flown // what has no answer
+	newest  uint64           // the last that was sent
 	dead    error
-	quiet   chan struct{}  // closed when nothing is pending any more
-	refuses sync.WaitGroup // what is reported as denied right now
+	quiet   chan struct{}     // closed when nothing is pending any more
+	refuses sync.WaitGroup    // what is reported as denied right now
+	denied  map[string]charge // by subject: since the timer was set; nil = it is not
+	waited  map[string]charge // in the period before
 }
 
 // A flown is a message on its way.
@@ -44,7 +47,14 @@ type flown struct {
 	store   int32 // in which it will lie
 }
 
-// deniedAfter is how long answers may still be on their way of messages that were sent before the server took a permission away.
+// A charge is what the server has said about a subject within a period of deniedAfter.
+type charge struct {
+	err    error
+	times  int    // once for each message
+	newest uint64 // the last message that was sent when it was heard
+}
+
+// deniedAfter is how long, at least, answers may still be on their way when a denial is heard; at most it is twice that.
 const deniedAfter = time.Second
 
 // OpenProducer implements pubsub.Driver.
@@ -160,7 +170,7 @@ func (p *producer) publish(o *pubsub.Out, m *client.Msg) error {
 		p.mu.Unlock()
 		return p.dead
 	}
-	p.pending[o.Seq] = flown{m.Subject, storeOf(o.To.Kind)}
+	p.pending[o.Seq], p.newest = flown{m.Subject, storeOf(o.To.Kind)}, o.Seq
 	p.mu.Unlock()
 	err := p.nc.PublishMsg(m)
 	if err != nil {
@@ -197,35 +207,53 @@ func (p *producer) complain(err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var sent []uint64
-	for seq, f := range p.pending {
-		if f.subject == subject {
-			sent = append(sent, seq)
-		}
+	if p.denied == nil {
+		p.denied = map[string]charge{}
+		time.AfterFunc(deniedAfter, p.refuse)
 	}
-	if len(sent) == 0 {
-		return
+	p.denied[subject] = charge{err, p.denied[subject].times + 1, p.newest}
+}
+
+// refuse reports what was denied in the period before this one and still has no answer. The server does not say which messages it means, only how many
+// of a subject. They are taken to be the last ones of those sent by then: when a permission is taken away, those before are stored, and may be answered
+// late. While more is sent without a pause, as many as are on their way at once wait for their turn until there is one.
+//
+// This is no proof: of a message that was stored it says refused if its answer takes longer than deniedAfter, and either the permission came back
+// within a round trip after later ones were denied, or these were another producer's of this connection, or wanted no answer.
+func (p *producer) refuse() {
+	p.mu.Lock()
+	due := p.waited
+	p.waited, p.denied = p.denied, nil
+	if len(p.waited) > 0 && p.dead == nil {
+		p.denied = map[string]charge{}
+		time.AfterFunc(deniedAfter, p.refuse)
 	}
-	slices.Sort(sent)
-	time.AfterFunc(deniedAfter, func() {
-		p.mu.Lock()
-		var rs []pubsub.Result
-		for _, seq := range sent {
-			if _, still := p.pending[seq]; still {
-				delete(p.pending, seq)
-				rs = append(rs, pubsub.Result{Seq: seq, Fate: pubsub.FateRefused, Err: err})
+	sent := map[string][]uint64{}
+	if len(due) > 0 {
+		for seq, f := range p.pending {
+			if d, ok := due[f.subject]; ok && seq <= d.newest {
+				sent[f.subject] = append(sent[f.subject], seq)
 			}
 		}
-		if len(rs) == 0 { // also once the session is closed
-			p.mu.Unlock()
-			return
+	}
+	var rs []pubsub.Result
+	for subject, seqs := range sent {
+		d := due[subject]
+		slices.Sort(seqs)
+		for _, seq := range seqs[max(0, len(seqs)-d.times):] {
+			delete(p.pending, seq)
+			rs = append(rs, pubsub.Result{Seq: seq, Fate: pubsub.FateRefused, Err: d.err})
 		}
-		p.refuses.Add(1)
-		defer p.refuses.Done()
-		p.settled()
+	}
+	if len(rs) == 0 { // also once the session is closed
 		p.mu.Unlock()
-		p.report(rs)
-	})
+		return
+	}
+	p.refuses.Add(1)
+	defer p.refuses.Done()
+	p.settled()
+	p.mu.Unlock()
+	p.report(rs)
 }
 
 // deniedSubject is what the server says that may not be published to.
