@@ -39,7 +39,7 @@ func deadLetters() []Property {
 		},
 		{
 			Name: "DeadLetters/PointsAtSource", Promises: []int{19}, Gate: redelivers(), run: pointsAtSource,
-			Doc: "Of a message that fits nowhere a dead letter without payload tells where it is, and the whole one is stored when there is room.",
+			Doc: "Of a message that fits nowhere one dead letter without payload tells where it is, and the whole one is stored when there is room.",
 		},
 		{
 			Name: "DeadLetters/TargetMissing", Promises: []int{16, 19}, Gate: redelivers(), run: targetMissing,

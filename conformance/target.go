@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/omnibus-go/omnibus/dlq"
@@ -95,23 +96,27 @@ func targetMissing(e *env) {
 
 func pointsAtSource(e *env) {
 	const visible, n = 5 * time.Second, 3
+	var refused atomic.Int64
 	p, topic, l := e.open(), e.topic("a"), e.ledger()
 	s := e.sub(topic, "g")
 	s.Retry = pubsub.Policy{MaxAttempts: 1}
 	p.link.faults(func(o pubsub.Out) action {
 		if o.To.Kind == pubsub.PlaceDead && len(o.Msg.Payload) > 0 {
+			refused.Add(1)
 			return action{refuse, brokerError{pubsub.ErrTooLarge, true}}
 		}
 		return action{}
 	})
 	c := e.subscribe(p, s, l.handler(p, "g", onFails(fails)))
 	msgs := e.failing(p, l, topic, n, 0)
+	points := 0
 	letters := func() (whole, point map[string]dlq.Record) {
-		whole, point = map[string]dlq.Record{}, map[string]dlq.Record{}
+		whole, point, points = map[string]dlq.Record{}, map[string]dlq.Record{}, 0
 		for r, err := range dlq.Open(p.Broker, topic, "g").List(e.Context(), dlq.Filter{}) {
 			e.must(err, "list")
 			if r.AtSource {
 				point[r.Message.ID] = r
+				points++
 			} else {
 				whole[r.Message.ID] = r
 			}
@@ -139,9 +144,16 @@ func pointsAtSource(e *env) {
 			e.Errorf("%d of %d messages are not acked while only what points at them is stored", lag.Messages, n)
 		}
 	}
+	first := refused.Load()
+	if !e.until(patience, func() bool { return refused.Load() > 2*first }) { // one is tried for the third time
+		e.Errorf("what is kept is not tried again: %d times, then %d", first, refused.Load())
+	}
 	p.link.faults(nil)
 	if !e.until(patience, func() bool { whole, _ = letters(); return len(whole) == n }) {
 		e.Errorf("%d of %d whole dead letters are stored when there is room again", len(whole), n)
+	}
+	if points != n {
+		e.Errorf("%d dead letters say where %d messages are that one consumer has kept", points, n)
 	}
 	for _, m := range msgs {
 		if got := whole[m.ID].Message.Payload; !bytes.Equal(got, m.Payload) {

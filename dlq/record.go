@@ -26,7 +26,10 @@ type Record struct {
 	Bad      error           // what of it cannot be read; then that is missing above, and Stored has it
 
 	// AtSource says that Message has no payload and no headers: all of it was too large for this place, and the message is still with its group, at
-	// SourcePosition. There is another dead letter, with all of it, once there was room.
+	// SourcePosition. There is another dead letter, with all of it, once there was room. Each consumer that gets the message before that stores one
+	// like this, with an ID of its own: after a restart, for instance, or when another member takes over, unless the broker still knows the one before,
+	// see pubsub.Capabilities.Dedup. None of them goes away by itself. Those of one message have the same Topic, Group and SourcePosition, or Message.ID
+	// where the broker has no positions.
 	AtSource bool
 
 	Topic, Group   string // where it failed: the concrete topic, and the group

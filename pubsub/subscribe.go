@@ -84,8 +84,8 @@ func FromNow() Start { return Start{} }
 // DeadLetter says where messages go that are out of attempts or fail for good. A dead letter has payload, key and headers as they came, and
 // headers of its own (omnibus-dlq-...) that say why, see package dlq, which reads them. One that is too large for its place is tried again without the
 // stack, without the history of its failures, with less of the error's text, and without that text, in this order; what came is never shortened. Where
-// that does not help there is one without payload and headers, which says where the message is. What cannot be stored whole is kept, tried again
-// every few seconds, and State says Blocked.
+// that does not help there is one without payload and headers, which says where the message is; one more from each member that gets the message
+// while there is no room, also after a restart, and they stay. What cannot be stored whole is kept, tried again every few seconds, and State says Blocked.
 //
 // Subscribe looks at Topic before it begins, as Options.Manage of its broker says: it is made, or must be there. It is refused with ErrTooLarge where
 // the broker of To has a smaller Capabilities.MaxMessage. A broker that is away is only logged: what is given up is kept until it is back; one that
