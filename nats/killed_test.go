@@ -115,6 +115,11 @@ func TestKilledBetweenDeadLetterAndAck(t *testing.T) {
 		if !f.start(t).listen(t, nothing, func() bool { return false }) {
 			t.Fatalf("the process that was to die %d ended by itself", way)
 		}
+		for end := time.Now().Add(10 * time.Second); way == whenSent && len(deadLetters(t, b, "orders", "g")) < f.At; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the copy at which the process died has died with it")
+			}
+		}
 	}
 	f.At = 0
 	settled := func() bool {
