@@ -67,7 +67,11 @@ func (p *Plan) standInLine(ctx context.Context) (c *pubsub.Consumer, leave func(
 	line, cancel := context.WithCancel(aside.Context(context.WithoutCancel(ctx)))
 	keep := context.AfterFunc(ctx, cancel)
 	opening, opened := context.WithTimeout(line, turnOpen)
-	err = b.Ensure(opening, pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: p.opts.Turn, Partitions: 1}}}) // the members of a group share partitions
+	turns := pubsub.TopicSpec{Name: p.opts.Turn}
+	if b.Capabilities().Partitions {
+		turns.Partitions = 1 // the members of a group share partitions
+	}
+	err = b.Ensure(opening, pubsub.Topology{Topics: []pubsub.TopicSpec{turns}})
 	late := opening.Err() != nil
 	opened()
 	if err == nil {
