@@ -31,13 +31,13 @@ func TestNATS(t *testing.T) {
 			rows[f[4]]++
 		}
 	}
-	all := len(bench.Shapes())
-	for impl, want := range map[string]int{"raw": all, "omnibus": all, "watermill": all - 1, "watermill-async-ack": all - 1, "ideal": 1} {
+	all, failing := len(bench.Shapes()), len(bench.Failing())
+	for impl, want := range map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "watermill-async-ack": all - 1, "ideal": 1} {
 		if rows[impl] != want {
 			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
 		}
 	}
-	for _, want := range []string{"nats 2.", fmt.Sprintf("gocloud, %s: %d rows", natsCoreOnly, all), "watermill, no asynchronous publish: 1 rows"} {
+	for _, want := range []string{"nats 2.", fmt.Sprintf("gocloud, %s: %d rows", natsCoreOnly, all+failing), "watermill, no asynchronous publish: 1 rows"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output does not say %q", want)
 		}

@@ -126,8 +126,8 @@ func (t *trial) roundTrip(ctx context.Context) (sample, error) {
 	return s, err
 }
 
-// latency publishes at a fixed rate. Its callers take turns, so that a slow answer delays nobody else's message; a message
-// that is due while its caller still waits counts from when it was due.
+// latency publishes at a fixed rate. Its callers take turns, so that a slow answer delays nobody else's message, and the messages of a key are
+// one caller's, which keeps their order; a message that is due while its caller still waits counts from when it was due.
 func (t *trial) latency(ctx context.Context) (sample, error) {
 	if t.c.Publish == nil {
 		return sample{}, NotOffered("no blocking publish")
@@ -146,7 +146,14 @@ func (t *trial) latency(ctx context.Context) (sample, error) {
 		return together(callers, func(caller int) error {
 			timer := time.NewTimer(0)
 			defer timer.Stop()
-			for i := caller; i < t.n; i += callers {
+			for i := range t.n {
+				turn := i
+				if t.sh.Keys > 0 {
+					turn %= t.sh.Keys
+				}
+				if turn%callers != caller {
+					continue
+				}
 				due := time.Duration(i) * time.Second / time.Duration(t.sh.Rate)
 				sent[i] = due
 				if wait := due - time.Since(m.start); wait > 0 {
