@@ -1,0 +1,2 @@
+// Package kafka is the adapter for Kafka, kafka://host:9092.
+package kafka

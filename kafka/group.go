@@ -1,0 +1,596 @@
+package kafka
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A memberKey names a member: the topic and the group, and the consumer, whose places share one membership.
+type memberKey struct{ topic, group, name string }
+
+// A member is one consumer's part of a consumer group, over which its sources have their partitions. It speaks the protocol of groups itself: the
+// client's own gives partitions up all at once, forgets the metadata of commits, and cannot keep a partition of the topic together with that of
+// what is sent to the group alone.
+//
+// Rebalances are cooperative: a member joins at once, with what it has, and goes on with it. What the plan takes from it, it first brings to an
+// end; then it joins again, and the partition goes to its next owner. A handler that does not end holds up its own partition only, until Deadline.
+//
+// The goroutines: run joins and sends heartbeats; store commits; locate finds leaders; one fetcher for each broker and class. mu guards all
+// that is below it, and the tracks.
+type member struct {
+	d       *driver
+	key     memberKey
+	place   pubsub.Place // Topic and Group
+	group   string
+	def     *group
+	solo    bool // a live tail: no group at all, all partitions, no commits
+	life    context.Context
+	stop    context.CancelFunc
+	working sync.WaitGroup
+	joined  chan struct{} // closed when it has its first partitions, or is dead
+	look    chan struct{} // for run: join again
+	dirty   chan struct{} // for store
+	lost    chan struct{} // for locate
+	asking  sync.Mutex    // of quick
+	quick   *conn         // to the coordinator, for what is answered at once
+	slow    *conn         // for joining
+
+	mu          sync.Mutex
+	id          string
+	generation  int32
+	coordinator string
+	heard       time.Time // of the coordinator
+	lanes       map[unit]*lane
+	giving      []*lane // given up, but for a commit
+	sources     map[pubsub.Place]*source
+	dead        error
+	fenced      bool
+	rejoin      bool
+	hurry       bool          // store is not to wait for more
+	news        chan struct{} // closed when something was committed, or the member is dead
+	fetchers    map[fetcherKey]*fetcher
+	lastLane    int32
+	lastGen     uint32
+	planned     int // units that the last plan has shared
+	plain       bool // commits have no metadata: the broker allows too little
+}
+
+// A lane is a unit that is ours.
+type lane struct {
+	id     int32
+	gen    uint32
+	unit   unit
+	place  pubsub.Place
+	src    *source // nil while nobody reads it
+	logs   []*plog
+	losing bool
+	gone   bool
+	limit  *time.Timer // of losing
+}
+
+const (
+	joinRetry    = 50 * time.Millisecond
+	unitsEvery   = 10 * time.Second // how often the leader looks for partitions that were added
+	patternEvery = time.Second      // and for topics
+)
+
+// member returns the membership of a consumer, and makes it if there is none.
+func (d *driver) member(key memberKey, place pubsub.Place, def *group, s *source) (*member, error) {
+	for {
+		d.mu.Lock()
+		if d.closed {
+			d.mu.Unlock()
+			return nil, errGone
+		}
+		m := d.members[key]
+		if m == nil || m.isDead() {
+			old := m
+			m = &member{
+				d: d, key: key, place: place, group: groupID(place), def: def, solo: place.Group == pubsub.Broadcast,
+				joined: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
+				lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1,
+			}
+			if old != nil { // the broker knows us still
+				m.id = old.identity()
+			}
+			m.life, m.stop = context.WithCancel(d.life)
+			d.members[key] = m
+			m.mu.Lock()
+			m.working.Add(3)
+			go m.run()
+			go m.store()
+			go m.locate()
+		} else {
+			m.mu.Lock()
+		}
+		ok := m.dead == nil
+		if ok {
+			m.attach(s)
+		}
+		m.mu.Unlock()
+		d.mu.Unlock()
+		if ok {
+			return m, nil
+		}
+	}
+}
+
+func (m *member) isDead() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead != nil
+}
+
+func (m *member) identity() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fenced {
+		return ""
+	}
+	return m.id
+}
+
+// attach lets a source have the lanes of its place. mu is held.
+func (m *member) attach(s *source) {
+	s.m = m
+	m.sources[s.place] = s
+	for _, ln := range m.lanes {
+		if ln.place == s.place && !ln.losing && ln.src == nil && ln.logs[0].claimed {
+			m.gain(ln, s)
+		}
+	}
+}
+
+// gain tells a source of a lane. mu is held.
+func (m *member) gain(ln *lane, s *source) {
+	m.lastGen++
+	ln.src, ln.gen = s, m.lastGen
+	s.mine = append(s.mine, ln)
+	s.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneGained})
+	m.find()
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// find lets locate look. mu is held.
+func (m *member) find() {
+	poke(m.lost)
+	for _, f := range m.fetchers {
+		poke(f.kick)
+	}
+}
+
+// run joins the group and stays in it until it is told to end, or it cannot.
+func (m *member) run() {
+	defer m.working.Done()
+	var err error
+	if m.solo {
+		err = m.watchAlone()
+	} else {
+		for err == nil {
+			if err = m.join(); err == nil {
+				err = m.beat()
+			}
+		}
+	}
+	m.die(err)
+}
+
+// die ends all sessions of the member. What it has goes back when they are closed.
+func (m *member) die(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead != nil {
+		return
+	}
+	m.dead = err
+	m.fenced = m.fenced || errors.Is(err, errFenced)
+	for _, s := range m.sources {
+		s.dead = err
+		s.wake()
+	}
+	select {
+	case <-m.joined:
+	default:
+		close(m.joined)
+	}
+	m.tidings()
+	m.stop()
+}
+
+// tidings lets everybody look who waits for commits. mu is held.
+func (m *member) tidings() {
+	close(m.news)
+	m.news = make(chan struct{})
+}
+
+// passes says whether an answer of a coordinator, or its silence, may be another soon.
+func passes(err error) bool {
+	for _, e := range []error{
+		sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable, sarama.ErrOffsetsLoadInProgress, sarama.ErrRequestTimedOut,
+		sarama.ErrNetworkException,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	if _, ok := errors.AsType[sarama.KError](err); ok {
+		return false
+	}
+	code, final := classify(err)
+	return code == pubsub.ErrUnavailable && !final
+}
+
+// silent says that the coordinator has not been heard for so long that the group does without us. The first member of a cluster waits for the topic
+// of offsets to be made.
+func (m *member) silent() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	most := m.d.cfg.SessionTimeout
+	if m.generation < 0 {
+		most = max(most, answerWithin)
+	}
+	return time.Since(m.heard) > most
+}
+
+func (m *member) hear() {
+	m.mu.Lock()
+	m.heard = time.Now()
+	m.mu.Unlock()
+}
+
+// join joins the group, and takes what it is given.
+func (m *member) join() error {
+	for tries := 0; ; tries++ {
+		err := m.joinOnce()
+		switch {
+		case m.life.Err() != nil:
+			return errGone
+		case err == nil:
+			return nil
+		case errors.Is(err, sarama.ErrMemberIdRequired), errors.Is(err, sarama.ErrRebalanceInProgress):
+		case errors.Is(err, sarama.ErrUnknownMemberId), errors.Is(err, sarama.ErrIllegalGeneration):
+			m.mu.Lock()
+			have := len(m.lanes) + len(m.giving)
+			m.id, m.generation, m.fenced = "", -1, true
+			m.mu.Unlock()
+			if have > 0 || tries > 100 {
+				return errFenced
+			}
+			m.mu.Lock()
+			m.fenced = false
+			m.mu.Unlock()
+		case passes(err):
+			m.lose()
+			if m.silent() {
+				return err
+			}
+			if !pause(m.life, joinRetry) {
+				return errGone
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// lose forgets the coordinator: the next request looks for it again.
+func (m *member) lose() {
+	m.mu.Lock()
+	m.coordinator = ""
+	m.mu.Unlock()
+	if m.slow != nil {
+		m.slow.close()
+		m.slow = nil
+	}
+}
+
+// where finds the coordinator.
+func (m *member) where(ctx context.Context) (string, error) {
+	m.mu.Lock()
+	address := m.coordinator
+	m.mu.Unlock()
+	if address != "" {
+		return address, nil
+	}
+	address, err := m.d.coordinatorOf(ctx, m.group)
+	if err == nil {
+		m.mu.Lock()
+		m.coordinator = address
+		m.mu.Unlock()
+	}
+	return address, err
+}
+
+func (d *driver) coordinatorOf(ctx context.Context, group string) (string, error) {
+	req := &sarama.FindCoordinatorRequest{Version: 1, CoordinatorKey: group, CoordinatorType: sarama.CoordinatorGroup}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	res, err := anywhere(ctx, d, func(b *sarama.Broker) (*sarama.FindCoordinatorResponse, error) { return b.FindCoordinator(req) })
+	if err != nil {
+		return "", err
+	}
+	if res.Err != sarama.ErrNoError {
+		return "", res.Err
+	}
+	return res.Coordinator.Addr(), nil
+}
+
+func (m *member) instance() *string {
+	if m.d.cfg.Instance == "" {
+		return nil
+	}
+	return &m.d.cfg.Instance
+}
+
+const protocol = "omnibus-cooperative"
+
+func (m *member) joinOnce() error {
+	address, err := m.where(m.life)
+	if err != nil {
+		return err
+	}
+	if m.slow == nil {
+		if m.slow, err = m.d.dial(m.life, address, m.d.cfg.SessionTimeout+2*answerWithin); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	m.rejoin = false
+	mine := claim{Owned: map[string][]int32{}, Generation: m.generation}
+	for u := range m.lanes {
+		mine.Owned[u.topic] = append(mine.Owned[u.topic], u.partition)
+	}
+	for _, ln := range m.giving {
+		mine.Owned[ln.unit.topic] = append(mine.Owned[ln.unit.topic], ln.unit.partition)
+	}
+	session := int32(m.d.cfg.SessionTimeout / time.Millisecond)
+	req := sarama.NewJoinGroupRequest(m.d.base.Version)
+	req.GroupId, req.SessionTimeout, req.RebalanceTimeout, req.MemberId = m.group, session, session, m.id
+	req.GroupInstanceId, req.ProtocolType = m.instance(), "consumer"
+	m.mu.Unlock()
+	if err := req.AddGroupProtocolMetadata(protocol, &sarama.ConsumerGroupMemberMetadata{Topics: []string{m.place.Topic}, UserData: mine.bytes()}); err != nil {
+		return err
+	}
+	res, err := call(m.life, m.slow, func(b *sarama.Broker) (*sarama.JoinGroupResponse, error) { return b.JoinGroup(req) })
+	if err != nil {
+		return err
+	}
+	if res.Err == sarama.ErrMemberIdRequired || res.Err == sarama.ErrNoError {
+		m.mu.Lock()
+		m.id = res.MemberId
+		m.mu.Unlock()
+	}
+	if res.Err != sarama.ErrNoError {
+		return res.Err
+	}
+	m.hear()
+	m.mu.Lock()
+	m.generation = res.GenerationId
+	m.mu.Unlock()
+	sync := sarama.SyncGroupRequest{GroupId: m.group, GenerationId: res.GenerationId, MemberId: res.MemberId, GroupInstanceId: m.instance(), Version: 4}
+	leads := res.LeaderId == res.MemberId
+	if leads {
+		if err := m.share(res, &sync); err != nil {
+			return err
+		}
+	}
+	given, err := call(m.life, m.slow, func(b *sarama.Broker) (*sarama.SyncGroupResponse, error) { return b.SyncGroup(&sync) })
+	if err != nil {
+		return err
+	}
+	if given.Err != sarama.ErrNoError {
+		return given.Err
+	}
+	m.hear()
+	a, err := given.GetMemberAssignment()
+	if err != nil {
+		return err
+	}
+	var units []unit
+	if a != nil {
+		for topic, parts := range a.Topics {
+			for _, p := range parts {
+				units = append(units, unit{topic, p})
+			}
+		}
+	}
+	if !leads {
+		m.mu.Lock()
+		m.planned = -1
+		m.mu.Unlock()
+	}
+	return m.apply(units)
+}
+
+// share makes the plan, as the leader of the group.
+func (m *member) share(res *sarama.JoinGroupResponse, to *sarama.SyncGroupRequest) error {
+	list, err := res.GetMembers()
+	if err != nil {
+		return err
+	}
+	claims := map[string]claim{}
+	for id, meta := range list {
+		var c claim
+		if len(meta.UserData) > 0 && json.Unmarshal(meta.UserData, &c) != nil {
+			c = claim{}
+		}
+		claims[id] = c
+	}
+	classes, err := m.classes(m.life)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, units := range classes {
+		n += len(units)
+	}
+	m.mu.Lock()
+	m.planned = n
+	m.mu.Unlock()
+	for id, units := range plan(claims, classes) {
+		if err := to.AddGroupAssignmentMember(id, assignment(units)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// classes are the units of the group: the topic's partitions, the tiers', and the quarantine.
+func (m *member) classes(ctx context.Context) ([][]unit, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	retry, tiers, quarantine := private(kindRetry, m.place), private(kindTiers, m.place), private(kindQuarantine, m.place)
+	pattern := pubsub.IsPattern(m.place.Topic)
+	names := []string{m.place.Topic}
+	if !m.solo {
+		names = append(names, retry, tiers, quarantine)
+	}
+	if pattern {
+		names = nil
+	}
+	all, err := m.d.describe(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	units := make([][]unit, 3)
+	add := func(class int, topic string) {
+		for p := range all[topic].n() {
+			units[class] = append(units[class], unit{topic, p})
+		}
+	}
+	if pattern {
+		for topic := range all {
+			if pubsub.MatchPattern(m.place.Topic, topic) {
+				add(0, topic)
+			}
+		}
+		if !m.solo {
+			add(0, retry)
+		}
+	} else {
+		add(0, m.place.Topic)
+	}
+	if !m.solo {
+		add(1, tiers)
+		add(2, quarantine)
+	}
+	return units, nil
+}
+
+// beat keeps the membership alive; nil means that it is time to join again.
+func (m *member) beat() error {
+	every := min(max(m.d.cfg.SessionTimeout/10, 100*time.Millisecond), time.Second)
+	looks := unitsEvery
+	if pubsub.IsPattern(m.place.Topic) {
+		looks = patternEvery
+	}
+	looked := time.Now()
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	for {
+		select {
+		case <-m.life.Done():
+			return errGone
+		case <-m.look:
+			m.mu.Lock()
+			again := m.rejoin
+			m.mu.Unlock()
+			if again {
+				return nil
+			}
+			continue
+		case <-timer.C:
+		}
+		timer.Reset(every)
+		m.mu.Lock()
+		req := &sarama.HeartbeatRequest{GroupId: m.group, GenerationId: m.generation, MemberId: m.id, GroupInstanceId: m.instance(), Version: 4}
+		planned := m.planned
+		m.mu.Unlock()
+		res, err := ask(m, func(b *sarama.Broker) (*sarama.HeartbeatResponse, error) { return b.Heartbeat(req) })
+		if err == nil && res.Err != sarama.ErrNoError {
+			err = res.Err
+		}
+		switch {
+		case m.life.Err() != nil:
+			return errGone
+		case err == nil:
+			m.hear()
+		case errors.Is(err, sarama.ErrRebalanceInProgress):
+			m.hear()
+			return nil
+		case errors.Is(err, sarama.ErrUnknownMemberId), errors.Is(err, sarama.ErrIllegalGeneration), errors.Is(err, sarama.ErrFencedInstancedId):
+			return errFenced
+		case passes(err):
+			m.lose()
+			if m.silent() {
+				return err
+			}
+			timer.Reset(joinRetry)
+		default:
+			return err
+		}
+		if planned >= 0 && time.Since(looked) > looks {
+			looked = time.Now()
+			if classes, err := m.classes(m.life); err == nil && len(classes[0])+len(classes[1])+len(classes[2]) != planned {
+				return nil
+			}
+		}
+	}
+}
+
+// ask makes a request that the coordinator answers at once.
+func ask[T any](m *member, f func(*sarama.Broker) (T, error)) (v T, err error) {
+	address, err := m.where(m.life)
+	if err != nil {
+		return v, err
+	}
+	m.asking.Lock()
+	c := m.quick
+	if c != nil && c.address != address {
+		c.close()
+		c = nil
+	}
+	if c == nil {
+		c, err = m.d.dial(m.life, address, min(answerWithin, m.d.cfg.SessionTimeout))
+		if m.quick = c; err != nil {
+			m.quick = nil
+		}
+	}
+	m.asking.Unlock()
+	if err != nil {
+		m.elsewhere(address)
+		return v, err
+	}
+	if v, err = call(m.life, c, f); err != nil {
+		m.elsewhere(address)
+		m.asking.Lock()
+		if m.quick == c {
+			m.quick = nil
+		}
+		m.asking.Unlock()
+		c.close()
+	}
+	return v, err
+}
+
+// elsewhere forgets where the coordinator is, if it is believed to be there.
+func (m *member) elsewhere(address string) {
+	m.mu.Lock()
+	if m.coordinator == address {
+		m.coordinator = ""
+	}
+	m.mu.Unlock()
+}

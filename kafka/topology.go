@@ -1,0 +1,540 @@
+package kafka
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A topicInfo is what a topic was like when it was seen last.
+type topicInfo struct {
+	id    sarama.Uuid
+	parts []partInfo // by number
+	seen  time.Time
+}
+
+type partInfo struct {
+	leader   int32 // -1 = none
+	replicas int
+}
+
+func (t topicInfo) n() int32 { return int32(len(t.parts)) }
+
+// describe reads what the cluster knows of topics; what is not there is left out. A nil list means all.
+func (d *driver) describe(ctx context.Context, names []string) (map[string]topicInfo, error) {
+	m, err := d.metadata(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]topicInfo{}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range m.Topics {
+		switch {
+		case t.Err == sarama.ErrNoError, t.Err == sarama.ErrLeaderNotAvailable:
+		case t.Err == sarama.ErrUnknownTopicOrPartition:
+			delete(d.topics, t.Name)
+			continue
+		default:
+			return nil, t.Err
+		}
+		info := topicInfo{id: t.Uuid, parts: make([]partInfo, len(t.Partitions)), seen: time.Now()}
+		for _, p := range t.Partitions {
+			if int(p.ID) < len(info.parts) {
+				info.parts[p.ID] = partInfo{p.Leader, len(p.Replicas)}
+				if p.Err != sarama.ErrNoError && p.Err != sarama.ErrReplicaNotAvailable {
+					info.parts[p.ID].leader = -1
+				}
+			}
+		}
+		all[t.Name] = info
+		if names != nil {
+			d.topics[t.Name] = info
+		}
+	}
+	return all, nil
+}
+
+// infoAge is how long a publisher believes what it has seen of a topic: partitions may be added.
+const infoAge = time.Minute
+
+// known returns a topic that was seen, or looks for it.
+func (d *driver) known(ctx context.Context, name string) (topicInfo, bool, error) {
+	d.mu.Lock()
+	info, ok := d.topics[name]
+	d.mu.Unlock()
+	if ok && time.Since(info.seen) < infoAge {
+		return info, true, nil
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	all, err := d.describe(ctx, []string{name})
+	info, ok = all[name]
+	return info, ok && info.n() > 0, err
+}
+
+// forget lets the next publish look for its topic again.
+func (d *driver) forget(name string) {
+	d.mu.Lock()
+	delete(d.topics, name)
+	d.mu.Unlock()
+}
+
+// Ensure implements pubsub.Driver.
+func (d *driver) Ensure(ctx context.Context, t pubsub.Topology, m pubsub.Manage) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	for _, spec := range t.Topics {
+		if _, err := d.ensureTopic(ctx, spec, m); err != nil {
+			return err
+		}
+	}
+	for _, g := range t.Groups {
+		spec := pubsub.SourceSpec{From: pubsub.Place{Topic: g.Topic, Group: g.Group}, Start: g.Start, Order: g.Order, AckWait: g.AckWait, Manage: m}
+		if _, err := d.ensureGroup(ctx, spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureTopic makes a topic, or checks the one that is there.
+func (d *driver) ensureTopic(ctx context.Context, spec pubsub.TopicSpec, m pubsub.Manage) (topicInfo, error) {
+	all, err := d.describe(ctx, []string{spec.Name})
+	if err != nil {
+		return topicInfo{}, err
+	}
+	info, ok := all[spec.Name]
+	if ok {
+		return info, d.agrees(ctx, info, spec)
+	}
+	if m != pubsub.Create {
+		return info, says(pubsub.ErrNotFound, "there is no topic %q", spec.Name)
+	}
+	parts := int32(max(spec.Partitions, 1))
+	detail := d.detail(parts, map[string]string{})
+	if spec.Replicas > 0 {
+		detail.ReplicationFactor = int16(spec.Replicas)
+	}
+	if keep := max(spec.Retention, d.cfg.Retention); spec.Retention > 0 || keep > 0 {
+		if spec.Retention > 0 {
+			keep = spec.Retention
+		}
+		setting(detail, "retention.ms", strconv.FormatInt(keep.Milliseconds(), 10))
+	}
+	if spec.MaxBytes > 0 {
+		setting(detail, "retention.bytes", strconv.FormatInt(max(spec.MaxBytes/int64(parts), 1), 10))
+	}
+	if err := d.create(ctx, map[string]*sarama.TopicDetail{spec.Name: detail}); err != nil {
+		return info, err
+	}
+	return d.ensureTopic(ctx, spec, pubsub.Verify) // another one may have been faster
+}
+
+// detail is a topic of ours.
+func (d *driver) detail(parts int32, settings map[string]string) *sarama.TopicDetail {
+	t := &sarama.TopicDetail{NumPartitions: parts, ReplicationFactor: d.replicas, ConfigEntries: map[string]*string{}}
+	if d.replicas >= 3 {
+		setting(t, "min.insync.replicas", "2")
+	}
+	for name, value := range settings {
+		setting(t, name, value)
+	}
+	return t
+}
+
+func setting(t *sarama.TopicDetail, name, value string) { t.ConfigEntries[name] = &value }
+
+// create makes topics that are not there, and waits until the brokers know them.
+func (d *driver) create(ctx context.Context, topics map[string]*sarama.TopicDetail) error {
+	req := sarama.NewCreateTopicsRequest(d.base.Version, topics, answerWithin, false)
+	res, err := controlled(ctx, d, func(b *sarama.Broker) (*sarama.CreateTopicsResponse, error) { return b.CreateTopics(req) })
+	if err != nil {
+		return err
+	}
+	names := make([]string, 0, len(topics))
+	for name := range topics {
+		names = append(names, name)
+		if e := res.TopicErrors[name]; e != nil && e.Err != sarama.ErrNoError && e.Err != sarama.ErrTopicAlreadyExists {
+			return sarama.Wrap(e.Err, e)
+		}
+	}
+	for {
+		all, err := d.describe(ctx, names)
+		if err != nil {
+			return err
+		}
+		ready := len(all) == len(topics)
+		for _, info := range all {
+			ready = ready && info.n() > 0 && !slices.ContainsFunc(info.parts, func(p partInfo) bool { return p.leader < 0 })
+		}
+		if ready {
+			return nil
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// agrees checks a topic that is there.
+func (d *driver) agrees(ctx context.Context, info topicInfo, spec pubsub.TopicSpec) error {
+	n, replicas := info.n(), 0
+	if n > 0 {
+		replicas = info.parts[0].replicas
+	}
+	switch {
+	case spec.Partitions != 0 && int32(spec.Partitions) != n:
+		return says(pubsub.ErrConflict, "topic %q has %d partitions, not %d", spec.Name, n, spec.Partitions)
+	case spec.Replicas != 0 && spec.Replicas != replicas:
+		return says(pubsub.ErrConflict, "topic %q has %d replicas, not %d", spec.Name, replicas, spec.Replicas)
+	}
+	if spec.Retention == 0 && spec.MaxBytes == 0 && d.caps.Durability < pubsub.Replicated {
+		return nil
+	}
+	have, err := d.settings(ctx, sarama.TopicResource, spec.Name)
+	if err != nil {
+		return err
+	}
+	if insync, err := strconv.Atoi(have["min.insync.replicas"]); d.caps.Durability == pubsub.Replicated && (replicas < 3 || err == nil && insync < 2) {
+		return says(pubsub.ErrConflict, "topic %q has %d replicas and min.insync.replicas=%d, so that it can lose what it has confirmed: give it 3 and 2, or open with ?durability=process",
+			spec.Name, replicas, insync)
+	}
+	if keep := strconv.FormatInt(spec.Retention.Milliseconds(), 10); spec.Retention != 0 && have["retention.ms"] != keep {
+		return says(pubsub.ErrConflict, "topic %q has retention.ms=%s, not %s", spec.Name, have["retention.ms"], keep)
+	}
+	if size := strconv.FormatInt(max(spec.MaxBytes/int64(max(n, 1)), 1), 10); spec.MaxBytes != 0 && have["retention.bytes"] != size {
+		return says(pubsub.ErrConflict, "topic %q has retention.bytes=%s for each partition, not %s", spec.Name, have["retention.bytes"], size)
+	}
+	return nil
+}
+
+// A definition describes a group. It is the first record of the group's quarantine: of several members that make the group at once the first one
+// has its way, and where the group begins is known for as long as it is there, also when its offsets have expired.
+type definition struct {
+	AckWait   time.Duration      `json:"ack_wait"`
+	Exclusive bool               `json:"exclusive"`
+	Start     map[string][]int64 `json:"start"` // offsets by topic and partition; what is missing begins at its beginning
+
+	of sarama.Uuid // the topic where it stands
+}
+
+// start is the offset at which the group begins to read a partition, -1 for the first there is.
+func (g *definition) start(topic string, partition int32) int64 {
+	if list := g.Start[topic]; int(partition) < len(list) {
+		return list[partition]
+	}
+	return -1
+}
+
+// A group is what a member needs to know.
+type group struct {
+	*definition
+	topics map[string]topicInfo // those that it reads, and its own
+}
+
+// ensureGroup makes what a group needs, or checks what is there.
+func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*group, error) {
+	place := pubsub.Place{Topic: spec.From.Topic, Group: spec.From.Group}
+	m := spec.Manage
+	if m == pubsub.Off {
+		m = pubsub.Verify
+	}
+	parts := int32(1)
+	read := map[string]topicInfo{}
+	if pubsub.IsPattern(place.Topic) {
+		all, err := d.describe(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		for name, info := range all {
+			if pubsub.MatchPattern(place.Topic, name) {
+				read[name] = info
+			}
+		}
+	} else {
+		info, err := d.ensureTopic(ctx, pubsub.TopicSpec{Name: place.Topic}, m)
+		if err != nil {
+			return nil, err
+		}
+		read[place.Topic] = info
+		parts = info.n()
+	}
+	tiers := int32(len(pubsub.Tiers()))
+	wanted := map[string]*sarama.TopicDetail{
+		private(kindRetry, place):      d.own(parts, forever),
+		private(kindTiers, place):      d.own(min(parts, maxTierParts)*tiers, forTiers),
+		private(kindQuarantine, place): d.own(1, forever),
+		private(kindDead, place):       d.own(1, forever),
+	}
+	var names []string
+	for name := range wanted {
+		if len(name) > maxTopicName {
+			return nil, says(pubsub.ErrInvalid, "the names of topic %q and group %q are too long for a topic of ours", place.Topic, place.Group)
+		}
+		names = append(names, name)
+	}
+	own, err := d.describe(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	missing := map[string]*sarama.TopicDetail{}
+	for name, detail := range wanted {
+		if _, ok := own[name]; !ok {
+			missing[name] = detail
+		}
+	}
+	if len(missing) > 0 {
+		if m != pubsub.Create {
+			return nil, says(pubsub.ErrNotFound, "there is no group %q of %q", place.Group, place.Topic)
+		}
+		if err := d.create(ctx, missing); err != nil {
+			return nil, err
+		}
+		if own, err = d.describe(ctx, names); err != nil {
+			return nil, err
+		}
+	}
+	if have := own[private(kindRetry, place)].n(); have < parts && m == pubsub.Create {
+		if err := d.grow(ctx, private(kindRetry, place), parts); err != nil {
+			return nil, err
+		}
+		if own, err = d.describe(ctx, names); err != nil {
+			return nil, err
+		}
+	}
+	def, err := d.define(ctx, place, spec, m, read, own[private(kindQuarantine, place)])
+	if err != nil {
+		return nil, err
+	}
+	if def.AckWait != spec.AckWait || def.Exclusive != spec.Order.Exclusive() {
+		return nil, says(pubsub.ErrConflict, "group %q of %q has an ack wait of %v and exclusive=%v, not %v and %v; all its members must agree",
+			place.Group, place.Topic, def.AckWait, def.Exclusive, spec.AckWait, spec.Order.Exclusive())
+	}
+	g := &group{def, read}
+	for name, info := range own {
+		g.topics[name] = info
+	}
+	return g, nil
+}
+
+const (
+	maxTierParts = 8 // partitions of each tier: there is no order in them, and no more are needed to share the work
+	forever      = -1
+	forTiers     = int64(14 * 24 * time.Hour / time.Millisecond) // longer than the longest tier and an outage
+)
+
+// own is a private topic. What a group has for itself may be a bit larger than what users can publish.
+func (d *driver) own(parts int32, retention int64) *sarama.TopicDetail {
+	return d.detail(parts, map[string]string{
+		"retention.ms": strconv.FormatInt(retention, 10), "retention.bytes": "-1", "cleanup.policy": "delete", "max.message.bytes": strconv.Itoa(d.limit + 64<<10),
+	})
+}
+
+// grow gives a topic more partitions.
+func (d *driver) grow(ctx context.Context, topic string, parts int32) error {
+	req := &sarama.CreatePartitionsRequest{Version: 1, TopicPartitions: map[string]*sarama.TopicPartition{topic: {Count: parts}}, Timeout: answerWithin}
+	res, err := controlled(ctx, d, func(b *sarama.Broker) (*sarama.CreatePartitionsResponse, error) { return b.CreatePartitions(req) })
+	if err != nil {
+		return err
+	}
+	if e := res.TopicPartitionErrors[topic]; e != nil && e.Err != sarama.ErrNoError && e.Err != sarama.ErrInvalidPartitions { // another was faster
+		return e.Err
+	}
+	return nil
+}
+
+// define reads a group's definition, after writing one if there is none.
+func (d *driver) define(ctx context.Context, place pubsub.Place, spec pubsub.SourceSpec, m pubsub.Manage, read map[string]topicInfo, in topicInfo) (*definition, error) {
+	d.mu.Lock()
+	def := d.groups[place]
+	d.mu.Unlock()
+	if def != nil && def.of == in.id {
+		return def, nil
+	}
+	topic := private(kindQuarantine, place)
+	def, err := d.readDefinition(ctx, topic)
+	if err == nil && def == nil {
+		if m != pubsub.Create {
+			return nil, says(pubsub.ErrNotFound, "there is no group %q of %q", place.Group, place.Topic)
+		}
+		mine := definition{AckWait: spec.AckWait, Exclusive: spec.Order.Exclusive()}
+		if mine.Start, err = d.startOffsets(ctx, spec.Start, read); err != nil {
+			return nil, err
+		}
+		text, err := json.Marshal(mine)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.append(ctx, topic, text); err != nil {
+			return nil, err
+		}
+		if def, err = d.readDefinition(ctx, topic); err != nil {
+			return nil, err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if def == nil {
+		return nil, says(pubsub.ErrConflict, "the topic %q does not begin with the description of group %q", topic, place.Group)
+	}
+	def.of = in.id
+	d.mu.Lock()
+	d.groups[place] = def
+	d.mu.Unlock()
+	return def, nil
+}
+
+// readDefinition returns nil if nothing has been written.
+func (d *driver) readDefinition(ctx context.Context, topic string) (*definition, error) {
+	var def *definition
+	err := d.read(ctx, topic, 0, 0, 1, func(e entry) bool {
+		if isDefinition(e.rec) {
+			def = new(definition)
+			if json.Unmarshal(e.rec.Value, def) != nil {
+				def = nil
+			}
+		}
+		return false
+	})
+	return def, err
+}
+
+func isDefinition(r *sarama.Record) bool {
+	return len(r.Headers) == 1 && string(r.Headers[0].Key) == hdrGroup
+}
+
+// append writes a definition.
+func (d *driver) append(ctx context.Context, topic string, text []byte) error {
+	info, ok, err := d.known(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return sarama.ErrUnknownTopicOrPartition
+	}
+	address, err := d.addressOf(info.parts[0].leader)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	req := &sarama.ProduceRequest{RequiredAcks: sarama.WaitForAll, Timeout: int32(answerWithin / time.Millisecond), Version: 7}
+	req.AddBatch(topic, 0, &sarama.RecordBatch{
+		Version: 2, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1, FirstTimestamp: now, MaxTimestamp: now,
+		Records: []*sarama.Record{{Value: text, Headers: []*sarama.RecordHeader{{Key: []byte(hdrGroup), Value: []byte("1")}}}},
+	})
+	res, err := at(ctx, d, address, func(b *sarama.Broker) (*sarama.ProduceResponse, error) { return b.Produce(req) })
+	if err != nil {
+		return err
+	}
+	if b := res.GetBlock(topic, 0); b != nil && b.Err != sarama.ErrNoError {
+		return b.Err
+	}
+	return nil
+}
+
+// startOffsets finds where a group begins.
+func (d *driver) startOffsets(ctx context.Context, s pubsub.Start, read map[string]topicInfo) (map[string][]int64, error) {
+	kind, when, pos := s.Parts()
+	if kind == pubsub.StartEarliest {
+		return nil, nil
+	}
+	ask := int64(sarama.OffsetNewest)
+	if kind == pubsub.StartTime {
+		ask = when.UnixMilli()
+	}
+	start := map[string][]int64{}
+	for topic, info := range read {
+		list, err := d.offsets(ctx, topic, info, ask)
+		if err != nil {
+			return nil, err
+		}
+		if kind == pubsub.StartPosition {
+			k, offset, store, partition := pos.Parts()
+			for p := range list { // a position names one partition; of the others nothing is skipped
+				if list[p] = -1; k == positionKind && store == 0 && int32(p) == partition {
+					list[p] = offset
+				}
+			}
+		}
+		start[topic] = list
+	}
+	return start, nil
+}
+
+// offsets asks the leaders of a topic: sarama.OffsetNewest, OffsetOldest, or the first message at a time in milliseconds or later (the end if none is).
+func (d *driver) offsets(ctx context.Context, topic string, info topicInfo, when int64) ([]int64, error) {
+	all := make([]int64, info.n())
+	by := map[int32][]int32{}
+	for p, x := range info.parts {
+		by[x.leader] = append(by[x.leader], int32(p))
+	}
+	for leader, parts := range by {
+		address, err := d.addressOf(leader)
+		if err != nil {
+			return nil, err
+		}
+		req := sarama.NewOffsetRequest(d.base.Version)
+		req.IsolationLevel = d.isolation()
+		for _, p := range parts {
+			req.AddBlock(topic, p, when, 1)
+		}
+		res, err := at(ctx, d, address, func(b *sarama.Broker) (*sarama.OffsetResponse, error) { return b.GetAvailableOffsets(req) })
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range parts {
+			b := res.GetBlock(topic, p)
+			if b == nil {
+				return nil, sarama.ErrIncompleteResponse
+			}
+			if b.Err != sarama.ErrNoError {
+				return nil, b.Err
+			}
+			all[p] = b.Offset
+		}
+	}
+	if when >= 0 && slices.Contains(all, -1) {
+		ends, err := d.offsets(ctx, topic, info, sarama.OffsetNewest)
+		if err != nil {
+			return nil, err
+		}
+		for p := range all {
+			if all[p] < 0 {
+				all[p] = ends[p]
+			}
+		}
+	}
+	return all, nil
+}
+
+func (d *driver) isolation() sarama.IsolationLevel {
+	if d.cfg.ReadAll {
+		return sarama.ReadUncommitted
+	}
+	return sarama.ReadCommitted
+}
+
+// exists finds where a message is to go: the partitions of its place.
+func (d *driver) exists(ctx context.Context, p pubsub.Place) (topic string, from, to int32, err error) {
+	topic = topicOf(p)
+	info, ok, err := d.known(ctx, topic)
+	switch {
+	case err != nil && errors.Is(err, sarama.ErrInvalidTopic), err == nil && !ok && p.Kind == pubsub.PlaceMain:
+		err = says(pubsub.ErrUnroutable, "there is no topic %q", p.Topic)
+	case err == nil && !ok:
+		err = says(pubsub.ErrUnroutable, "there is no group %q of %q", p.Group, p.Topic)
+	}
+	if err == nil {
+		from, to = span(p, info.n())
+	}
+	return topic, from, to, err
+}
