@@ -15,7 +15,7 @@ import (
 )
 
 func address(more url.Values) string {
-	u := os.Getenv("OMNIBUS_KAFKA_URL") + "?session_timeout=2s"
+	u := os.Getenv("OMNIBUS_KAFKA_URL") + "?session_timeout=5s"
 	if len(more) > 0 {
 		u += "&" + more.Encode()
 	}

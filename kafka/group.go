@@ -58,7 +58,7 @@ type member struct {
 	fetchers    map[fetcherKey]*fetcher
 	lastLane    int32
 	lastGen     uint32
-	planned     int // units that the last plan has shared
+	planned     int  // units that the last plan has shared
 	plain       bool // commits have no metadata: the broker allows too little
 }
 
