@@ -1,1 +1,120 @@
 package kafka
+
+import (
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// What the tests of the wire format, of the names, of tracks and of plans look into.
+var (
+	PartitionOf = partitionOf
+	HeadersOf   = headersOf
+	TopicOf     = topicOf
+	GroupID     = groupID
+	Span        = span
+)
+
+// Decode reads a record with a key, a value and headers.
+func Decode(key, value []byte, h []sarama.RecordHeader, at time.Time) *pubsub.Message {
+	r := &sarama.Record{Key: key, Value: value}
+	for i := range h {
+		r.Headers = append(r.Headers, &h[i])
+	}
+	return decode(r, at)
+}
+
+// A Track is a track of offsets.
+type Track struct{ t track }
+
+// Add delivers a message, or one that was settled before.
+func (t *Track) Add(offset int64, settled bool) uint64 {
+	f := flight{offset: offset, state: flightOut}
+	if settled {
+		f.state = flightDone
+	}
+	return t.t.add(f)
+}
+
+// Done settles a message.
+func (t *Track) Done(number uint64) { t.t.done(number) }
+
+// Knows says whether a message is there and with the engine.
+func (t *Track) Knows(number uint64) bool {
+	f := t.t.at(number)
+	return f != nil && f.state == flightOut
+}
+
+// Head is the offset of the first message that is not settled, -1 if there is none.
+func (t *Track) Head() int64 {
+	if f := t.t.head(); f != nil {
+		return f.offset
+	}
+	return -1
+}
+
+// Out is how many messages are with the engine, Chunks how many chunks have memory.
+func (t *Track) Out() int { return t.t.out }
+
+// Chunks is how many chunks have memory.
+func (t *Track) Chunks() (n int) {
+	for i := range t.t.chunks {
+		if t.t.chunks[i].list != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Runs are the first and last offsets of what is settled beyond the head.
+func (t *Track) Runs() (all [][2]int64) {
+	for _, r := range t.t.settled() {
+		all = append(all, [2]int64{r.from, r.to})
+	}
+	return all
+}
+
+// MarkText writes commit metadata, ParseMark reads it.
+func MarkText(offset int64, starts int32, failed map[int64]int32, runs [][2]int64) string {
+	m := mark{starts: starts}
+	for _, r := range runs {
+		m.runs = append(m.runs, run{r[0], r[1]})
+	}
+	var list []failure
+	for o := offset; len(list) < len(failed); o++ {
+		if n, ok := failed[o]; ok {
+			list = append(list, failure{o, n})
+		}
+	}
+	return m.text(offset, list)
+}
+
+// ParseMark reads commit metadata.
+func ParseMark(offset int64, text string) (starts int32, failed map[int64]int32, runs [][2]int64) {
+	m := parseMark(offset, text)
+	for _, r := range m.runs {
+		runs = append(runs, [2]int64{r.from, r.to})
+	}
+	return m.starts, m.failed, runs
+}
+
+// Plan shares partitions 0 to n-1 of a topic and one partition of another. owned is what members have, by number, since generations.
+func Plan(owned map[string][]int32, since map[string]int32, n int32) map[string][]int32 {
+	members := map[string]claim{}
+	for id, parts := range owned {
+		members[id] = claim{map[string][]int32{"t": parts}, since[id]}
+	}
+	units := make([]unit, n)
+	for i := range units {
+		units[i] = unit{"t", int32(i)}
+	}
+	result := map[string][]int32{}
+	for id, list := range plan(members, [][]unit{units}) {
+		for _, u := range list {
+			result[id] = append(result[id], u.partition)
+		}
+	}
+	return result
+}

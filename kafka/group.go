@@ -89,6 +89,11 @@ func (d *driver) member(key memberKey, place pubsub.Place, def *group, s *source
 			d.mu.Unlock()
 			return nil, errGone
 		}
+		for k, m := range d.members {
+			if k != key && m.isOver() {
+				delete(d.members, k)
+			}
+		}
 		m := d.members[key]
 		if m == nil || m.isDead() {
 			old := m
@@ -126,6 +131,13 @@ func (m *member) isDead() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.dead != nil
+}
+
+// isOver says that the group does without this member, and that it does not come back.
+func (m *member) isOver() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead != nil && len(m.sources) == 0 && time.Since(m.heard) > 2*m.d.cfg.SessionTimeout
 }
 
 func (m *member) identity() string {

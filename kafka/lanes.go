@@ -313,6 +313,9 @@ func (m *member) drop(ln *lane) {
 	ln.gone = true
 	delete(m.lanes, ln.unit)
 	m.detach(ln)
+	if m.solo {
+		return
+	}
 	m.giving = append(m.giving, ln)
 	m.hurry = true
 	for _, l := range ln.logs {

@@ -17,6 +17,7 @@ import (
 // its order and stored once; what it gives up in the end may be stored, and ends the session.
 type producer struct {
 	d      *driver
+	silent bool // the broker does not answer
 	report func([]pubsub.Result)
 	life   context.Context
 	cut    context.CancelFunc
@@ -32,6 +33,9 @@ type producer struct {
 	dead error
 }
 
+// turnAfter is how many messages without a key go to one partition before the next one has its turn.
+const turnAfter = 32
+
 const (
 	retries   = 30 // of one batch, with pauses: about as long as a publisher waits by default
 	firstWait = 50 * time.Millisecond
@@ -42,7 +46,7 @@ const (
 func (d *driver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	p := &producer{d: d, report: report, ended: make(chan struct{})}
+	p := &producer{d: d, silent: s.Ack == pubsub.AckNone, report: report, ended: make(chan struct{})}
 	p.life, p.cut = context.WithCancel(d.life)
 	conf, err := p.config(s)
 	if err != nil {
@@ -139,7 +143,6 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 	if p.closing {
 		return 0, errGone
 	}
-	p.turn++
 	now := time.Now()
 	list := make([]sent, len(run))
 	var refused []pubsub.Result
@@ -168,6 +171,9 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 				place = pubsub.Place{Topic: "\x00"} // the next one looks again
 				continue
 			}
+		}
+		if i%turnAfter == 0 {
+			p.turn++
 		}
 		s := &list[i]
 		s.out, s.seq, s.store = o.Msg, o.Seq, storeOf(o.To)
@@ -220,7 +226,7 @@ func (p *producer) answers() {
 				successes = nil
 				break
 			}
-			told = append(told, accepted(m))
+			told = append(told, p.accepted(m))
 		case e, ok := <-failures:
 			if !ok {
 				failures = nil
@@ -232,7 +238,7 @@ func (p *producer) answers() {
 			select {
 			case m, ok := <-successes:
 				if more = ok; ok {
-					told = append(told, accepted(m))
+					told = append(told, p.accepted(m))
 				}
 			default:
 				more = false
@@ -245,9 +251,13 @@ func (p *producer) answers() {
 	}
 }
 
-func accepted(m *sarama.ProducerMessage) pubsub.Result {
+func (p *producer) accepted(m *sarama.ProducerMessage) pubsub.Result {
 	s := m.Metadata.(*sent)
-	return pubsub.Result{Seq: s.seq, Fate: pubsub.FateAccepted, Pos: pubsub.NewPosition(positionKind, m.Offset, s.store, m.Partition)}
+	r := pubsub.Result{Seq: s.seq, Fate: pubsub.FateAccepted}
+	if !p.silent {
+		r.Pos = pubsub.NewPosition(positionKind, m.Offset, s.store, m.Partition)
+	}
+	return r
 }
 
 // failed tells what the client's error means. One that may pass does not tell whether an earlier try was stored.
