@@ -37,16 +37,8 @@ func startServer(t *testing.T, variant string) *server {
 	return &server{Broker: b, tokens: t.TempDir()}
 }
 
-// mayKill skips a test that breaks its broker, where that was given by URL.
-func mayKill(t *testing.T, b *containers.Broker) {
-	t.Helper()
-	if len(b.Nodes()) == 0 {
-		t.Skip("a broker that was given by URL is not ours to kill")
-	}
-}
-
 // address is the URL with the credentials that the variant asks for, and more parameters.
-func (s *server) address(t testing.TB, more url.Values) string {
+func (s *server) address(tb testing.TB, more url.Values) string {
 	base, query, _ := strings.Cut(s.URL(), "?")
 	scheme, hosts, _ := strings.Cut(base, "://")
 	p := s.Params
@@ -58,7 +50,7 @@ func (s *server) address(t testing.TB, more url.Values) string {
 	}
 	own := url.Values{"session_timeout": {cmp.Or(os.Getenv("OMNIBUS_KAFKA_SESSION"), "3s")}}
 	for name, value := range map[string]string{
-		"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile, "sasl": strings.ToLower(p.Mechanism), "token_file": s.tokenFile(t, p.Token),
+		"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile, "sasl": strings.ToLower(p.Mechanism), "token_file": s.tokenFile(tb, p.Token),
 	} {
 		if value != "" {
 			own.Set(name, value)
@@ -75,13 +67,13 @@ func (s *server) address(t testing.TB, more url.Values) string {
 }
 
 // tokenFile is where a token stands: each has its own.
-func (s *server) tokenFile(t testing.TB, token string) string {
+func (s *server) tokenFile(tb testing.TB, token string) string {
 	if token == "" {
 		return ""
 	}
 	path := filepath.Join(s.tokens, token[max(len(token)-20, 0):])
 	if err := os.WriteFile(path, []byte(token), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
@@ -105,8 +97,8 @@ func dial(ctx context.Context, address string) (pubsub.Driver, error) {
 }
 
 // client is the client's own view of the cluster.
-func (s *server) client(ctx context.Context, t testing.TB) (*sarama.Config, []string, error) {
-	d, err := dial(ctx, s.address(t, nil))
+func (s *server) client(ctx context.Context, tb testing.TB) (*sarama.Config, []string, error) {
+	d, err := dial(ctx, s.address(tb, nil))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,8 +111,8 @@ func (s *server) client(ctx context.Context, t testing.TB) (*sarama.Config, []st
 	return conf, addresses, nil
 }
 
-func (s *server) admin(ctx context.Context, t testing.TB) (sarama.ClusterAdmin, error) {
-	conf, addresses, err := s.client(ctx, t)
+func (s *server) admin(ctx context.Context, tb testing.TB) (sarama.ClusterAdmin, error) {
+	conf, addresses, err := s.client(ctx, tb)
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +120,9 @@ func (s *server) admin(ctx context.Context, t testing.TB) (sarama.ClusterAdmin, 
 }
 
 // deleteTopic removes a topic with its groups behind the back of who uses them.
-func (s *server) deleteTopic(t testing.TB) func(ctx context.Context, topic string) error {
+func (s *server) deleteTopic(tb testing.TB) func(ctx context.Context, topic string) error {
 	return func(ctx context.Context, topic string) error {
-		admin, err := s.admin(ctx, t)
+		admin, err := s.admin(ctx, tb)
 		if err != nil {
 			return err
 		}
@@ -153,9 +145,9 @@ func (s *server) deleteTopic(t testing.TB) func(ctx context.Context, topic strin
 }
 
 // foreignPublish writes a message as a program does that has the client and not the adapter.
-func (s *server) foreignPublish(t testing.TB) func(ctx context.Context, topic string, m pubsub.Message) (pubsub.Headers, error) {
+func (s *server) foreignPublish(tb testing.TB) func(ctx context.Context, topic string, m pubsub.Message) (pubsub.Headers, error) {
 	return func(ctx context.Context, topic string, m pubsub.Message) (said pubsub.Headers, err error) {
-		conf, addresses, err := s.client(ctx, t)
+		conf, addresses, err := s.client(ctx, tb)
 		if err != nil {
 			return nil, err
 		}

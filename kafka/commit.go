@@ -29,7 +29,7 @@ func (m *member) store() {
 		case <-m.dirty:
 		}
 		m.await()
-		err := m.commit(m.life)
+		err := m.commit()
 		switch {
 		case m.life.Err() != nil:
 			return
@@ -71,7 +71,7 @@ func (m *member) await() {
 }
 
 // commit stores what has changed, all of it at once.
-func (m *member) commit(ctx context.Context) error {
+func (m *member) commit() error {
 	m.mu.Lock()
 	m.hurry = false
 	var stands []stand

@@ -22,7 +22,7 @@ type driver struct {
 	cfg  Config
 	base *sarama.Config
 	caps pubsub.Capabilities
-	life context.Context
+	life context.Context //nolint:containedctx // of all connections
 	end  context.CancelFunc
 
 	limit    int   // the broker's message.max.bytes
@@ -176,7 +176,7 @@ func (d *driver) settings(ctx context.Context, kind sarama.ConfigResourceType, n
 	var res *sarama.DescribeConfigsResponse
 	var err error
 	if kind == sarama.BrokerResource { // each knows its own only
-		id, _ := strconv.Atoi(name)
+		id, _ := strconv.ParseInt(name, 10, 32)
 		address, err := d.addressOf(int32(id))
 		if err != nil {
 			return nil, err

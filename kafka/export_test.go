@@ -15,6 +15,7 @@ var (
 	TopicOf     = topicOf
 	GroupID     = groupID
 	Span        = span
+	Silent      = silent{}
 )
 
 // Decode reads a record with a key, a value and headers.

@@ -17,9 +17,9 @@ func (s *server) networkFaults() []conformance.Fault {
 }
 
 // leadership asks who leads the topic.
-func (s *server) leadership(t testing.TB) func(ctx context.Context, topic string) (pauseFollowers, wipeLeader conformance.Fault, err error) {
+func (s *server) leadership(tb testing.TB) func(ctx context.Context, topic string) (pauseFollowers, wipeLeader conformance.Fault, err error) {
 	return func(ctx context.Context, topic string) (pauseFollowers, wipeLeader conformance.Fault, err error) {
-		admin, err := s.admin(ctx, t)
+		admin, err := s.admin(ctx, tb)
 		if err != nil {
 			return pauseFollowers, wipeLeader, err
 		}

@@ -88,7 +88,12 @@ func (l *plog) mark(plain bool) (text string, counts bool) {
 			}
 		}
 	}
-	m.runs = append(l.track.settled(), l.skip...)
+	m.runs = l.track.settled()
+	for _, r := range l.skip { // what is delivered of these is in the track
+		if r.from = max(r.from, l.track.last()+1); r.from <= r.to {
+			m.runs = append(m.runs, r)
+		}
+	}
 	return m.text(at, failed), counts
 }
 

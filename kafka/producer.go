@@ -19,7 +19,7 @@ type producer struct {
 	d      *driver
 	silent bool // the broker does not answer
 	report func([]pubsub.Result)
-	life   context.Context
+	life   context.Context //nolint:containedctx // of its connections
 	cut    context.CancelFunc
 	client sarama.Client
 	async  sarama.AsyncProducer

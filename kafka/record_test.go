@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/rcrowley/go-metrics"
 
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -49,6 +50,21 @@ func TestForeignHeaders(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestMetricsAreOff shows that the client, asked as it asks, gets metrics that count nothing: its own have a goroutine that nothing ends.
+func TestMetricsAreOff(t *testing.T) {
+	t.Parallel()
+	if _, ok := metrics.GetOrRegisterMeter("m", kafka.Silent).(metrics.NilMeter); !ok {
+		t.Error("a meter counts")
+	}
+	if _, ok := metrics.GetOrRegisterCounter("c", kafka.Silent).(metrics.NilCounter); !ok {
+		t.Error("a counter counts")
+	}
+	histogram := func() metrics.Histogram { return metrics.NewHistogram(metrics.NewUniformSample(1)) }
+	if _, ok := kafka.Silent.GetOrRegister("h", histogram).(metrics.NilHistogram); !ok {
+		t.Error("a histogram counts")
 	}
 }
 

@@ -118,7 +118,8 @@ func (t *track) advance() {
 		t.front++
 	}
 	if n := (t.front - t.first) / chunkSize; n > 0 {
-		t.chunks = append(t.chunks[:0:0], t.chunks[n:]...)
+		clear(t.chunks[:n])
+		t.chunks = t.chunks[n:]
 		t.first += n * chunkSize
 	}
 }
@@ -129,6 +130,14 @@ func (t *track) head() *flight {
 		return nil
 	}
 	return t.at(t.front)
+}
+
+// last is the offset of the last message that was delivered, -1 if there is none.
+func (t *track) last() int64 {
+	if len(t.chunks) == 0 {
+		return -1
+	}
+	return t.chunks[len(t.chunks)-1].to
 }
 
 // each calls f with the messages that are not settled, in their order, until it returns false.
