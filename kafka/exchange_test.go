@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
@@ -32,11 +33,14 @@ func kcat(t *testing.T, s *server, input string, args ...string) string {
 	return string(out)
 }
 
+// unique is a topic that no other run has: the broker may be given by URL.
+func unique(name string) string { return fmt.Sprintf("exchange.%s-%x", name, time.Now().UnixNano()) }
+
 // TestKcatReadsWhatWePublish compares keys, headers, payloads, tombstones and partitions with what librdkafka sees, and where it puts the same keys.
 func TestKcatReadsWhatWePublish(t *testing.T) {
 	s := startServer(t, "default")
 	b := s.open(t)
-	const topic = "exchange.out"
+	topic := unique("out")
 	if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic, Partitions: 3}, {Name: topic + ".kcat", Partitions: 3}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +94,7 @@ func TestKcatReadsWhatWePublish(t *testing.T) {
 func TestKcatPublishesWhatWeRead(t *testing.T) {
 	s := startServer(t, "default")
 	b := s.open(t)
-	const topic = "exchange.in"
+	topic := unique("in")
 	got := make(chan pubsub.Message, 10)
 	_, err := b.Subscribe(t.Context(), pubsub.Subscription{Topic: topic, Group: "g"}, func(_ context.Context, d *pubsub.Delivery) error {
 		got <- d.Message.Clone()

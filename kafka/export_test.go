@@ -11,12 +11,19 @@ import (
 // What the tests of the wire format, of the names, of tracks and of plans look into.
 var (
 	PartitionOf = partitionOf
-	HeadersOf   = headersOf
 	TopicOf     = topicOf
 	GroupID     = groupID
 	Span        = span
 	Silent      = silent{}
 )
+
+// HeadersOf are the headers of a message on the wire.
+func HeadersOf(m *pubsub.Message) (all []sarama.RecordHeader) {
+	for _, h := range records([]sent{{msg: m}}).Records[0].Headers {
+		all = append(all, *h)
+	}
+	return all
+}
 
 // Decode reads a record with a key, a value and headers.
 func Decode(key, value []byte, h []sarama.RecordHeader, at time.Time) *pubsub.Message {

@@ -232,7 +232,7 @@ func (m *member) claim(lanes []*lane) error {
 				}
 			}
 			return nil
-		case passes(err):
+		case passes(err), errors.Is(err, sarama.ErrUnknownTopicOrPartition):
 			if m.silent() || !pause(m.life, joinRetry) {
 				return err
 			}
@@ -274,7 +274,7 @@ func offsetBlocks(res *sarama.OffsetFetchResponse, group string) (map[string]map
 	}
 	for _, parts := range blocks {
 		for _, b := range parts {
-			if b.Err != sarama.ErrNoError && b.Err != sarama.ErrUnknownTopicOrPartition {
+			if b.Err != sarama.ErrNoError { // also of a topic that a broker which has just started has not heard of yet: its offset is not known
 				return nil, b.Err
 			}
 		}

@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,189 +11,166 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A producer is one idempotent session of the client's, with connections of its own. Inside it the client sends again what a leader did not answer, in
-// its order and stored once; what it gives up in the end may be stored, and ends the session.
+// A producer is one session, with an id at the brokers by which they recognise a batch that they have already: one that a leader did not answer is sent
+// again as it was, to whoever leads then, and stored once and in its order. What is not confirmed in the end may be stored, and ends the session.
+//
+// It does not go through the client's AsyncProducer, which sends what comes behind a batch that it gives up, cannot be stopped in mid-way, and hands each
+// message through six goroutines. A partition has one batch on its way; what comes meanwhile is the next one. An outlet sends them, one for each broker.
+// mu guards all that is below it.
 type producer struct {
-	d      *driver
-	silent bool // the broker does not answer
-	report func([]pubsub.Result)
-	life   context.Context //nolint:containedctx // of its connections
-	cut    context.CancelFunc
-	client sarama.Client
-	async  sarama.AsyncProducer
-	ended  chan struct{} // closed when every message has its answer
-	turn   int32         // for messages without a key
+	d       *driver
+	ack     sarama.RequiredAcks
+	codec   sarama.CompressionCodec
+	id      int64 // -1 = none: not idempotent
+	epoch   int16
+	report  func([]pubsub.Result)
+	life    context.Context //nolint:containedctx // of its connections
+	cut     context.CancelFunc
+	working sync.WaitGroup
+	lost    chan struct{} // for locate
 
-	sending sync.RWMutex // held for reading while Input is used
+	mu      sync.Mutex
+	dead    error
 	closing bool
-
-	mu   sync.Mutex
-	dead error
+	parts   map[unit]*outpart
+	outlets map[int32]*outlet
+	turn    int32 // for messages without a key
+	open    int   // messages without an answer
+	quiet   chan struct{}
 }
 
-// turnAfter is how many messages without a key go to one partition before the next one has its turn.
-const turnAfter = 32
+// An outpart is what is to go to one partition.
+type outpart struct {
+	unit
+	leader int32 // -1 = to be found
+	queue  []sent
+	batch  []sent // on its way, or to be sent again; the queue waits for it
+	busy   bool   // it is on its way
+	next   int32  // sequence number of the batch, or of the next one
+	since  time.Time
+	most   int // messages in a batch; 0 = as many as fit
+	gone   time.Time
+	tries  int // of the batch
+	again  time.Time
+}
+
+// A sent is a message on its way.
+type sent struct {
+	msg   *pubsub.Message
+	seq   uint64
+	store int64
+	at    time.Time
+}
 
 const (
-	retries   = 30 // of one batch, with pauses: about as long as a publisher waits by default
-	firstWait = 50 * time.Millisecond
-	lastWait  = time.Second
+	produceWithin = 30 * time.Second // in which a batch is sent again: as long as a publisher waits by default
+	batchBytes    = 512 << 10        // of one partition; one message may be larger
+	turnAfter     = 32               // messages without a key go to one partition before the next one has its turn
 )
 
 // OpenProducer implements pubsub.Driver.
 func (d *driver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	p := &producer{d: d, silent: s.Ack == pubsub.AckNone, report: report, ended: make(chan struct{})}
-	p.life, p.cut = context.WithCancel(d.life)
-	conf, err := p.config(s)
-	if err != nil {
-		p.cut()
+	p := &producer{
+		d: d, id: -1, epoch: -1, report: report, lost: make(chan struct{}, 1), parts: map[unit]*outpart{}, outlets: map[int32]*outlet{},
+	}
+	var err error
+	if p.codec, err = codec(d.cfg.Compression); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, p.cut)
-	if p.client, err = sarama.NewClient(d.addresses(), conf); err == nil {
-		if p.async, err = sarama.NewAsyncProducerFromClient(p.client); err != nil {
-			_ = p.client.Close() // the error before is the one that counts
+	switch s.Ack {
+	case pubsub.AckDurable:
+		p.ack = sarama.WaitForAll
+		if p.id, p.epoch, err = d.producerID(ctx); err != nil {
+			return nil, err
 		}
+	case pubsub.AckLeader:
+		p.ack = sarama.WaitForLocal
+	case pubsub.AckNone:
+		p.ack = sarama.NoResponse
 	}
-	if !stop() && err != nil {
-		err = ctx.Err()
-	}
-	if err == nil && p.life.Err() != nil {
-		_ = p.async.Close() // nothing was sent
-		_ = p.client.Close()
-		err = errGone
-	}
-	if err != nil {
-		p.cut()
-		return nil, err
-	}
+	p.life, p.cut = context.WithCancel(d.life)
 	d.mu.Lock()
-	gone := d.closed
-	d.sessions[p] = struct{}{}
-	d.mu.Unlock()
-	go p.answers()
-	if gone {
-		p.die(errGone)
+	defer d.mu.Unlock()
+	if d.closed {
+		p.cut()
+		return nil, errGone
 	}
+	d.sessions[p] = struct{}{}
+	p.working.Add(1)
+	go p.locate()
 	return p, nil
 }
 
-func (p *producer) config(s pubsub.ProducerSpec) (conf *sarama.Config, err error) {
-	conf = p.d.config(p.life)
-	c := &conf.Producer
-	switch s.Ack {
-	case pubsub.AckDurable:
-		c.RequiredAcks, c.Idempotent, conf.Net.MaxOpenRequests = sarama.WaitForAll, true, 1
-	case pubsub.AckLeader:
-		c.RequiredAcks = sarama.WaitForLocal
-	case pubsub.AckNone:
-		c.RequiredAcks = sarama.NoResponse
-	}
-	if c.Compression, err = codec(p.d.cfg.Compression); err != nil {
-		return nil, err
-	}
-	backoff := sarama.NewExponentialBackoff(firstWait, lastWait)
-	wait := func(retries, most int) time.Duration {
-		if p.life.Err() != nil {
-			return 0 // nothing will come of it
+// producerID asks for an id that nobody else has.
+func (d *driver) producerID(ctx context.Context) (id int64, epoch int16, err error) {
+	req := &sarama.InitProducerIDRequest{Version: 4, ProducerID: -1, ProducerEpoch: -1}
+	err = again(ctx, func() error {
+		res, err := anywhere(ctx, d, func(b *sarama.Broker) (*sarama.InitProducerIDResponse, error) { return b.InitProducerID(req) })
+		if err == nil && res.Err != sarama.ErrNoError {
+			err = res.Err
 		}
-		return backoff(retries, most)
-	}
-	c.Return.Successes, c.Return.Errors = true, true
-	c.Partitioner = sarama.NewManualPartitioner
-	c.MaxMessageBytes = p.d.limit
-	c.Timeout = answerWithin / 2
-	c.Retry.Max, c.Retry.BackoffFunc = retries, wait
-	c.Transaction.Retry.BackoffFunc = wait
-	conf.Metadata.Retry.Max, conf.Metadata.Retry.BackoffFunc = 3, wait
-	return conf, nil
+		if err == nil {
+			id, epoch = res.ProducerID, res.ProducerEpoch
+		}
+		return err
+	})
+	return id, epoch, err
 }
-
-// A sent is a message on its way. It is what the client encodes, too.
-type sent struct {
-	msg   sarama.ProducerMessage
-	out   *pubsub.Message
-	seq   uint64
-	store int64
-}
-
-// Encode implements sarama.Encoder: the value.
-func (s *sent) Encode() ([]byte, error) { return s.out.Payload, nil }
-
-// Length implements sarama.Encoder.
-func (s *sent) Length() int { return len(s.out.Payload) }
-
-// A sentKey is the key of a sent.
-type sentKey sent
-
-// Encode implements sarama.Encoder.
-func (s *sentKey) Encode() ([]byte, error) { return []byte(s.out.Key), nil }
-
-// Length implements sarama.Encoder.
-func (s *sentKey) Length() int { return len(s.out.Key) }
 
 // Send implements pubsub.Producer.
-func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
-	p.sending.RLock()
-	defer p.sending.RUnlock()
-	if p.closing {
-		return 0, errGone
-	}
+func (p *producer) Send(ctx context.Context, run []pubsub.Out) (n int, err error) {
 	now := time.Now()
-	list := make([]sent, len(run))
 	var refused []pubsub.Result
-	defer func() {
-		if len(refused) > 0 {
-			p.report(refused)
-		}
-	}()
 	var place pubsub.Place
 	var topic string
 	var from, to int32
+	var touched []*outpart
+	p.mu.Lock()
 	for i := range run {
 		o := &run[i]
-		if err := p.death(); err != nil {
-			return i, err
+		if err = p.dead; err != nil {
+			break
 		}
 		if here := placeOf(o.To); i == 0 || here != place {
-			var err error
 			place = here
-			if topic, from, to, err = p.d.exists(ctx, here); err != nil {
-				code, _ := classify(err)
-				if ctx.Err() != nil || code == pubsub.ErrUnavailable {
-					return i, err
+			p.mu.Unlock()
+			topic, from, to, err = p.d.exists(ctx, here)
+			p.mu.Lock()
+			if err != nil {
+				if code, _ := classify(err); ctx.Err() != nil || code == pubsub.ErrUnavailable {
+					break
 				}
 				refused = append(refused, pubsub.Result{Seq: o.Seq, Fate: pubsub.FateRefused, Err: err})
-				place = pubsub.Place{Topic: "\x00"} // the next one looks again
+				place, err = pubsub.Place{Topic: "\x00"}, nil // the next one looks again
+				n++
 				continue
 			}
 		}
 		if i%turnAfter == 0 {
 			p.turn++
 		}
-		s := &list[i]
-		s.out, s.seq, s.store = o.Msg, o.Seq, storeOf(o.To)
-		s.msg = sarama.ProducerMessage{Topic: topic, Headers: headersOf(o.Msg), Timestamp: now, Metadata: s, Partition: from + p.turn%(to-from)}
-		if o.Msg.Key != "" {
-			s.msg.Key = (*sentKey)(s)
-			if o.To.Kind == pubsub.PlaceMain || o.To.Kind == pubsub.PlaceRetry && o.To.Tier == 0 {
-				s.msg.Partition = from + partitionOf(o.Msg.Key, to-from)
-			}
+		partition := from + p.turn%(to-from)
+		if o.Msg.Key != "" && (o.To.Kind == pubsub.PlaceMain || o.To.Kind == pubsub.PlaceRetry && o.To.Tier == 0) {
+			partition = from + partitionOf(o.Msg.Key, to-from)
 		}
-		if o.Msg.Payload != nil {
-			s.msg.Value = s
+		x := p.part(unit{topic, partition})
+		if len(x.queue) == 0 {
+			touched = append(touched, x)
 		}
-		select {
-		case p.async.Input() <- &s.msg:
-		case <-ctx.Done():
-			return i, ctx.Err()
-		case <-p.life.Done():
-			return i, errGone
-		}
+		x.queue = append(x.queue, sent{o.Msg, o.Seq, storeOf(o.To), now})
+		p.open++
+		n++
 	}
-	return len(run), nil
+	for _, x := range touched {
+		p.flush(x)
+	}
+	p.mu.Unlock()
+	if len(refused) > 0 {
+		p.report(refused)
+	}
+	return n, err
 }
 
 // placeOf leaves of a message's place what counts.
@@ -206,114 +181,189 @@ func placeOf(p pubsub.Place) pubsub.Place {
 	return p
 }
 
-func (p *producer) death() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.dead
+// part finds a partition. mu is held.
+func (p *producer) part(u unit) *outpart {
+	x := p.parts[u]
+	if x == nil {
+		x = &outpart{unit: u, leader: -1}
+		p.d.mu.Lock()
+		if info, ok := p.d.topics[u.topic]; ok && u.partition < info.n() {
+			x.leader = info.parts[u.partition].leader
+		}
+		p.d.mu.Unlock()
+		p.parts[u] = x
+	}
+	return x
 }
 
-const maxTold = 256
+// flush lets the outlet of a partition's leader look, or has the leader found. mu is held.
+func (p *producer) flush(x *outpart) {
+	if p.life.Err() != nil {
+		return
+	}
+	if x.leader < 0 {
+		poke(p.lost)
+		return
+	}
+	o := p.outlets[x.leader]
+	if o == nil {
+		o = &outlet{p: p, broker: x.leader, kick: make(chan struct{}, 1)}
+		p.outlets[x.leader] = o
+		p.working.Add(1)
+		go o.run()
+	}
+	o.add(x)
+}
 
-// answers reports the fates, until the client has told all.
-func (p *producer) answers() {
-	defer close(p.ended)
-	successes, failures := p.async.Successes(), p.async.Errors()
-	var told []pubsub.Result
-	for successes != nil || failures != nil {
+// locate finds leaders.
+func (p *producer) locate() {
+	defer p.working.Done()
+	for {
 		select {
-		case m, ok := <-successes:
-			if !ok {
-				successes = nil
-				break
-			}
-			told = append(told, p.accepted(m))
-		case e, ok := <-failures:
-			if !ok {
-				failures = nil
-				break
-			}
-			told = append(told, p.failed(e))
+		case <-p.life.Done():
+			return
+		case <-p.lost:
 		}
-		for more := true; more && len(told) < maxTold; {
-			select {
-			case m, ok := <-successes:
-				if more = ok; ok {
-					told = append(told, p.accepted(m))
-				}
-			default:
-				more = false
+		if !p.locateOnce() {
+			if !pause(p.life, joinRetry) {
+				return
 			}
-		}
-		if len(told) > 0 {
-			p.report(told)
-			told = told[:0]
+			poke(p.lost)
 		}
 	}
 }
 
-func (p *producer) accepted(m *sarama.ProducerMessage) pubsub.Result {
-	s := m.Metadata.(*sent)
-	r := pubsub.Result{Seq: s.seq, Fate: pubsub.FateAccepted}
-	if !p.silent {
-		r.Pos = pubsub.NewPosition(positionKind, m.Offset, s.store, m.Partition)
-	}
-	return r
-}
-
-// failed tells what the client's error means. One that may pass does not tell whether an earlier try was stored.
-func (p *producer) failed(e *sarama.ProducerError) pubsub.Result {
-	s := e.Msg.Metadata.(*sent)
-	r := pubsub.Result{Seq: s.seq, Fate: pubsub.FateRefused, Err: e.Err}
-	code, final := classify(e.Err)
-	var bad sarama.ConfigurationError
-	switch {
-	case errors.As(e.Err, &bad) && strings.Contains(bad.Error(), "larger than"):
-		r.Err = says(pubsub.ErrTooLarge, "the message is larger than message.max.bytes of the broker, which is %d", p.d.limit)
-	case code == pubsub.ErrNotFound:
-		p.d.forget(e.Msg.Topic)
-		r.Err = says(pubsub.ErrUnroutable, "there is no topic %q", e.Msg.Topic)
-	case final:
-	default:
-		r.Fate = pubsub.FateUnknown
-		p.mu.Lock()
-		if p.dead == nil {
-			p.dead = fmt.Errorf("a message was not confirmed: %w", e.Err)
-		}
-		p.mu.Unlock()
-	}
-	return r
-}
-
-// die breaks the session: what has no answer has an unknown fate.
-func (p *producer) die(err error) {
+// locateOnce returns false if some leaders are still to be found.
+func (p *producer) locateOnce() bool {
+	var names []string
 	p.mu.Lock()
+	for _, x := range p.parts {
+		if x.leader < 0 && len(x.batch)+len(x.queue) > 0 {
+			names = append(names, x.topic)
+		}
+	}
+	p.mu.Unlock()
+	if len(names) == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(p.life, answerWithin)
+	defer cancel()
+	all, err := p.d.describe(ctx, names)
+	found := err == nil
+	var told []pubsub.Result
+	p.mu.Lock()
+	for _, x := range p.parts {
+		if x.leader >= 0 || len(x.batch)+len(x.queue) == 0 {
+			continue
+		}
+		info, ok := all[x.topic]
+		switch {
+		case time.Now().Before(x.again):
+			found = false
+		case err != nil:
+			told = append(told, p.late(x, err)...)
+		case ok && x.partition < info.n() && info.parts[x.partition].leader >= 0:
+			x.leader, x.gone = info.parts[x.partition].leader, time.Time{}
+			p.flush(x)
+		case ok:
+			found = false
+			told = append(told, p.late(x, errSearch)...)
+		case x.gone.IsZero():
+			x.gone, found = time.Now(), false
+		case time.Since(x.gone) < vanishes:
+			found = false
+		default:
+			told = append(told, p.refuse(x, says(pubsub.ErrUnroutable, "there is no topic %q", x.topic))...)
+		}
+	}
+	p.mu.Unlock()
+	p.tell(told)
+	return found
+}
+
+// late gives a batch up that has been tried for too long: it may be stored. mu is held.
+func (p *producer) late(x *outpart, err error) []pubsub.Result {
+	since := x.since
+	if len(x.batch) == 0 {
+		since = x.queue[0].at
+	}
+	if time.Since(since) < produceWithin {
+		return nil
+	}
+	return p.giveUp(err)
+}
+
+// giveUp ends the session. What was sent may be stored, what was not is certainly not. mu is held.
+func (p *producer) giveUp(err error) (told []pubsub.Result) {
 	if p.dead == nil {
 		p.dead = err
 	}
-	p.mu.Unlock()
 	p.cut()
-	p.shut()
-	_ = p.client.Close() // its producer ends all the sooner
-	<-p.ended
+	for _, x := range p.parts {
+		for _, s := range x.batch {
+			told = append(told, pubsub.Result{Seq: s.seq, Fate: pubsub.FateUnknown, Err: err})
+		}
+		for _, s := range x.queue {
+			told = append(told, pubsub.Result{Seq: s.seq, Fate: pubsub.FateRefused, Err: errGone})
+		}
+		x.batch, x.queue = nil, nil
+	}
+	p.answered(len(told))
+	return told
 }
 
-// shut lets the client take no more, and tell the fates of what it has.
-func (p *producer) shut() {
-	p.sending.Lock()
-	defer p.sending.Unlock()
-	if !p.closing {
-		p.closing = true
-		p.async.AsyncClose()
+// refuse says that what is to go to a partition is not stored. mu is held.
+func (p *producer) refuse(x *outpart, err error) (told []pubsub.Result) {
+	for _, list := range [][]sent{x.batch, x.queue} {
+		for _, s := range list {
+			told = append(told, pubsub.Result{Seq: s.seq, Fate: pubsub.FateRefused, Err: err})
+		}
 	}
+	delete(p.parts, x.unit) // a topic of that name that is made later begins anew
+	x.batch, x.queue = nil, nil
+	p.answered(len(told))
+	return told
+}
+
+// answered counts messages that have their answer. mu is held.
+func (p *producer) answered(n int) {
+	p.open -= n
+	if p.open == 0 && p.quiet != nil {
+		close(p.quiet)
+		p.quiet = nil
+	}
+}
+
+func (p *producer) tell(told []pubsub.Result) {
+	if len(told) > 0 {
+		p.report(told)
+	}
+}
+
+// die breaks the session.
+func (p *producer) die(err error) {
+	p.mu.Lock()
+	told := p.giveUp(err)
+	p.mu.Unlock()
+	p.tell(told)
+	p.working.Wait()
 }
 
 // Close implements pubsub.Producer.
 func (p *producer) Close(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, p.cut)
-	defer stop()
-	p.shut()
+	quiet := make(chan struct{})
+	p.mu.Lock()
+	if p.dead == nil {
+		p.dead = errGone
+	}
+	if p.open == 0 {
+		close(quiet)
+	} else {
+		p.quiet = quiet
+	}
+	p.mu.Unlock()
 	select {
-	case <-p.ended:
+	case <-quiet:
 	case <-ctx.Done():
 	}
 	p.die(errGone)
@@ -321,4 +371,20 @@ func (p *producer) Close(ctx context.Context) error {
 	delete(p.d.sessions, p)
 	p.d.mu.Unlock()
 	return nil
+}
+
+// unsure says whether a leader's answer, or its silence, leaves open whether a batch is stored, or may be another soon.
+func unsure(err error) bool {
+	for _, e := range []sarama.KError{
+		sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable, sarama.ErrRequestTimedOut, sarama.ErrNotEnoughReplicas,
+		sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrNetworkException, sarama.ErrKafkaStorageError, sarama.ErrUnknownTopicOrPartition,
+		sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch, sarama.ErrInvalidMessage,
+		sarama.ErrThrottlingQuotaExceeded, sarama.ErrConcurrentTransactions,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	_, answered := errors.AsType[sarama.KError](err)
+	return !answered
 }

@@ -28,34 +28,45 @@ const (
 
 func kindNames() []string { return []string{"", "null", "int", "float", "bool", "time", "native"} }
 
-// headersOf are those of a message on the wire.
-func headersOf(m *pubsub.Message) []sarama.RecordHeader {
-	h := make([]sarama.RecordHeader, 0, len(m.Headers)+5)
-	add := func(name, value string) { h = append(h, sarama.RecordHeader{Key: []byte(name), Value: []byte(value)}) }
-	add(hdrID, m.ID)
-	h = append(h, sarama.RecordHeader{Key: []byte(hdrTime), Value: m.Time.UTC().AppendFormat(make([]byte, 0, 32), time.RFC3339Nano)})
+// maxOwn is how many headers of ours a message has at most.
+const maxOwn = 5
+
+// The names as bytes. They are only read.
+var (
+	nameID      = []byte(hdrID)
+	nameTime    = []byte(hdrTime)
+	nameType    = []byte(hdrType)
+	nameContent = []byte(hdrContent)
+	nameKinds   = []byte(hdrKinds)
+)
+
+// of are the headers of a message on the wire. Room for them is there: they are never moved.
+func (w *wire) of(m *pubsub.Message) []*sarama.RecordHeader {
+	from := len(w.pointers)
+	w.add(nameID, w.text(m.ID))
+	w.add(nameTime, w.time(m.Time))
 	first := ""
 	if len(m.Headers) > 0 {
 		first = m.Headers[0].Name
 	}
 	if m.Type != "" || first == hdrType {
-		add(hdrType, m.Type)
+		w.add(nameType, w.text(m.Type))
 	}
 	if m.ContentType != "" || first == hdrContent {
-		add(hdrContent, m.ContentType)
+		w.add(nameContent, w.text(m.ContentType))
 	}
 	if kinds := kindsOf(m.Headers); kinds != "" || first == hdrKinds {
-		add(hdrKinds, kinds)
+		w.add(nameKinds, []byte(kinds))
 	}
 	for i := range m.Headers {
 		x := &m.Headers[i]
-		r := sarama.RecordHeader{Key: []byte(x.Name)}
+		var value []byte
 		if x.Kind != pubsub.HeaderNull {
-			r.Value = []byte(x.Value)
+			value = w.text(x.Value)
 		}
-		h = append(h, r)
+		w.add(w.text(x.Name), value)
 	}
-	return h
+	return w.pointers[from:len(w.pointers):len(w.pointers)]
 }
 
 func kindsOf(h pubsub.Headers) string {

@@ -1,0 +1,270 @@
+package kafka
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// An outlet sends to one broker what it leads, one request at a time.
+type outlet struct {
+	p      *producer
+	broker int32
+	kick   chan struct{}
+	conn   *conn
+	next   []*outpart // that may have something to send; guarded by the producer's mu
+}
+
+// add lets a partition be looked at. mu is held.
+func (o *outlet) add(x *outpart) {
+	if !x.busy && !slices.Contains(o.next, x) {
+		o.next = append(o.next, x)
+		poke(o.kick)
+	}
+}
+
+func (o *outlet) run() {
+	p := o.p
+	defer p.working.Done()
+	defer func() {
+		if o.conn != nil {
+			o.conn.close()
+		}
+	}()
+	for {
+		req, sending := o.request()
+		if len(sending) == 0 {
+			select {
+			case <-o.kick:
+				continue
+			case <-p.life.Done():
+				return
+			}
+		}
+		res, err := o.send(req)
+		o.take(res, err, sending)
+	}
+}
+
+// request makes batches of what is there.
+func (o *outlet) request() (*sarama.ProduceRequest, []*outpart) {
+	p := o.p
+	p.mu.Lock()
+	var sending []*outpart
+	for _, x := range o.next {
+		if x.busy || x.leader != o.broker || len(x.batch)+len(x.queue) == 0 {
+			continue
+		}
+		if len(x.batch) == 0 {
+			x.batch, x.queue = x.cut(p.limit())
+			x.since = time.Now()
+		}
+		x.busy = true
+		sending = append(sending, x)
+	}
+	clear(o.next)
+	o.next = o.next[:0]
+	p.mu.Unlock()
+	if len(sending) == 0 {
+		return nil, nil
+	}
+	req := &sarama.ProduceRequest{RequiredAcks: p.ack, Timeout: int32(answerWithin / 2 / time.Millisecond), Version: 8}
+	for _, x := range sending {
+		b := records(x.batch)
+		b.Codec, b.CompressionLevel = p.codec, sarama.CompressionLevelDefault
+		b.ProducerID, b.ProducerEpoch, b.FirstSequence = p.id, p.epoch, -1
+		if p.id >= 0 {
+			b.FirstSequence = x.next
+		}
+		req.AddBatch(x.topic, x.partition, b)
+	}
+	return req, sending
+}
+
+func (p *producer) limit() int { return min(batchBytes, p.d.limit-framing) }
+
+// cut takes the next batch off the queue.
+func (x *outpart) cut(limit int) (batch, rest []sent) {
+	n, size := 0, 0
+	for n < len(x.queue) && (n == 0 || x.most == 0 || n < x.most) {
+		m := x.queue[n].msg
+		size += int(m.Size()) + 160 + 8*len(m.Headers) // what a record and our headers take at most
+		if n > 0 && size > limit {
+			break
+		}
+		n++
+	}
+	return x.queue[:n:n], x.queue[n:]
+}
+
+func (o *outlet) send(req *sarama.ProduceRequest) (*sarama.ProduceResponse, error) {
+	p := o.p
+	if o.conn == nil {
+		address, err := p.d.addressOf(o.broker)
+		if err != nil {
+			return nil, err
+		}
+		if o.conn, err = p.d.dial(p.life, address, answerWithin); err != nil {
+			o.conn = nil
+			return nil, err
+		}
+	}
+	res, err := call(p.life, o.conn, func(b *sarama.Broker) (*sarama.ProduceResponse, error) { return b.Produce(req) })
+	if err != nil {
+		o.conn.close()
+		o.conn = nil
+	}
+	return res, err
+}
+
+// take reads the answer.
+func (o *outlet) take(res *sarama.ProduceResponse, err error, sending []*outpart) {
+	p := o.p
+	n := 0
+	for _, x := range sending {
+		n += len(x.batch)
+	}
+	told := make([]pubsub.Result, 0, n)
+	p.mu.Lock()
+	for _, x := range sending {
+		x.busy = false
+		if len(x.batch) == 0 {
+			continue // the session was given up meanwhile
+		}
+		fault, offset := err, int64(-1)
+		if err == nil && p.ack != sarama.NoResponse {
+			if b := res.GetBlock(x.topic, x.partition); b == nil {
+				fault = sarama.ErrIncompleteResponse
+			} else if offset = b.Offset; b.Err != sarama.ErrNoError {
+				fault = b.Err
+			}
+		}
+		told = append(told, o.outcome(x, fault, offset)...)
+		if len(x.batch)+len(x.queue) > 0 {
+			p.flush(x)
+		}
+	}
+	p.mu.Unlock()
+	p.tell(told)
+}
+
+// outcome tells what became of a batch. mu is held.
+func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.Result) {
+	p := o.p
+	batch := x.batch
+	switch {
+	case fault == nil, errors.Is(fault, sarama.ErrDuplicateSequenceNumber):
+		for i, s := range batch {
+			r := pubsub.Result{Seq: s.seq, Fate: pubsub.FateAccepted}
+			if offset >= 0 && p.ack != sarama.NoResponse {
+				r.Pos = pubsub.NewPosition(positionKind, offset+int64(i), s.store, x.partition)
+			}
+			told = append(told, r)
+		}
+		x.next, x.batch, x.most, x.tries = follow(x.next, len(batch)), nil, 0, 0
+		p.answered(len(told))
+	case p.life.Err() != nil:
+		told = p.giveUp(errGone)
+	case unsure(fault):
+		x.leader, x.again = -1, time.Now().Add(min(joinRetry<<min(x.tries, 5), time.Second))
+		x.tries++
+		told = p.late(x, fault)
+	case errors.Is(fault, sarama.ErrMessageSizeTooLarge), errors.Is(fault, sarama.ErrMessageSetSizeTooLarge):
+		if len(batch) > 1 { // which one? None of them is stored, so all have their turn again
+			x.queue, x.batch, x.most = append(slices.Clip(batch), x.queue...), nil, max(len(batch)/2, 1)
+			return nil
+		}
+		return o.refused(x, says(pubsub.ErrTooLarge, "the message is larger than max.message.bytes of the topic %q", x.topic))
+	case errors.Is(fault, sarama.ErrOutOfOrderSequenceNumber), errors.Is(fault, sarama.ErrUnknownProducerID), errors.Is(fault, sarama.ErrInvalidProducerEpoch):
+		told = p.giveUp(fault)
+	default:
+		return o.refused(x, fault)
+	}
+	return told
+}
+
+// refused says that the batch is not stored: the next one has its sequence number. mu is held.
+func (o *outlet) refused(x *outpart, err error) (told []pubsub.Result) {
+	for _, s := range x.batch {
+		told = append(told, pubsub.Result{Seq: s.seq, Fate: pubsub.FateRefused, Err: err})
+	}
+	x.batch = nil
+	o.p.answered(len(told))
+	return told
+}
+
+// follow is the sequence number after n more: they go round.
+func follow(sequence int32, n int) int32 { return int32((int64(sequence) + int64(n)) % (1 << 31)) }
+
+// records makes a batch. All records of one share their memory.
+func records(list []sent) *sarama.RecordBatch {
+	now := time.Now()
+	b := &sarama.RecordBatch{Version: 2, FirstTimestamp: now, MaxTimestamp: now, LastOffsetDelta: int32(len(list) - 1)}
+	n, size := 0, 0
+	for i := range list {
+		m := list[i].msg
+		n += len(m.Headers) + maxOwn
+		size += len(m.ID) + len(m.Type) + len(m.ContentType) + len(m.Key) + 40
+		for k := range m.Headers {
+			size += len(m.Headers[k].Name) + len(m.Headers[k].Value)
+		}
+	}
+	w := wire{texts: make([]byte, 0, size), headers: make([]sarama.RecordHeader, 0, n), pointers: make([]*sarama.RecordHeader, 0, n)}
+	all := make([]sarama.Record, len(list))
+	b.Records = make([]*sarama.Record, len(list))
+	for i := range list {
+		m := list[i].msg
+		r := &all[i]
+		r.OffsetDelta, r.Value = int64(i), m.Payload
+		if m.Key != "" {
+			r.Key = w.text(m.Key)
+		}
+		r.Headers = w.of(m)
+		b.Records[i] = r
+	}
+	return b
+}
+
+// A wire writes headers into memory that they share.
+type wire struct {
+	texts    []byte
+	headers  []sarama.RecordHeader
+	pointers []*sarama.RecordHeader
+	second   int64 // of stamp
+	stamp    []byte
+}
+
+func (w *wire) text(s string) []byte {
+	from := len(w.texts)
+	w.texts = append(w.texts, s...)
+	return w.texts[from:len(w.texts):len(w.texts)]
+}
+
+func (w *wire) add(name, value []byte) {
+	w.headers = append(w.headers, sarama.RecordHeader{Key: name, Value: value})
+	w.pointers = append(w.pointers, &w.headers[len(w.headers)-1])
+}
+
+// time writes RFC 3339 with nanoseconds. Most messages of a batch are of the same second.
+func (w *wire) time(t time.Time) []byte {
+	if t = t.UTC(); w.stamp == nil || t.Unix() != w.second {
+		w.second, w.stamp = t.Unix(), t.AppendFormat(w.stamp[:0], "2006-01-02T15:04:05")
+	}
+	from := len(w.texts)
+	w.texts = append(w.texts, w.stamp...)
+	if n := t.Nanosecond(); n > 0 {
+		w.texts = append(w.texts, '.')
+		digits := strconv.AppendInt(make([]byte, 0, 10), int64(1_000_000_000+n), 10)[1:]
+		for digits[len(digits)-1] == '0' {
+			digits = digits[:len(digits)-1]
+		}
+		w.texts = append(w.texts, digits...)
+	}
+	w.texts = append(w.texts, 'Z')
+	return w.texts[from:len(w.texts):len(w.texts)]
+}
