@@ -79,16 +79,65 @@ func kindsOf(h pubsub.Headers) string {
 	return strings.Join(list, ",")
 }
 
-// decode reads what headersOf and the producer wrote, or any other client.
-func decode(r *sarama.Record, at time.Time) *pubsub.Message {
-	m := &pubsub.Message{Key: string(r.Key), Payload: r.Value}
-	h := r.Headers
+// decode reads a record alone.
+func decode(e *entry) *pubsub.Message {
+	r := newReader([]entry{*e})
+	return r.message(e)
+}
+
+// A reader makes messages of records, which share their memory. It is never used again.
+type reader struct {
+	messages []pubsub.Message
+	headers  []pubsub.Header
+	texts    strings.Builder
+	kind     string // the last Message.Type: most have the same
+	content  string // the last Message.ContentType
+}
+
+func newReader(list []entry) *reader {
+	r := &reader{messages: make([]pubsub.Message, 0, len(list))}
+	size, n := 0, 0
+	for i := range list {
+		rec := list[i].rec
+		size += len(rec.Key)
+		n += len(rec.Headers)
+		for _, h := range rec.Headers {
+			size += len(h.Key) + len(h.Value)
+		}
+	}
+	r.headers = make([]pubsub.Header, 0, n)
+	r.texts.Grow(size)
+	return r
+}
+
+func (r *reader) text(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	from := r.texts.Len()
+	r.texts.Write(b)
+	return r.texts.String()[from:]
+}
+
+// same reads a text that is often the one before.
+func (r *reader) same(last *string, b []byte) string {
+	if string(b) != *last {
+		*last = string(b)
+	}
+	return *last
+}
+
+// message reads what of and the producer wrote, or any other client.
+func (r *reader) message(e *entry) *pubsub.Message {
+	r.messages = append(r.messages, pubsub.Message{Key: r.text(e.rec.Key), Payload: e.rec.Value})
+	m := &r.messages[len(r.messages)-1]
+	h := e.rec.Headers
 	if len(h) == 0 || string(h[0].Key) != hdrID {
-		m.Time = at
-		decodeForeign(h, m)
+		m.Time = e.at()
+		r.foreign(h, m)
 		return m
 	}
-	m.ID = string(h[0].Value)
+	m.ID = r.text(h[0].Value)
 	h = h[1:]
 	next := func(name string) ([]byte, bool) {
 		if len(h) == 0 || string(h[0].Key) != name {
@@ -102,13 +151,13 @@ func decode(r *sarama.Record, at time.Time) *pubsub.Message {
 		m.Time, _ = time.Parse(time.RFC3339Nano, string(v))
 	}
 	if v, ok := next(hdrType); ok {
-		m.Type = string(v)
+		m.Type = r.same(&r.kind, v)
 	}
 	if v, ok := next(hdrContent); ok {
-		m.ContentType = string(v)
+		m.ContentType = r.same(&r.content, v)
 	}
 	kinds, _ := next(hdrKinds)
-	m.Headers = headers(h)
+	m.Headers = r.list(h)
 	if len(kinds) > 0 {
 		for entry := range strings.SplitSeq(string(kinds), ",") {
 			i, kind, _ := strings.Cut(entry, "=")
@@ -121,26 +170,29 @@ func decode(r *sarama.Record, at time.Time) *pubsub.Message {
 	return m
 }
 
-func headers(list []*sarama.RecordHeader) pubsub.Headers {
-	if len(list) == 0 {
+func (r *reader) list(h []*sarama.RecordHeader) pubsub.Headers {
+	if len(h) == 0 {
 		return nil
 	}
-	all := make(pubsub.Headers, len(list))
-	for i, x := range list {
-		all[i] = pubsub.Header{Name: string(x.Key), Value: string(x.Value)}
+	from := len(r.headers)
+	for _, x := range h {
+		a := pubsub.Header{Name: r.text(x.Key), Value: r.text(x.Value)}
 		if x.Value == nil {
-			all[i].Kind = pubsub.HeaderNull
+			a.Kind = pubsub.HeaderNull
 		}
+		r.headers = append(r.headers, a)
 	}
-	return all
+	return r.headers[from:len(r.headers):len(r.headers)]
 }
 
-func decodeForeign(h []*sarama.RecordHeader, m *pubsub.Message) {
-	m.Headers = headers(h)
+func (r *reader) foreign(h []*sarama.RecordHeader, m *pubsub.Message) {
+	m.Headers = r.list(h)
 	for i, x := range m.Headers {
 		if x.Name == hdrContent && x.Kind == pubsub.HeaderText {
 			m.ContentType = x.Value
-			m.Headers = slices.Delete(m.Headers, i, i+1)
+			if m.Headers = slices.Delete(m.Headers, i, i+1); len(m.Headers) == 0 {
+				m.Headers = nil
+			}
 			break
 		}
 	}

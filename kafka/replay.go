@@ -258,7 +258,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		})
 		if !isDefinition(c.e.rec) || p.Kind != pubsub.PlaceQuarantine {
 			r := pubsub.Record{
-				Msg: decode(c.e.rec, c.e.at()), Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, c.e.offset, storeOf(p), c.partition),
+				Msg: decode(&c.e), Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, c.e.offset, storeOf(p), c.partition),
 			}
 			if !yield(r) {
 				return nil

@@ -121,10 +121,13 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 			n = s.fill(buf, maxBytes)
 		}
 		s.m.mu.Unlock()
-		for i := range n {
-			buf[i].Msg = decode(s.raw[i].rec, s.raw[i].at())
+		if n > 0 {
+			r := newReader(s.raw[:n])
+			for i := range n {
+				buf[i].Msg = r.message(&s.raw[i])
+			}
+			clear(s.raw[:n])
 		}
-		clear(s.raw[:n])
 		if n > 0 || len(events) > 0 {
 			return n, events, nil
 		}
