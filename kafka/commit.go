@@ -147,7 +147,7 @@ func (m *member) refused(res *sarama.OffsetCommitResponse, generation int32) err
 				m.plain = true
 				m.mu.Unlock()
 				return sarama.ErrRebalanceInProgress // again
-			case sarama.ErrIllegalGeneration, sarama.ErrUnknownMemberId, sarama.ErrFencedInstancedId:
+			case sarama.ErrIllegalGeneration, sarama.ErrUnknownMemberId:
 				m.mu.Lock()
 				moved := m.generation != generation
 				m.mu.Unlock()

@@ -91,7 +91,7 @@ func classify(err error) (pubsub.Code, bool) {
 		}},
 		{pubsub.ErrTooLarge, true, []sarama.KError{sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge}},
 		{pubsub.ErrNotFound, true, []sarama.KError{sarama.ErrUnknownTopicOrPartition, sarama.ErrGroupIDNotFound}},
-		{pubsub.ErrConflict, true, []sarama.KError{sarama.ErrTopicAlreadyExists, sarama.ErrInconsistentGroupProtocol, sarama.ErrNonEmptyGroup}},
+		{pubsub.ErrConflict, true, []sarama.KError{sarama.ErrTopicAlreadyExists, sarama.ErrInconsistentGroupProtocol, sarama.ErrNonEmptyGroup, sarama.ErrFencedInstancedId}},
 		{pubsub.ErrUnsupported, true, []sarama.KError{sarama.ErrUnsupportedVersion, sarama.ErrUnsupportedForMessageFormat}},
 		{pubsub.ErrInvalid, true, []sarama.KError{
 			sarama.ErrInvalidTopic, sarama.ErrInvalidPartitions, sarama.ErrInvalidReplicationFactor, sarama.ErrInvalidConfig, sarama.ErrInvalidRequest,

@@ -332,7 +332,7 @@ func (m *member) beat() error {
 		case errors.Is(err, sarama.ErrRebalanceInProgress):
 			m.hear()
 			return nil
-		case errors.Is(err, sarama.ErrUnknownMemberId), errors.Is(err, sarama.ErrIllegalGeneration), errors.Is(err, sarama.ErrFencedInstancedId):
+		case errors.Is(err, sarama.ErrUnknownMemberId), errors.Is(err, sarama.ErrIllegalGeneration):
 			return errFenced
 		case passes(err):
 			m.lose()
