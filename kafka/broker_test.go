@@ -39,6 +39,7 @@ func startServer(t *testing.T, variant string) *server {
 
 // address is the URL with the credentials that the variant asks for, and more parameters.
 func (s *server) address(tb testing.TB, more url.Values) string {
+	tb.Helper()
 	base, query, _ := strings.Cut(s.URL(), "?")
 	scheme, hosts, _ := strings.Cut(base, "://")
 	p := s.Params
@@ -68,6 +69,7 @@ func (s *server) address(tb testing.TB, more url.Values) string {
 
 // tokenFile is where a token stands: each has its own.
 func (s *server) tokenFile(tb testing.TB, token string) string {
+	tb.Helper()
 	if token == "" {
 		return ""
 	}
@@ -98,6 +100,7 @@ func dial(ctx context.Context, address string) (pubsub.Driver, error) {
 
 // client is the client's own view of the cluster.
 func (s *server) client(ctx context.Context, tb testing.TB) (*sarama.Config, []string, error) {
+	tb.Helper()
 	d, err := dial(ctx, s.address(tb, nil))
 	if err != nil {
 		return nil, nil, err

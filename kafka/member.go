@@ -87,16 +87,7 @@ func (d *driver) member(key memberKey, place pubsub.Place, def *group, s *source
 		}
 		m := d.members[key]
 		if m == nil || m.isDead() {
-			old := m
-			m = &member{
-				d: d, key: key, place: place, group: groupID(place), def: def, solo: place.Group == pubsub.Broadcast,
-				joined: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
-				lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1,
-			}
-			if old != nil { // the broker knows us still
-				m.id = old.identity()
-			}
-			m.life, m.stop = context.WithCancel(d.life)
+			m = d.newMember(key, place, def, m)
 			d.members[key] = m
 			m.mu.Lock()
 			m.working.Add(3)
@@ -116,6 +107,20 @@ func (d *driver) member(key memberKey, place pubsub.Place, def *group, s *source
 			return m, nil
 		}
 	}
+}
+
+// newMember makes the membership of a consumer, after another one that is dead, or nil.
+func (d *driver) newMember(key memberKey, place pubsub.Place, def *group, old *member) *member {
+	m := &member{
+		d: d, key: key, place: place, group: groupID(place), def: def, solo: place.Group == pubsub.Broadcast,
+		joined: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
+		lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1,
+	}
+	if old != nil { // the broker knows us still
+		m.id = old.identity()
+	}
+	m.life, m.stop = context.WithCancel(d.life)
+	return m
 }
 
 func (m *member) isDead() bool {

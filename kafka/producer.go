@@ -31,7 +31,6 @@ type producer struct {
 
 	mu      sync.Mutex
 	dead    error
-	closing bool
 	parts   map[unit]*outpart
 	outlets map[int32]*outlet
 	turn    int32 // for messages without a key

@@ -20,7 +20,7 @@ const (
 )
 
 // A dialer makes connections that break when a lifetime ends: the client's own calls know no context, and hold a lock while they wait.
-type dialer struct{ life context.Context }
+type dialer struct{ life context.Context } //nolint:containedctx // the client dials without one
 
 // Dial implements proxy.Dialer.
 func (d dialer) Dial(network, address string) (net.Conn, error) {
