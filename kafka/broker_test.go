@@ -115,6 +115,7 @@ func (s *server) client(ctx context.Context, tb testing.TB) (*sarama.Config, []s
 }
 
 func (s *server) admin(ctx context.Context, tb testing.TB) (sarama.ClusterAdmin, error) {
+	tb.Helper()
 	conf, addresses, err := s.client(ctx, tb)
 	if err != nil {
 		return nil, err
@@ -124,6 +125,7 @@ func (s *server) admin(ctx context.Context, tb testing.TB) (sarama.ClusterAdmin,
 
 // deleteTopic removes a topic with its groups behind the back of who uses them.
 func (s *server) deleteTopic(tb testing.TB) func(ctx context.Context, topic string) error {
+	tb.Helper()
 	return func(ctx context.Context, topic string) error {
 		admin, err := s.admin(ctx, tb)
 		if err != nil {
@@ -149,6 +151,7 @@ func (s *server) deleteTopic(tb testing.TB) func(ctx context.Context, topic stri
 
 // foreignPublish writes a message as a program does that has the client and not the adapter.
 func (s *server) foreignPublish(tb testing.TB) func(ctx context.Context, topic string, m pubsub.Message) (pubsub.Headers, error) {
+	tb.Helper()
 	return func(ctx context.Context, topic string, m pubsub.Message) (said pubsub.Headers, err error) {
 		conf, addresses, err := s.client(ctx, tb)
 		if err != nil {

@@ -17,6 +17,7 @@ type stand struct {
 	offset  int64
 	text    string
 	version uint64
+	acked   int
 	counts  bool
 }
 
@@ -80,7 +81,7 @@ func (m *member) commit() error {
 			if !l.claimed || l.version == l.stored && !l.mustCount() {
 				continue
 			}
-			s := stand{l: l, offset: l.prefix(), version: l.version}
+			s := stand{l: l, offset: l.prefix(), version: l.version, acked: l.acked}
 			if s.text, s.counts = l.mark(m.plain); ln.gone && s.counts {
 				s.counts = false // it will not be delivered here
 			}
@@ -120,8 +121,9 @@ func (m *member) commit() error {
 			}
 			l.free = !l.each
 		}
-		if l.ln.src != nil {
-			l.ln.src.wake()
+		if src := l.ln.src; src != nil {
+			src.committed(l, s.acked)
+			src.wake()
 		}
 		if l.version != l.stored || l.mustCount() {
 			poke(m.dirty)

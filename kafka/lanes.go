@@ -40,6 +40,7 @@ type plog struct {
 	failed    map[int64]int32
 	skip      []run // settled before us
 	paused    bool
+	acked     int    // and not committed
 	version   uint64 // of what is to be committed
 	stored    uint64 // of what is
 	committed int64  // offset
@@ -337,6 +338,7 @@ func (m *member) detach(ln *lane) {
 	for _, l := range ln.logs {
 		if ln.src != nil {
 			ln.src.unsettled -= l.track.out
+			ln.src.committed(l, l.acked)
 		}
 	}
 	if s := ln.src; s != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -23,8 +24,10 @@ type source struct {
 	quiet     bool
 	events    []pubsub.LaneEvent
 	unsettled int
-	mine      []*lane // that it reads
-	from      int     // of mine: the one to begin with, so that all get their turn
+	acked     int       // and not committed
+	since     time.Time // of the first of these
+	mine      []*lane   // that it reads
+	from      int       // of mine: the one to begin with, so that all get their turn
 
 	raw []entry // what Recv has handed out, to be decoded without the lock; only Recv uses it
 }
@@ -141,7 +144,7 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 
 // fill hands out what has come, a lane at a time. mu is held.
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
-	room := min(s.spec.MaxInFlight-s.unsettled, len(buf))
+	room := min(s.room(), len(buf))
 	if len(s.raw) < len(buf) {
 		s.raw = make([]entry, len(buf))
 	}
@@ -165,6 +168,41 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	s.from++
 	s.unsettled += n
 	return n
+}
+
+// commitLate is how long a commit may take before it counts as missing.
+const commitLate = 100 * time.Millisecond
+
+// room is how much may be handed out. What is acked and not committed comes again after a crash, so while commits get no answer that counts as in flight,
+// and some of it does always. mu is held.
+func (s *source) room() int {
+	n := s.spec.MaxInFlight - s.unsettled
+	if s.acked > 0 && time.Since(s.since) > commitLate {
+		return n - s.acked
+	}
+	return min(n, 4*s.spec.MaxInFlight-s.acked)
+}
+
+// ack counts one more that is to be committed. mu is held.
+func (s *source) ack(l *plog) {
+	if s.m.solo {
+		return
+	}
+	l.acked++
+	if s.acked++; s.acked == 1 {
+		s.since = time.Now()
+	}
+	if s.acked >= s.spec.MaxInFlight/2 {
+		s.m.hurry = true
+	}
+}
+
+// committed counts those that are. mu is held.
+func (s *source) committed(l *plog, n int) {
+	l.acked -= n
+	if s.acked -= n; s.acked > 0 {
+		s.since = time.Now()
+	}
 }
 
 // next hands out one message. It is decoded later, without the lock. mu is held.
@@ -222,6 +260,7 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 			continue
 		case x.As == pubsub.SettleAck:
 			l.track.done(x.Token.B)
+			s.ack(l)
 			s.m.touch(l)
 		case x.As == pubsub.SettleRelease:
 			f.state, f.failed = flightBack, x.Failed
