@@ -51,11 +51,18 @@ func (o *outlet) run() {
 	}
 }
 
+// A shipment is a batch on its way: of one partition there is one at a time.
+type shipment struct {
+	x     *outpart
+	batch []sent
+	first int32 // sequence number
+}
+
 // request makes batches of what is there.
-func (o *outlet) request() (*sarama.ProduceRequest, []*outpart) {
+func (o *outlet) request() (*sarama.ProduceRequest, []shipment) {
 	p := o.p
 	p.mu.Lock()
-	var sending []*outpart
+	var sending []shipment
 	for _, x := range o.next {
 		if x.busy || x.leader != o.broker || len(x.batch)+len(x.queue) == 0 {
 			continue
@@ -65,7 +72,7 @@ func (o *outlet) request() (*sarama.ProduceRequest, []*outpart) {
 			x.since = time.Now()
 		}
 		x.busy = true
-		sending = append(sending, x)
+		sending = append(sending, shipment{x, x.batch, x.next})
 	}
 	clear(o.next)
 	o.next = o.next[:0]
@@ -74,14 +81,14 @@ func (o *outlet) request() (*sarama.ProduceRequest, []*outpart) {
 		return nil, nil
 	}
 	req := &sarama.ProduceRequest{RequiredAcks: p.ack, Timeout: int32(answerWithin / 2 / time.Millisecond), Version: 8}
-	for _, x := range sending {
-		b := records(x.batch)
+	for _, s := range sending {
+		b := records(s.batch)
 		b.Codec, b.CompressionLevel = p.codec, sarama.CompressionLevelDefault
 		b.ProducerID, b.ProducerEpoch, b.FirstSequence = p.id, p.epoch, -1
 		if p.id >= 0 {
-			b.FirstSequence = x.next
+			b.FirstSequence = s.first
 		}
-		req.AddBatch(x.topic, x.partition, b)
+		req.AddBatch(s.x.topic, s.x.partition, b)
 	}
 	return req, sending
 }
@@ -123,15 +130,16 @@ func (o *outlet) send(req *sarama.ProduceRequest) (*sarama.ProduceResponse, erro
 }
 
 // take reads the answer.
-func (o *outlet) take(res *sarama.ProduceResponse, err error, sending []*outpart) {
+func (o *outlet) take(res *sarama.ProduceResponse, err error, sending []shipment) {
 	p := o.p
 	n := 0
-	for _, x := range sending {
-		n += len(x.batch)
+	for _, s := range sending {
+		n += len(s.batch)
 	}
 	told := make([]pubsub.Result, 0, n)
 	p.mu.Lock()
-	for _, x := range sending {
+	for _, s := range sending {
+		x := s.x
 		x.busy = false
 		if len(x.batch) == 0 {
 			continue // the session was given up meanwhile
