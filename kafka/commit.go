@@ -151,7 +151,7 @@ func (m *member) refused(res *sarama.OffsetCommitResponse, generation int32) err
 				return sarama.ErrRebalanceInProgress // again
 			case sarama.ErrIllegalGeneration, sarama.ErrUnknownMemberId:
 				m.mu.Lock()
-				moved := m.generation != generation
+				moved := m.joining || m.generation != generation
 				m.mu.Unlock()
 				if moved {
 					return sarama.ErrRebalanceInProgress

@@ -149,7 +149,7 @@ func (m *member) joinOnce() error {
 		}
 	}
 	m.mu.Lock()
-	m.rejoin = false
+	m.rejoin, m.joining = false, true
 	mine := claim{Owned: map[string][]int32{}, Generation: m.generation}
 	for u := range m.lanes {
 		mine.Owned[u.topic] = append(mine.Owned[u.topic], u.partition)
@@ -179,7 +179,7 @@ func (m *member) joinOnce() error {
 	}
 	m.hear()
 	m.mu.Lock()
-	m.generation = res.GenerationId
+	m.generation, m.joining = res.GenerationId, false
 	m.mu.Unlock()
 	sync := sarama.SyncGroupRequest{GroupId: m.group, GenerationId: res.GenerationId, MemberId: res.MemberId, GroupInstanceId: m.instance(), Version: 4}
 	leads := res.LeaderId == res.MemberId

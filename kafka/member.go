@@ -49,6 +49,7 @@ type member struct {
 	sources     map[pubsub.Place]*source
 	dead        error
 	fenced      bool
+	joining     bool // the group may have a generation already that we have not heard of
 	rejoin      bool
 	hurry       bool          // store is not to wait for more
 	news        chan struct{} // closed when something was committed, or the member is dead
