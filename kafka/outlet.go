@@ -46,8 +46,13 @@ func (o *outlet) run() {
 				return
 			}
 		}
-		res, err := o.send(req)
-		o.take(res, err, sending)
+		var res *sarama.ProduceResponse
+		err := o.connect()
+		asked := err == nil
+		if asked {
+			res, err = o.send(req)
+		}
+		o.take(res, err, asked, sending)
 	}
 }
 
@@ -109,19 +114,25 @@ func (x *outpart) cut(limit int) (batch, rest []sent) {
 	return x.queue[:n:n], x.queue[n:]
 }
 
-func (o *outlet) send(req *sarama.ProduceRequest) (*sarama.ProduceResponse, error) {
-	p := o.p
-	if o.conn == nil {
-		address, err := p.d.addressOf(o.broker)
-		if err != nil {
-			return nil, err
-		}
-		if o.conn, err = p.d.dial(p.life, address, answerWithin); err != nil {
-			o.conn = nil
-			return nil, err
-		}
+// connect makes sure that there is a connection. An error says that nothing was sent.
+func (o *outlet) connect() error {
+	if o.conn != nil {
+		return nil
 	}
-	res, err := call(p.life, o.conn, func(b *sarama.Broker) (*sarama.ProduceResponse, error) { return b.Produce(req) })
+	p := o.p
+	address, err := p.d.addressOf(o.broker)
+	if err != nil {
+		return err
+	}
+	c, err := p.d.dial(p.life, address, answerWithin)
+	if err == nil {
+		o.conn = c
+	}
+	return err
+}
+
+func (o *outlet) send(req *sarama.ProduceRequest) (*sarama.ProduceResponse, error) {
+	res, err := call(o.p.life, o.conn, func(b *sarama.Broker) (*sarama.ProduceResponse, error) { return b.Produce(req) })
 	if err != nil {
 		o.conn.close()
 		o.conn = nil
@@ -129,8 +140,8 @@ func (o *outlet) send(req *sarama.ProduceRequest) (*sarama.ProduceResponse, erro
 	return res, err
 }
 
-// take reads the answer.
-func (o *outlet) take(res *sarama.ProduceResponse, err error, sending []shipment) {
+// take reads the answer; there is none where err says why. asked = the request went out.
+func (o *outlet) take(res *sarama.ProduceResponse, err error, asked bool, sending []shipment) {
 	p := o.p
 	n := 0
 	for _, s := range sending {
@@ -144,15 +155,13 @@ func (o *outlet) take(res *sarama.ProduceResponse, err error, sending []shipment
 		if len(x.batch) == 0 {
 			continue // the session was given up meanwhile
 		}
-		fault, offset := err, int64(-1)
-		if err == nil && p.ack != sarama.NoResponse {
-			if b := res.GetBlock(x.topic, x.partition); b == nil {
-				fault = sarama.ErrIncompleteResponse
-			} else if offset = b.Offset; b.Err != sarama.ErrNoError {
-				fault = b.Err
-			}
+		if err != nil { // whatever it is, SASL's too, it is not what a leader says of this batch
+			x.doubt = x.doubt || asked
+			told = append(told, o.later(x, err)...)
+		} else {
+			fault, offset := p.answerTo(x, res)
+			told = append(told, o.outcome(x, fault, offset)...)
 		}
-		told = append(told, o.outcome(x, fault, offset)...)
 		if len(x.batch)+len(x.queue) > 0 {
 			p.flush(x)
 		}
@@ -161,7 +170,22 @@ func (o *outlet) take(res *sarama.ProduceResponse, err error, sending []shipment
 	p.tell(told)
 }
 
-// outcome tells what became of a batch. mu is held.
+// answerTo finds what the leader says of a batch.
+func (p *producer) answerTo(x *outpart, res *sarama.ProduceResponse) (fault error, offset int64) {
+	if p.ack == sarama.NoResponse {
+		return nil, -1
+	}
+	switch b := res.GetBlock(x.topic, x.partition); {
+	case b == nil:
+		return sarama.ErrIncompleteResponse, -1
+	case b.Err != sarama.ErrNoError:
+		return b.Err, -1
+	default:
+		return nil, b.Offset
+	}
+}
+
+// outcome tells what the leader's answer makes of a batch. mu is held.
 func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.Result) {
 	p := o.p
 	batch := x.batch
@@ -174,37 +198,50 @@ func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.R
 			}
 			told = append(told, r)
 		}
-		x.next, x.batch, x.most, x.tries = follow(x.next, len(batch)), nil, 0, 0
+		x.next = follow(x.next, len(batch))
+		x.over()
 		p.answered(len(told))
-	case p.life.Err() != nil:
-		told = p.giveUp(errGone)
 	case unsure(fault):
-		x.leader, x.again = -1, time.Now().Add(min(joinRetry<<min(x.tries, 5), time.Second))
-		x.tries++
-		told = p.late(x, fault)
+		x.doubt = x.doubt || !errors.Is(fault, sarama.ErrUnknownTopicOrPartition) && !errors.Is(fault, sarama.ErrNotEnoughReplicas)
+		told = o.later(x, fault)
+	case x.doubt, !refuses(fault): // a refusal says nothing of an attempt before it that was not answered
+		told = p.giveUp(fault)
 	case errors.Is(fault, sarama.ErrMessageSizeTooLarge), errors.Is(fault, sarama.ErrMessageSetSizeTooLarge):
 		if len(batch) > 1 { // which one? None of them is stored, so all have their turn again
-			x.queue, x.batch, x.most = append(slices.Clip(batch), x.queue...), nil, max(len(batch)/2, 1)
+			x.over()
+			x.queue, x.most = append(slices.Clip(batch), x.queue...), len(batch)/2
 			return nil
 		}
 		return o.refused(x, says(pubsub.ErrTooLarge, "the message is larger than max.message.bytes of the topic %q", x.topic))
-	case errors.Is(fault, sarama.ErrOutOfOrderSequenceNumber), errors.Is(fault, sarama.ErrUnknownProducerID), errors.Is(fault, sarama.ErrInvalidProducerEpoch):
-		told = p.giveUp(fault)
 	default:
 		return o.refused(x, fault)
 	}
 	return told
 }
 
-// refused says that the batch is not stored: the next one has its sequence number. mu is held.
+// later lets a batch be sent again, to whoever leads then, unless that has gone on for too long. mu is held.
+func (o *outlet) later(x *outpart, fault error) []pubsub.Result {
+	if o.p.life.Err() != nil {
+		return o.p.giveUp(errGone)
+	}
+	x.leader, x.again = -1, time.Now().Add(min(joinRetry<<min(x.tries, 5), time.Second))
+	x.tries++
+	return o.p.late(x, fault)
+}
+
+// refused says that the batch is not stored: the next one has its sequence number. So this must be certain: the leader takes what comes with a
+// number that it has stored for the same batch again, and says that it is accepted. mu is held.
 func (o *outlet) refused(x *outpart, err error) (told []pubsub.Result) {
 	for _, s := range x.batch {
 		told = append(told, pubsub.Result{Seq: s.seq, Fate: pubsub.FateRefused, Err: err})
 	}
-	x.batch = nil
+	x.over()
 	o.p.answered(len(told))
 	return told
 }
+
+// over ends what there is to know of a batch. mu is held.
+func (x *outpart) over() { x.batch, x.most, x.tries, x.doubt = nil, 0, 0, false }
 
 // follow is the sequence number after n more: they go round.
 func follow(sequence int32, n int) int32 { return int32((int64(sequence) + int64(n)) % (1 << 31)) }

@@ -49,7 +49,8 @@ type outpart struct {
 	since  time.Time
 	most   int // messages in a batch; 0 = as many as fit
 	gone   time.Time
-	tries  int // of the batch
+	tries  int  // of the batch
+	doubt  bool // one of them, without a clear answer, may have stored the batch
 	again  time.Time
 }
 
@@ -272,7 +273,7 @@ func (p *producer) locateOnce() bool {
 		case time.Since(x.gone) < vanishes:
 			found = false
 		default:
-			told = append(told, p.refuse(x, says(pubsub.ErrUnroutable, "there is no topic %q", x.topic))...)
+			told = append(told, p.vanished(x)...)
 		}
 	}
 	p.mu.Unlock()
@@ -311,15 +312,20 @@ func (p *producer) giveUp(err error) (told []pubsub.Result) {
 	return told
 }
 
-// refuse says that what is to go to a partition is not stored. mu is held.
-func (p *producer) refuse(x *outpart, err error) (told []pubsub.Result) {
+// vanished says that what is to go to a partition is not stored, since its topic is not there. The sequence goes on: a topic of that name that is made
+// later begins with whatever comes first, and one that was hidden only would take a number that it knows for a batch that it has. mu is held.
+func (p *producer) vanished(x *outpart) (told []pubsub.Result) {
+	err := says(pubsub.ErrUnroutable, "there is no topic %q", x.topic)
+	if x.doubt { // it may have been stored before that
+		return p.giveUp(err)
+	}
 	for _, list := range [][]sent{x.batch, x.queue} {
 		for _, s := range list {
 			told = append(told, pubsub.Result{Seq: s.seq, Fate: pubsub.FateRefused, Err: err})
 		}
 	}
-	delete(p.parts, x.unit) // a topic of that name that is made later begins anew
-	x.batch, x.queue = nil, nil
+	x.over()
+	x.queue, x.gone = nil, time.Time{}
 	p.answered(len(told))
 	return told
 }
@@ -372,7 +378,21 @@ func (p *producer) Close(ctx context.Context) error {
 	return nil
 }
 
-// unsure says whether a leader's answer, or its silence, leaves open whether a batch is stored, or may be another soon.
+// refuses says whether a leader's answer means that it has not stored the batch, and never will.
+func refuses(err error) bool {
+	for _, e := range []sarama.KError{
+		sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed,
+		sarama.ErrInvalidTopic, sarama.ErrInvalidTimestamp, sarama.ErrUnsupportedForMessageFormat, sarama.ErrUnsupportedCompressionType,
+		sarama.ErrInvalidRequiredAcks, sarama.ErrPolicyViolation,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// unsure says whether a leader's answer leaves open whether a batch is stored, or may be another soon.
 func unsure(err error) bool {
 	for _, e := range []sarama.KError{
 		sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable, sarama.ErrRequestTimedOut, sarama.ErrNotEnoughReplicas,
