@@ -10,6 +10,9 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
+// Classify is what the engine asks of errors.
+var Classify = classify
+
 // A Leader is a session whose only leader is the test itself: it reads what would be sent, and answers by hand.
 type Leader struct {
 	d       *driver
@@ -39,6 +42,9 @@ func (l *Leader) Send(ctx context.Context, seq uint64, to pubsub.Place, key stri
 	_, err := l.p.Send(ctx, []pubsub.Out{{Seq: seq, To: to, Msg: &pubsub.Message{Key: key}}})
 	return err
 }
+
+// Turn says how many messages without a key were sent before.
+func (l *Leader) Turn(n int32) { l.p.turn = n }
 
 // A SentBatch is what comes for one partition.
 type SentBatch struct {
@@ -87,6 +93,14 @@ func (l *Leader) Vanish() {
 	}
 	l.p.mu.Unlock()
 	l.p.tell(told)
+}
+
+// Err is the error of the first fate that was told since the last call of Fates.
+func (l *Leader) Err() error {
+	for _, r := range l.told {
+		return r.Err
+	}
+	return nil
 }
 
 // Fates are those that were told since the last call, by number.

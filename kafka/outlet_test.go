@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math"
 	"reflect"
 	"testing"
 
@@ -135,4 +136,33 @@ func TestVanishedTopic(t *testing.T) {
 	l.Break(true, errors.New("reset"))
 	l.Vanish()
 	wantFates(t, l, map[uint64]pubsub.Fate{3: pubsub.FateUnknown})
+}
+
+// TestTurnsGoRound sends more messages without a key than an int32 counts.
+func TestTurnsGoRound(t *testing.T) {
+	t.Parallel()
+	l := lead(t, 3)
+	l.Turn(math.MaxInt32 - 2)
+	for seq := range uint64(8) {
+		if err := l.Send(t.Context(), seq, pubsub.Place{Topic: outletTopic}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := l.Receive(); len(got) != 3 {
+		t.Errorf("8 messages without a key went to the partitions %v", got)
+	}
+}
+
+// TestTierWithoutPartitions: a topic of tiers that somebody else has made may have too few.
+func TestTierWithoutPartitions(t *testing.T) {
+	t.Parallel()
+	place := pubsub.Place{Kind: pubsub.PlaceRetry, Topic: outletTopic, Group: "g", Tier: pubsub.Tiers()[0]}
+	l := kafka.NewLeader(t, kafka.TopicOf(place), 3)
+	if err := l.Send(t.Context(), 1, place, ""); err != nil {
+		t.Fatal(err)
+	}
+	if code, final := kafka.Classify(l.Err()); code != pubsub.ErrConflict || !final {
+		t.Errorf("refused with %v, which is %v", l.Err(), code)
+	}
+	wantFates(t, l, map[uint64]pubsub.Fate{1: pubsub.FateRefused})
 }

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -149,7 +150,7 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (n int, err error
 			}
 		}
 		if i%turnAfter == 0 {
-			p.turn++
+			p.turn = (p.turn + 1) & math.MaxInt32 // it goes round
 		}
 		partition := from + p.turn%(to-from)
 		if o.Msg.Key != "" && (o.To.Kind == pubsub.PlaceMain || o.To.Kind == pubsub.PlaceRetry && o.To.Tier == 0) {

@@ -70,7 +70,7 @@ func (d *driver) known(ctx context.Context, name string) (topicInfo, bool, error
 	d.mu.Lock()
 	info, ok := d.topics[name]
 	d.mu.Unlock()
-	if ok && time.Since(info.seen) < infoAge {
+	if ok && info.n() > 0 && time.Since(info.seen) < infoAge {
 		return info, true, nil
 	}
 	ctx, cancel := withTimeout(ctx)
@@ -292,6 +292,9 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*grou
 			return nil, err
 		}
 	}
+	if n := own[private(kindTiers, place)].n(); n < tiers {
+		return nil, says(pubsub.ErrConflict, "topic %q has %d partitions, and needs one for each of the %d tiers", private(kindTiers, place), n, tiers)
+	}
 	def, err := d.define(ctx, place, spec, m, read, own[private(kindQuarantine, place)])
 	if err != nil {
 		return nil, err
@@ -423,8 +426,11 @@ func (d *driver) exists(ctx context.Context, p pubsub.Place) (topic string, from
 	case err == nil && !ok:
 		err = says(pubsub.ErrUnroutable, "there is no group %q of %q", p.Group, p.Topic)
 	}
-	if err == nil {
-		from, to = span(p, info.n())
+	if err != nil {
+		return topic, 0, 0, err
+	}
+	if from, to = span(p, info.n()); from < 0 || to <= from {
+		err = says(pubsub.ErrConflict, "topic %q has %d partitions, and none of them is for the tier %v", topic, info.n(), p.Tier)
 	}
 	return topic, from, to, err
 }
