@@ -92,10 +92,13 @@ func classify(err error) (pubsub.Code, bool) {
 		{pubsub.ErrTooLarge, true, []sarama.KError{sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge}},
 		{pubsub.ErrNotFound, true, []sarama.KError{sarama.ErrUnknownTopicOrPartition, sarama.ErrGroupIDNotFound}},
 		{pubsub.ErrConflict, true, []sarama.KError{sarama.ErrTopicAlreadyExists, sarama.ErrInconsistentGroupProtocol, sarama.ErrNonEmptyGroup, sarama.ErrFencedInstancedId}},
-		{pubsub.ErrUnsupported, true, []sarama.KError{sarama.ErrUnsupportedVersion, sarama.ErrUnsupportedForMessageFormat}},
+		{pubsub.ErrUnsupported, true, []sarama.KError{
+			sarama.ErrUnsupportedVersion, sarama.ErrUnsupportedForMessageFormat, sarama.ErrUnsupportedCompressionType,
+		}},
 		{pubsub.ErrInvalid, true, []sarama.KError{
 			sarama.ErrInvalidTopic, sarama.ErrInvalidPartitions, sarama.ErrInvalidReplicationFactor, sarama.ErrInvalidConfig, sarama.ErrInvalidRequest,
-			sarama.ErrInvalidSessionTimeout, sarama.ErrInvalidTimestamp, sarama.ErrInvalidGroupId,
+			sarama.ErrInvalidSessionTimeout, sarama.ErrInvalidTimestamp, sarama.ErrInvalidGroupId, sarama.ErrInvalidRecord,
+			sarama.ErrInvalidRequiredAcks,
 		}},
 	} {
 		for _, e := range c.errs {

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -179,6 +180,11 @@ func (p *producer) answerTo(x *outpart, res *sarama.ProduceResponse) (fault erro
 	case b == nil:
 		return sarama.ErrIncompleteResponse, -1
 	case b.Err != sarama.ErrNoError:
+		for _, e := range b.RecordErrors {
+			if e.BatchIndexErrorMessage != nil { // why, where the number alone says little
+				return fmt.Errorf("%w: %s", b.Err, *e.BatchIndexErrorMessage), -1
+			}
+		}
 		return b.Err, -1
 	default:
 		return nil, b.Offset
@@ -206,17 +212,24 @@ func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.R
 		told = o.later(x, fault)
 	case x.doubt, !refuses(fault): // a refusal says nothing of an attempt before it that was not answered
 		told = p.giveUp(fault)
-	case errors.Is(fault, sarama.ErrMessageSizeTooLarge), errors.Is(fault, sarama.ErrMessageSetSizeTooLarge):
-		if len(batch) > 1 { // which one? None of them is stored, so all have their turn again
-			x.over()
-			x.queue, x.most = append(slices.Clip(batch), x.queue...), len(batch)/2
-			return nil
-		}
+	case len(batch) > 1 && ofOne(fault): // which one? None of them is stored, so all have their turn again
+		x.over()
+		x.queue, x.most = append(slices.Clip(batch), x.queue...), len(batch)/2
+	case tooLarge(fault):
 		return o.refused(x, says(pubsub.ErrTooLarge, "the message is larger than max.message.bytes of the topic %q", x.topic))
 	default:
 		return o.refused(x, fault)
 	}
 	return told
+}
+
+func tooLarge(err error) bool {
+	return errors.Is(err, sarama.ErrMessageSizeTooLarge) || errors.Is(err, sarama.ErrMessageSetSizeTooLarge)
+}
+
+// ofOne says whether a batch is refused for what one of its messages is.
+func ofOne(err error) bool {
+	return tooLarge(err) || errors.Is(err, sarama.ErrInvalidRecord) || errors.Is(err, sarama.ErrInvalidTimestamp)
 }
 
 // later lets a batch be sent again, to whoever leads then, unless that has gone on for too long. mu is held.

@@ -99,24 +99,37 @@ func TestRefusal(t *testing.T) {
 	wantFates(t, l, map[uint64]pubsub.Fate{2: pubsub.FateRefused, 3: pubsub.FateAccepted})
 }
 
-// TestTooLargeSplits: one message that is too large is refused alone.
-func TestTooLargeSplits(t *testing.T) {
+// TestBatchSplits: one message that a leader does not take is refused alone.
+func TestBatchSplits(t *testing.T) {
 	t.Parallel()
-	l := lead(t, 1)
-	publishTo(t, l, 1, 2, 3)
-	for _, step := range []struct {
-		seqs  []uint64
-		first int32
-		large bool
-	}{{[]uint64{1, 2, 3}, 0, true}, {[]uint64{1}, 0, false}, {[]uint64{2, 3}, 1, true}, {[]uint64{2}, 1, true}, {[]uint64{3}, 1, false}} {
-		wantBatch(t, l, step.first, step.seqs...)
-		faults := map[int32]sarama.KError{}
-		if step.large {
-			faults[0] = sarama.ErrMessageSizeTooLarge
+	for fault, want := range map[sarama.KError]pubsub.Code{
+		sarama.ErrMessageSizeTooLarge: pubsub.ErrTooLarge, sarama.ErrMessageSetSizeTooLarge: pubsub.ErrTooLarge,
+		sarama.ErrInvalidRecord: pubsub.ErrInvalid, sarama.ErrInvalidTimestamp: pubsub.ErrInvalid,
+	} {
+		l := lead(t, 1)
+		publishTo(t, l, 1, 2, 3)
+		for _, step := range []struct {
+			seqs    []uint64
+			first   int32
+			refused bool
+		}{{[]uint64{1, 2, 3}, 0, true}, {[]uint64{1}, 0, false}, {[]uint64{2, 3}, 1, true}, {[]uint64{2}, 1, true}, {[]uint64{3}, 1, false}} {
+			wantBatch(t, l, step.first, step.seqs...)
+			if !step.refused {
+				l.Answer(outletTopic, nil)
+				continue
+			}
+			l.Fates() // those of what came before
+			l.Answer(outletTopic, map[int32]sarama.KError{0: fault})
+			if len(step.seqs) > 1 {
+				continue
+			}
+			if code, final := kafka.Classify(l.Err()); code != want || !final {
+				t.Errorf("refused with %v, which is %v", l.Err(), code)
+			}
+			wantFates(t, l, map[uint64]pubsub.Fate{2: pubsub.FateRefused})
 		}
-		l.Answer(outletTopic, faults)
+		wantFates(t, l, map[uint64]pubsub.Fate{3: pubsub.FateAccepted})
 	}
-	wantFates(t, l, map[uint64]pubsub.Fate{1: pubsub.FateAccepted, 2: pubsub.FateRefused, 3: pubsub.FateAccepted})
 }
 
 // TestVanishedTopic: what was to go to a topic that vanished is refused unless it may be stored, and the sequence goes on.

@@ -383,7 +383,7 @@ func (p *producer) Close(ctx context.Context) error {
 func refuses(err error) bool {
 	for _, e := range []sarama.KError{
 		sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed,
-		sarama.ErrInvalidTopic, sarama.ErrInvalidTimestamp, sarama.ErrUnsupportedForMessageFormat, sarama.ErrUnsupportedCompressionType,
+		sarama.ErrInvalidTopic, sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp, sarama.ErrUnsupportedForMessageFormat, sarama.ErrUnsupportedCompressionType,
 		sarama.ErrInvalidRequiredAcks, sarama.ErrPolicyViolation,
 	} {
 		if errors.Is(err, e) {
