@@ -153,13 +153,21 @@ func (o *outlet) take(res *sarama.ProduceResponse, err error, asked bool, sendin
 	for _, s := range sending {
 		x := s.x
 		x.busy = false
-		if len(x.batch) == 0 {
-			continue // the session was given up meanwhile
+		if err != nil || len(x.batch) == 0 { // the session was given up meanwhile
+			continue
 		}
-		if err != nil { // whatever it is, SASL's too, it is not what a leader says of this batch
+		if fault, offset := p.answerTo(x, res); accepts(fault) {
+			told = append(told, o.outcome(x, fault, offset)...)
+		}
+	}
+	for _, s := range sending { // the rest, which may end the session for all, is told when what the same answer accepts is
+		x := s.x
+		switch {
+		case len(x.batch) == 0:
+		case err != nil: // whatever it is, SASL's too, it is not what a leader says of this batch
 			x.doubt = x.doubt || asked
 			told = append(told, o.later(x, err)...)
-		} else {
+		default:
 			fault, offset := p.answerTo(x, res)
 			told = append(told, o.outcome(x, fault, offset)...)
 		}
@@ -196,7 +204,7 @@ func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.R
 	p := o.p
 	batch := x.batch
 	switch {
-	case fault == nil, errors.Is(fault, sarama.ErrDuplicateSequenceNumber):
+	case accepts(fault):
 		for i, s := range batch {
 			r := pubsub.Result{Seq: s.seq, Fate: pubsub.FateAccepted}
 			if offset >= 0 && p.ack != sarama.NoResponse {
@@ -221,6 +229,10 @@ func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.R
 		return o.refused(x, fault)
 	}
 	return told
+}
+
+func accepts(fault error) bool {
+	return fault == nil || errors.Is(fault, sarama.ErrDuplicateSequenceNumber)
 }
 
 func tooLarge(err error) bool {

@@ -179,3 +179,25 @@ func TestTierWithoutPartitions(t *testing.T) {
 	}
 	wantFates(t, l, map[uint64]pubsub.Fate{1: pubsub.FateRefused})
 }
+
+// TestFaultBesideSuccess: a fault that ends the session leaves what the same answer accepts accepted, wherever it stands.
+func TestFaultBesideSuccess(t *testing.T) {
+	t.Parallel()
+	for bad := range int32(3) {
+		l := lead(t, 3)
+		for seq := range uint64(3) {
+			if err := l.Send(t.Context(), seq, pubsub.Place{Topic: outletTopic}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := map[uint64]pubsub.Fate{}
+		for partition, b := range l.Receive() {
+			want[b.Seqs[0]] = pubsub.FateAccepted
+			if partition == bad {
+				want[b.Seqs[0]] = pubsub.FateUnknown
+			}
+		}
+		l.Answer(outletTopic, map[int32]sarama.KError{bad: sarama.ErrOutOfOrderSequenceNumber})
+		wantFates(t, l, want)
+	}
+}
