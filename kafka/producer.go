@@ -127,7 +127,6 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (n int, err error
 	var place pubsub.Place
 	var topic string
 	var from, to int32
-	var touched []*outpart
 	p.mu.Lock()
 	for i := range run {
 		o := &run[i]
@@ -148,6 +147,9 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (n int, err error
 				n++
 				continue
 			}
+			if err = p.dead; err != nil { // meanwhile
+				break
+			}
 		}
 		if i%turnAfter == 0 {
 			p.turn = (p.turn + 1) & math.MaxInt32 // it goes round
@@ -157,15 +159,12 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (n int, err error
 			partition = from + partitionOf(o.Msg.Key, to-from)
 		}
 		x := p.part(unit{topic, partition})
-		if len(x.queue) == 0 {
-			touched = append(touched, x)
-		}
 		x.queue = append(x.queue, sent{o.Msg, o.Seq, storeOf(o.To), now})
+		if len(x.queue) == 1 {
+			p.flush(x) // which takes all that comes before mu is let go
+		}
 		p.open++
 		n++
-	}
-	for _, x := range touched {
-		p.flush(x)
 	}
 	p.mu.Unlock()
 	if len(refused) > 0 {

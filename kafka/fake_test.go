@@ -1,0 +1,151 @@
+package kafka_test
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/kafka"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A fake is a broker that answers by what it was told, with a door before it that holds requests back.
+type fake struct {
+	mock    *sarama.MockBroker
+	address string // of the door
+	shut    atomic.Bool
+	arrived chan struct{} // a request is before the door
+	open    chan struct{}
+}
+
+func newFake(t *testing.T) *fake {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{mock: sarama.NewMockBroker(t, 1), address: listener.Addr().String(), arrived: make(chan struct{}), open: make(chan struct{})}
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		f.mock.Close()
+		all.Wait()
+	})
+	all.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", f.mock.Addr())
+			if err != nil {
+				_ = in.Close()
+				return
+			}
+			all.Go(func() { f.pass(in, out) })
+			all.Go(func() {
+				_, _ = io.Copy(in, out)
+				_ = in.Close()
+			})
+		}
+	})
+	f.answer(nil, f.metadata())
+	return f
+}
+
+// pass lets requests through the door.
+func (f *fake) pass(in, out net.Conn) {
+	defer func() { _ = out.Close() }()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := in.Read(buf)
+		if err != nil {
+			return
+		}
+		if f.shut.Load() {
+			f.arrived <- struct{}{}
+			<-f.open
+		}
+		if _, err := out.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// metadata names topics with one partition each.
+func (f *fake) metadata(topics ...string) *sarama.MockMetadataResponse {
+	m := sarama.NewMockMetadataResponse(nil).SetBroker(f.address, 1).SetController(1)
+	for _, topic := range topics {
+		m.SetLeader(topic, 0, 1)
+	}
+	return m
+}
+
+// answer says which topics there are, one answer after the other, and what the settings of everything are.
+func (f *fake) answer(settings map[string]string, metadata ...any) {
+	configs := &sarama.DescribeConfigsResponse{Version: 2, Resources: []*sarama.ResourceResponse{{}}}
+	for name, value := range settings {
+		configs.Resources[0].Configs = append(configs.Resources[0].Configs, &sarama.ConfigEntry{Name: name, Value: value})
+	}
+	var keys []sarama.ApiVersionsResponseKey
+	for key, version := range map[int16]int16{0: 8, 3: 8, 18: 3, 22: 4, 32: 2} { // produce, metadata, versions, producer ids, settings
+		keys = append(keys, sarama.ApiVersionsResponseKey{ApiKey: key, MaxVersion: version})
+	}
+	f.mock.SetHandlerByMap(map[string]sarama.MockResponse{
+		"ApiVersionsRequest":     sarama.NewMockApiVersionsResponse(nil).SetApiKeys(keys),
+		"MetadataRequest":        sarama.NewMockSequence(metadata...),
+		"DescribeConfigsRequest": sarama.NewMockWrapper(configs),
+		"InitProducerIDRequest":  sarama.NewMockInitProducerIDResponse(nil).SetProducerID(7),
+		"ProduceRequest":         sarama.NewMockProduceResponse(nil),
+	})
+}
+
+// producer opens a session. What becomes of its messages comes by the channel.
+func (f *fake) producer(t *testing.T, cfg kafka.Config) (pubsub.Driver, pubsub.Producer, <-chan pubsub.Result) {
+	t.Helper()
+	cfg.Servers = []string{f.address}
+	d, err := cfg.Driver(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close(t.Context()) })
+	results := make(chan pubsub.Result, 100)
+	p, err := d.OpenProducer(t.Context(), pubsub.ProducerSpec{Ack: pubsub.AckDurable}, func(rs []pubsub.Result) {
+		for _, r := range rs {
+			results <- r
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, p, results
+}
+
+// TestCloseWhileTopicIsLookedFor: a session that ends while Send looks for a topic takes no message, for nobody would tell its fate.
+func TestCloseWhileTopicIsLookedFor(t *testing.T) {
+	f := newFake(t)
+	_, p, results := f.producer(t, kafka.Config{})
+	f.answer(nil, f.metadata(outletTopic))
+	f.shut.Store(true)
+	var n int
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n, err = p.Send(t.Context(), []pubsub.Out{{Seq: 1, To: pubsub.Place{Topic: outletTopic}, Msg: &pubsub.Message{}}})
+	}()
+	<-f.arrived
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.shut.Store(false)
+	close(f.open)
+	<-done
+	if n != 0 || err == nil || len(results) > 0 {
+		t.Errorf("the closed session took %d messages, with %v", n, err)
+	}
+}
