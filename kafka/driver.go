@@ -34,6 +34,7 @@ type driver struct {
 	last       string // address of the broker that answered last
 	idle       map[string][]*conn
 	topics     map[string]topicInfo // that were seen
+	missed     map[string]time.Time // topics that publishers looked for in vain, and when last
 	groups     map[pubsub.Place]*definition
 	members    map[memberKey]*member
 	sessions   map[*producer]struct{}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -147,5 +148,34 @@ func TestCloseWhileTopicIsLookedFor(t *testing.T) {
 	<-done
 	if n != 0 || err == nil || len(results) > 0 {
 		t.Errorf("the closed session took %d messages, with %v", n, err)
+	}
+}
+
+// TestStaleMetadata: a broker that does not know a topic yet does not get what goes there refused.
+func TestStaleMetadata(t *testing.T) {
+	f := newFake(t)
+	_, p, results := f.producer(t, kafka.Config{})
+	f.answer(nil, f.metadata(), f.metadata(), f.metadata(outletTopic))
+	publish := func(topic string) (pubsub.Result, time.Duration) {
+		start := time.Now()
+		if n, err := p.Send(t.Context(), []pubsub.Out{{Seq: 1, To: pubsub.Place{Topic: topic}, Msg: &pubsub.Message{}}}); n != 1 || err != nil {
+			t.Fatalf("took %d messages, with %v", n, err)
+		}
+		return <-results, time.Since(start)
+	}
+	if r, _ := publish(outletTopic); r.Fate != pubsub.FateAccepted {
+		t.Errorf("the topic that came later got fate %v, with %v", r.Fate, r.Err)
+	}
+	for i := range 3 {
+		r, took := publish("nowhere")
+		if code, _ := kafka.Classify(r.Err); r.Fate != pubsub.FateRefused || code != pubsub.ErrUnroutable {
+			t.Errorf("the missing topic got fate %v, with %v", r.Fate, r.Err)
+		}
+		if (took >= time.Second) != (i == 0) {
+			t.Errorf("refusal %d took %v", i+1, took)
+		}
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -55,6 +55,7 @@ func (d *driver) describe(ctx context.Context, names []string) (map[string]topic
 			}
 		}
 		all[t.Name] = info
+		delete(d.missed, t.Name)
 		if names != nil {
 			d.topics[t.Name] = info
 		}
@@ -78,6 +79,31 @@ func (d *driver) known(ctx context.Context, name string) (topicInfo, bool, error
 	all, err := d.describe(ctx, []string{name})
 	info, ok = all[name]
 	return info, ok && info.n() > 0, err
+}
+
+// sought returns a topic to which something is to go. One answer does not mean that there is none: brokers hear of topics one after the other, and are
+// behind when they have just started. So it is looked for until it must be gone, but not again and again: that would hold up what goes elsewhere.
+func (d *driver) sought(ctx context.Context, name string) (topicInfo, bool, error) {
+	for since := time.Now(); ; {
+		info, ok, err := d.known(ctx, name)
+		if ok || err != nil {
+			return info, ok, err
+		}
+		d.mu.Lock()
+		last, missed := d.missed[name]
+		gone := missed && time.Since(last) < infoAge || time.Since(since) >= vanishes
+		if gone {
+			maps.DeleteFunc(d.missed, func(_ string, last time.Time) bool { return time.Since(last) >= infoAge })
+			d.missed[name] = time.Now()
+		}
+		d.mu.Unlock()
+		if gone {
+			return info, false, nil
+		}
+		if !pause(ctx, joinRetry) {
+			return info, false, ctx.Err()
+		}
+	}
 }
 
 // forget lets the next publish look for its topic again.
@@ -419,7 +445,7 @@ func (d *driver) isolation() sarama.IsolationLevel {
 // exists finds where a message is to go: the partitions of its place.
 func (d *driver) exists(ctx context.Context, p pubsub.Place) (topic string, from, to int32, err error) {
 	topic = topicOf(p)
-	info, ok, err := d.known(ctx, topic)
+	info, ok, err := d.sought(ctx, topic)
 	switch {
 	case err != nil && errors.Is(err, sarama.ErrInvalidTopic), err == nil && !ok && p.Kind == pubsub.PlaceMain:
 		err = says(pubsub.ErrUnroutable, "there is no topic %q", p.Topic)
