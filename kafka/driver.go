@@ -159,7 +159,7 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	if d.cfg.Accept > durability {
 		return says(pubsub.ErrUnsupported, "the durability of topics with %d replicas is %v, and at least %v is asked for", d.replicas, durability, d.cfg.Accept)
 	}
-	if d.cfg.Accept != 0 {
+	if d.cfg.Accept != 0 && d.cfg.Accept <= pubsub.Process { // more than that is not lowered: it would not be checked
 		durability = max(d.cfg.Accept, min(durability, pubsub.Process))
 	}
 	d.caps = pubsub.Capabilities{

@@ -86,6 +86,16 @@ func (f *fake) metadata(topics ...string) *sarama.MockMetadataResponse {
 	return m
 }
 
+// cluster is what three brokers say, which are all this one: each has all topics.
+func (f *fake) cluster(topics ...string) *sarama.MockMetadataResponse {
+	_, port, _ := net.SplitHostPort(f.address)
+	m := f.metadata(topics...)
+	for i, host := range []string{"localhost", "::ffff:127.0.0.1"} {
+		m.SetBroker(net.JoinHostPort(host, port), int32(2+i))
+	}
+	return m
+}
+
 // answer says which topics there are, one answer after the other, and what the settings of everything are.
 func (f *fake) answer(settings map[string]string, metadata ...any) {
 	configs := &sarama.DescribeConfigsResponse{Version: 2, Resources: []*sarama.ResourceResponse{{}}}
@@ -177,5 +187,19 @@ func TestStaleMetadata(t *testing.T) {
 	}
 	if err := p.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDeclaredDurability: what is asked for is not less than what is declared, and what is declared is checked.
+func TestDeclaredDurability(t *testing.T) {
+	f := newFake(t)
+	f.answer(nil, f.cluster())
+	for accept, want := range map[pubsub.Durability]pubsub.Durability{
+		0: pubsub.Replicated, pubsub.Memory: pubsub.Process, pubsub.Process: pubsub.Process, pubsub.Disk: pubsub.Replicated, pubsub.Replicated: pubsub.Replicated,
+	} {
+		d, _, _ := f.producer(t, kafka.Config{Accept: accept})
+		if got := d.Capabilities(); got.Durability != want || got.OptedDown != (accept == pubsub.Memory) {
+			t.Errorf("where %v is accepted, %v is declared, opted down: %v", accept, got.Durability, got.OptedDown)
+		}
 	}
 }
