@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"sync"
@@ -103,13 +104,14 @@ func (f *fake) answer(settings map[string]string, metadata ...any) {
 		configs.Resources[0].Configs = append(configs.Resources[0].Configs, &sarama.ConfigEntry{Name: name, Value: value})
 	}
 	var keys []sarama.ApiVersionsResponseKey
-	for key, version := range map[int16]int16{0: 8, 3: 8, 18: 3, 22: 4, 32: 2} { // produce, metadata, versions, producer ids, settings
+	for key, version := range map[int16]int16{0: 8, 3: 8, 18: 3, 19: 4, 22: 4, 32: 2} { // produce, metadata, versions, topics, producer ids, settings
 		keys = append(keys, sarama.ApiVersionsResponseKey{ApiKey: key, MaxVersion: version})
 	}
 	f.mock.SetHandlerByMap(map[string]sarama.MockResponse{
 		"ApiVersionsRequest":     sarama.NewMockApiVersionsResponse(nil).SetApiKeys(keys),
 		"MetadataRequest":        sarama.NewMockSequence(metadata...),
 		"DescribeConfigsRequest": sarama.NewMockWrapper(configs),
+		"CreateTopicsRequest":    sarama.NewMockCreateTopicsResponse(nil),
 		"InitProducerIDRequest":  sarama.NewMockInitProducerIDResponse(nil).SetProducerID(7),
 		"ProduceRequest":         sarama.NewMockProduceResponse(nil),
 	})
@@ -201,5 +203,38 @@ func TestDeclaredDurability(t *testing.T) {
 		if got := d.Capabilities(); got.Durability != want || got.OptedDown != (accept == pubsub.Memory) {
 			t.Errorf("where %v is accepted, %v is declared, opted down: %v", accept, got.Durability, got.OptedDown)
 		}
+	}
+}
+
+// TestReplicasOfTopics: how many replicas must have what is confirmed goes by how many the topic has, not by how many others have.
+func TestReplicasOfTopics(t *testing.T) {
+	f := newFake(t)
+	for _, c := range []struct {
+		others, replicas int
+		insync           string
+	}{{3, 1, ""}, {3, 2, ""}, {1, 3, "2"}, {1, 0, ""}, {3, 0, "2"}} {
+		f.answer(nil, f.metadata())
+		d, _, _ := f.producer(t, kafka.Config{Replicas: c.others, Accept: pubsub.Process})
+		f.answer(nil, f.metadata(), f.metadata(outletTopic))                                                                             // not there, then made
+		_ = d.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: outletTopic, Replicas: c.replicas}}}, pubsub.Create) // the fake makes what it likes
+		var made *sarama.TopicDetail
+		for _, h := range f.mock.History() {
+			if r, ok := h.Request.(*sarama.CreateTopicsRequest); ok {
+				made = r.TopicDetails[outletTopic]
+			}
+		}
+		insync := ""
+		if v := made.ConfigEntries["min.insync.replicas"]; v != nil {
+			insync = *v
+		}
+		if want := cmp.Or(c.replicas, c.others); int(made.ReplicationFactor) != want || insync != c.insync {
+			t.Errorf("%d replicas and min.insync.replicas=%q, want %d and %q", made.ReplicationFactor, insync, want, c.insync)
+		}
+	}
+	f.answer(nil, f.cluster())
+	d, _, _ := f.producer(t, kafka.Config{})
+	err := d.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "new", Replicas: 2}}}, pubsub.Create)
+	if code, final := d.Classify(err); code != pubsub.ErrUnsupported || !final {
+		t.Errorf("a topic that is less durable than declared: %v", err)
 	}
 }

@@ -145,10 +145,14 @@ func (d *driver) ensureTopic(ctx context.Context, spec pubsub.TopicSpec, m pubsu
 		return info, says(pubsub.ErrNotFound, "there is no topic %q", spec.Name)
 	}
 	parts := int32(max(spec.Partitions, 1))
-	detail := d.detail(parts, map[string]string{})
+	replicas := d.replicas
 	if spec.Replicas > 0 {
-		detail.ReplicationFactor = int16(spec.Replicas)
+		replicas = int16(spec.Replicas)
 	}
+	if replicas < 3 && d.caps.Durability == pubsub.Replicated {
+		return info, says(pubsub.ErrUnsupported, "topic %q with %d replicas can lose what it has confirmed: give it 3, or open with ?durability=process", spec.Name, replicas)
+	}
+	detail := detail(parts, replicas, map[string]string{})
 	if keep := max(spec.Retention, d.cfg.Retention); spec.Retention > 0 || keep > 0 {
 		if spec.Retention > 0 {
 			keep = spec.Retention
@@ -164,10 +168,10 @@ func (d *driver) ensureTopic(ctx context.Context, spec pubsub.TopicSpec, m pubsu
 	return d.ensureTopic(ctx, spec, pubsub.Verify) // another one may have been faster
 }
 
-// detail is a topic of ours.
-func (d *driver) detail(parts int32, settings map[string]string) *sarama.TopicDetail {
-	t := &sarama.TopicDetail{NumPartitions: parts, ReplicationFactor: d.replicas, ConfigEntries: map[string]*string{}}
-	if d.replicas >= 3 {
+// detail is a topic of ours. With fewer than 3 replicas it stays the broker's affair how many must have what is confirmed: none could be missing.
+func detail(parts int32, replicas int16, settings map[string]string) *sarama.TopicDetail {
+	t := &sarama.TopicDetail{NumPartitions: parts, ReplicationFactor: replicas, ConfigEntries: map[string]*string{}}
+	if replicas >= 3 {
 		setting(t, "min.insync.replicas", "2")
 	}
 	for name, value := range settings {
@@ -342,7 +346,7 @@ const (
 
 // own is a private topic. What a group has for itself may be a bit larger than what users can publish.
 func (d *driver) own(parts int32, retention int64) *sarama.TopicDetail {
-	return d.detail(parts, map[string]string{
+	return detail(parts, d.replicas, map[string]string{
 		"retention.ms": strconv.FormatInt(retention, 10), "retention.bytes": "-1", "cleanup.policy": "delete", "max.message.bytes": strconv.Itoa(d.limit + 64<<10),
 	})
 }
