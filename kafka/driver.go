@@ -33,8 +33,9 @@ type driver struct {
 	controller int32
 	last       string // address of the broker that answered last
 	idle       map[string][]*conn
-	topics     map[string]topicInfo // that were seen
-	missed     map[string]time.Time // topics that publishers looked for in vain, and when last
+	topics     map[string]topicInfo   // that were seen
+	sound      map[string]sarama.Uuid // topics whose settings keep what they confirm as we declare
+	missed     map[string]time.Time   // topics that publishers looked for in vain, and when last
 	groups     map[pubsub.Place]*definition
 	members    map[memberKey]*member
 	sessions   map[*producer]struct{}
@@ -151,13 +152,14 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	}
 	durability := pubsub.Process
 	switch {
-	case d.replicas >= 3:
+	case min(int(d.replicas), nodes) >= 3:
 		durability = pubsub.Replicated
 	case number("log.flush.interval.messages", 1<<62) == 1:
 		durability = pubsub.Disk
 	}
 	if d.cfg.Accept > durability {
-		return says(pubsub.ErrUnsupported, "the durability of topics with %d replicas is %v, and at least %v is asked for", d.replicas, durability, d.cfg.Accept)
+		return says(pubsub.ErrUnsupported, "the durability of topics with %d replicas on %d brokers is %v, and at least %v is asked for",
+			d.replicas, nodes, durability, d.cfg.Accept)
 	}
 	if d.cfg.Accept != 0 && d.cfg.Accept <= pubsub.Process { // more than that is not lowered: it would not be checked
 		durability = max(d.cfg.Accept, min(durability, pubsub.Process))

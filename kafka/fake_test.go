@@ -238,3 +238,50 @@ func TestReplicasOfTopics(t *testing.T) {
 		t.Errorf("a topic that is less durable than declared: %v", err)
 	}
 }
+
+// TestDurabilityOfTopics: nothing goes to a topic that can lose what it has confirmed where replicated is declared.
+func TestDurabilityOfTopics(t *testing.T) {
+	f := newFake(t)
+	for _, c := range []struct {
+		insync string
+		topics *sarama.MockMetadataResponse
+		accept pubsub.Durability
+		want   pubsub.Fate
+	}{
+		{"2", f.cluster(outletTopic), 0, pubsub.FateAccepted},
+		{"1", f.cluster(outletTopic), 0, pubsub.FateRefused},
+		{"1", f.cluster(outletTopic), pubsub.Process, pubsub.FateAccepted},
+		{"2", f.metadata(outletTopic), 0, pubsub.FateRefused}, // one replica
+	} {
+		f.answer(map[string]string{"min.insync.replicas": c.insync}, f.cluster())
+		_, p, results := f.producer(t, kafka.Config{Accept: c.accept})
+		f.answer(map[string]string{"min.insync.replicas": c.insync}, c.topics)
+		for range 2 {
+			if n, err := p.Send(t.Context(), []pubsub.Out{{Seq: 1, To: pubsub.Place{Topic: outletTopic}, Msg: &pubsub.Message{}}}); n != 1 || err != nil {
+				t.Fatalf("took %d messages, with %v", n, err)
+			}
+			r := <-results
+			if code, final := kafka.Classify(cmp.Or(r.Err, io.EOF)); r.Fate != c.want || r.Fate == pubsub.FateRefused && (code != pubsub.ErrConflict || !final) {
+				t.Errorf("min.insync.replicas=%s, accepting %v: fate %v, with %v", c.insync, c.accept, r.Fate, r.Err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	asked := 0
+	for _, h := range f.mock.History() {
+		if r, ok := h.Request.(*sarama.DescribeConfigsRequest); ok && r.Resources[0].Type == sarama.TopicResource {
+			asked++
+		}
+	}
+	if asked != 1+2+2 {
+		t.Errorf("the topic's settings were read %d times: a good one once for a connection, a bad one for each message", asked)
+	}
+	f.answer(nil, f.metadata())
+	for _, c := range []kafka.Config{{Replicas: 3}, {}} { // there is one broker
+		if d, _, _ := f.producer(t, c); d.Capabilities().Durability != pubsub.Process {
+			t.Errorf("one broker declares %v with %d replicas", d.Capabilities().Durability, c.Replicas)
+		}
+	}
+}

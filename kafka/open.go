@@ -318,8 +318,8 @@ func (c Config) Driver(ctx context.Context) (pubsub.Driver, error) {
 		return nil, err
 	}
 	d := &driver{
-		cfg: c, base: base, brokers: map[int32]string{}, idle: map[string][]*conn{}, topics: map[string]topicInfo{}, missed: map[string]time.Time{}, groups: map[pubsub.Place]*definition{},
-		members: map[memberKey]*member{}, sessions: map[*producer]struct{}{},
+		cfg: c, base: base, brokers: map[int32]string{}, idle: map[string][]*conn{}, topics: map[string]topicInfo{}, missed: map[string]time.Time{},
+		sound: map[string]sarama.Uuid{}, groups: map[pubsub.Place]*definition{}, members: map[memberKey]*member{}, sessions: map[*producer]struct{}{},
 	}
 	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
 	ctx, cancel := withTimeout(ctx)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -26,6 +27,16 @@ type partInfo struct {
 }
 
 func (t topicInfo) n() int32 { return int32(len(t.parts)) }
+
+// replicas is how many each partition has at least.
+func (t topicInfo) replicas() (n int) {
+	for i, p := range t.parts {
+		if i == 0 || p.replicas < n {
+			n = p.replicas
+		}
+	}
+	return n
+}
 
 // describe reads what the cluster knows of topics; what is not there is left out. A nil list means all.
 func (d *driver) describe(ctx context.Context, names []string) (map[string]topicInfo, error) {
@@ -216,10 +227,7 @@ func (d *driver) create(ctx context.Context, topics map[string]*sarama.TopicDeta
 
 // agrees checks a topic that is there.
 func (d *driver) agrees(ctx context.Context, info topicInfo, spec pubsub.TopicSpec) error {
-	n, replicas := info.n(), 0
-	if n > 0 {
-		replicas = info.parts[0].replicas
-	}
+	n, replicas := info.n(), info.replicas()
 	switch {
 	case spec.Partitions != 0 && int32(spec.Partitions) != n:
 		return says(pubsub.ErrConflict, "topic %q has %d partitions, not %d", spec.Name, n, spec.Partitions)
@@ -233,9 +241,8 @@ func (d *driver) agrees(ctx context.Context, info topicInfo, spec pubsub.TopicSp
 	if err != nil {
 		return err
 	}
-	if insync, err := strconv.Atoi(have["min.insync.replicas"]); d.caps.Durability == pubsub.Replicated && (replicas < 3 || err == nil && insync < 2) {
-		return says(pubsub.ErrConflict, "topic %q has %d replicas and min.insync.replicas=%d, so that it can lose what it has confirmed: give it 3 and 2, or open with ?durability=process",
-			spec.Name, replicas, insync)
+	if err := d.keeps(spec.Name, info, have); err != nil {
+		return err
 	}
 	if keep := strconv.FormatInt(spec.Retention.Milliseconds(), 10); spec.Retention != 0 && have["retention.ms"] != keep {
 		return says(pubsub.ErrConflict, "topic %q has retention.ms=%s, not %s", spec.Name, have["retention.ms"], keep)
@@ -244,6 +251,42 @@ func (d *driver) agrees(ctx context.Context, info topicInfo, spec pubsub.TopicSp
 		return says(pubsub.ErrConflict, "topic %q has retention.bytes=%s for each partition, not %s", spec.Name, have["retention.bytes"], size)
 	}
 	return nil
+}
+
+// keeps checks whether a topic with these settings keeps what it confirms as we declare.
+func (d *driver) keeps(name string, info topicInfo, settings map[string]string) error {
+	if d.caps.Durability < pubsub.Replicated {
+		return nil
+	}
+	replicas := info.replicas()
+	if insync, err := strconv.Atoi(settings["min.insync.replicas"]); replicas < 3 || err == nil && insync < 2 {
+		return says(pubsub.ErrConflict, "topic %q has %d replicas and min.insync.replicas=%d, so that it can lose what it has confirmed: give it 3 and 2, or open with ?durability=process",
+			name, replicas, insync)
+	}
+	d.mu.Lock()
+	d.sound[name] = info.id
+	d.mu.Unlock()
+	return nil
+}
+
+// trusted checks a topic that others may have made, once.
+func (d *driver) trusted(ctx context.Context, name string, info topicInfo) error {
+	if d.caps.Durability < pubsub.Replicated {
+		return nil
+	}
+	d.mu.Lock()
+	id, sound := d.sound[name]
+	d.mu.Unlock()
+	if sound && id == info.id {
+		return nil
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	settings, err := d.settings(ctx, sarama.TopicResource, name)
+	if err != nil {
+		return fmt.Errorf("reading the settings of topic %q, which tell how durable it is (?durability=process does without): %w", name, err)
+	}
+	return d.keeps(name, info, settings)
 }
 
 // A group is what a member needs to know.
@@ -324,6 +367,11 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*grou
 	}
 	if n := own[private(kindTiers, place)].n(); n < tiers {
 		return nil, says(pubsub.ErrConflict, "topic %q has %d partitions, and needs one for each of the %d tiers", private(kindTiers, place), n, tiers)
+	}
+	for name, info := range own {
+		if err := d.trusted(ctx, name, info); err != nil {
+			return nil, err
+		}
 	}
 	def, err := d.define(ctx, place, spec, m, read, own[private(kindQuarantine, place)])
 	if err != nil {
@@ -457,6 +505,9 @@ func (d *driver) exists(ctx context.Context, p pubsub.Place) (topic string, from
 		err = says(pubsub.ErrUnroutable, "there is no group %q of %q", p.Group, p.Topic)
 	}
 	if err != nil {
+		return topic, 0, 0, err
+	}
+	if err := d.trusted(ctx, topic, info); err != nil {
 		return topic, 0, 0, err
 	}
 	if from, to = span(p, info.n()); from < 0 || to <= from {
