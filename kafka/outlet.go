@@ -156,7 +156,7 @@ func (o *outlet) take(res *sarama.ProduceResponse, err error, asked bool, sendin
 		if err != nil || len(x.batch) == 0 { // the session was given up meanwhile
 			continue
 		}
-		if fault, offset := p.answerTo(x, res); accepts(fault) {
+		if offset, fault := p.answerTo(x, res); accepts(fault) {
 			told = append(told, o.outcome(x, fault, offset)...)
 		}
 	}
@@ -168,7 +168,7 @@ func (o *outlet) take(res *sarama.ProduceResponse, err error, asked bool, sendin
 			x.doubt = x.doubt || asked
 			told = append(told, o.later(x, err)...)
 		default:
-			fault, offset := p.answerTo(x, res)
+			offset, fault := p.answerTo(x, res)
 			told = append(told, o.outcome(x, fault, offset)...)
 		}
 		if len(x.batch)+len(x.queue) > 0 {
@@ -180,22 +180,22 @@ func (o *outlet) take(res *sarama.ProduceResponse, err error, asked bool, sendin
 }
 
 // answerTo finds what the leader says of a batch.
-func (p *producer) answerTo(x *outpart, res *sarama.ProduceResponse) (fault error, offset int64) {
+func (p *producer) answerTo(x *outpart, res *sarama.ProduceResponse) (offset int64, fault error) {
 	if p.ack == sarama.NoResponse {
-		return nil, -1
+		return -1, nil
 	}
 	switch b := res.GetBlock(x.topic, x.partition); {
 	case b == nil:
-		return sarama.ErrIncompleteResponse, -1
+		return -1, sarama.ErrIncompleteResponse
 	case b.Err != sarama.ErrNoError:
 		for _, e := range b.RecordErrors {
 			if e.BatchIndexErrorMessage != nil { // why, where the number alone says little
-				return fmt.Errorf("%w: %s", b.Err, *e.BatchIndexErrorMessage), -1
+				return -1, fmt.Errorf("%w: %s", b.Err, *e.BatchIndexErrorMessage)
 			}
 		}
-		return b.Err, -1
+		return -1, b.Err
 	default:
-		return nil, b.Offset
+		return b.Offset, nil
 	}
 }
 
