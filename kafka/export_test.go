@@ -126,3 +126,15 @@ func Plan(owned map[string][]int32, since map[string]int32, n int32) map[string]
 	}
 	return result
 }
+
+// Withhold are the partitions of a topic with n that are shared while somebody has parts of what is sent to the group alone as units of their own.
+func Withhold(n int32, held []int32) (left []int32) {
+	units := make([]unit, n)
+	for i := range units {
+		units[i] = unit{"t", int32(i)}
+	}
+	for _, u := range withhold(units, map[string]claim{"a": {Owned: map[string][]int32{"r": held}}}, "t", "r") {
+		left = append(left, u.partition)
+	}
+	return left
+}

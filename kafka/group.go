@@ -230,23 +230,38 @@ func (m *member) share(res *sarama.JoinGroupResponse, to *sarama.SyncGroupReques
 		}
 		claims[id] = c
 	}
+	m.grow()
 	classes, err := m.classes(m.life)
 	if err != nil {
 		return err
 	}
-	n := 0
-	for _, units := range classes {
-		n += len(units)
-	}
 	m.mu.Lock()
-	m.planned = n
+	m.planned = count(classes)
 	m.mu.Unlock()
+	classes[0] = withhold(classes[0], claims, m.place.Topic, private(kindRetry, m.place))
 	for id, units := range plan(claims, classes) {
 		if err := to.AddGroupAssignmentMember(id, assignment(units)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// grow gives what is sent to the group alone as many partitions as the topic has, if that was to be made when it was missing. When it cannot, messages
+// for the group go to the partitions that there are.
+func (m *member) grow() {
+	if !m.def.grows || pubsub.IsPattern(m.place.Topic) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.life, answerWithin)
+	defer cancel()
+	retry := private(kindRetry, m.place)
+	all, err := m.d.describe(ctx, []string{m.place.Topic, retry})
+	if n := all[m.place.Topic].n(); err == nil && all[retry].n() > 0 && all[retry].n() < n {
+		if err := m.d.grow(ctx, retry, n); err == nil {
+			m.d.forget(retry)
+		}
+	}
 }
 
 // classes are the units of the group: the topic's partitions, the tiers', and the quarantine.
@@ -267,26 +282,29 @@ func (m *member) classes(ctx context.Context) ([][]unit, error) {
 		return nil, err
 	}
 	units := make([][]unit, 3)
-	add := func(class int, topic string) {
-		for p := range all[topic].n() {
+	add := func(class int, topic string, from int32) {
+		for p := from; p < all[topic].n(); p++ {
 			units[class] = append(units[class], unit{topic, p})
 		}
 	}
 	if pattern {
 		for topic := range all {
 			if pubsub.MatchPattern(m.place.Topic, topic) {
-				add(0, topic)
+				add(0, topic, 0)
 			}
 		}
 		if !m.solo {
-			add(0, retry)
+			add(0, retry, 0)
 		}
 	} else {
-		add(0, m.place.Topic)
+		add(0, m.place.Topic, 0)
+		if !m.solo { // those beyond the topic's belong to none of its partitions
+			add(0, retry, all[m.place.Topic].n())
+		}
 	}
 	if !m.solo {
-		add(1, tiers)
-		add(2, quarantine)
+		add(1, tiers, 0)
+		add(2, quarantine, 0)
 	}
 	return units, nil
 }
@@ -345,7 +363,7 @@ func (m *member) beat() error {
 		}
 		if planned >= 0 && time.Since(looked) > looks {
 			looked = time.Now()
-			if classes, err := m.classes(m.life); err == nil && len(classes[0])+len(classes[1])+len(classes[2]) != planned {
+			if classes, err := m.classes(m.life); err == nil && count(classes) != planned {
 				return nil
 			}
 		}

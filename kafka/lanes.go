@@ -274,14 +274,20 @@ func (m *member) watchAlone() error {
 // locate finds the leaders of partitions.
 func (m *member) locate() {
 	defer m.working.Done()
-	var since time.Time // of the first failure in a row
+	var since time.Time        // of the first failure in a row
+	var again <-chan time.Time // when a partition may have been made
 	for {
 		select {
 		case <-m.life.Done():
 			return
 		case <-m.lost:
+		case <-again:
 		}
-		err := m.locateOnce()
+		absent, err := m.locateOnce()
+		again = nil
+		if absent {
+			again = time.After(unitsEvery)
+		}
 		switch {
 		case m.life.Err() != nil:
 			return
@@ -308,7 +314,9 @@ var errSearch = errors.New("kafka: a partition has no leader")
 // vanishes is how long a topic must be away to be gone: brokers hear of changes one after the other.
 const vanishes = 2 * time.Second
 
-func (m *member) locateOnce() error {
+// locateOnce looks for the leaders that are not known. absent says that what is sent to the group alone has fewer partitions than the topic: what was
+// added to that is read without them, and they are read when they are made.
+func (m *member) locateOnce() (absent bool, err error) {
 	var names []string
 	m.mu.Lock()
 	m.eachLog(func(l *plog) {
@@ -318,13 +326,13 @@ func (m *member) locateOnce() error {
 	})
 	m.mu.Unlock()
 	if len(names) == 0 {
-		return nil
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(m.life, answerWithin)
 	defer cancel()
 	all, err := m.d.describe(ctx, names)
 	if err != nil {
-		return err
+		return false, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -334,6 +342,8 @@ func (m *member) locateOnce() error {
 		}
 		info, ok := all[l.topic]
 		switch {
+		case ok && l.partition >= info.n() && l != l.ln.logs[0]:
+			absent = true
 		case (!ok || l.partition >= info.n()) && l.missing.IsZero():
 			l.missing = time.Now()
 			err = errSearch
@@ -353,7 +363,7 @@ func (m *member) locateOnce() error {
 			m.fetcher(l)
 		}
 	})
-	return err
+	return absent, err
 }
 
 // vanish ends the lane of a topic that a pattern covered and that is gone. mu is held.

@@ -119,6 +119,7 @@ func (d *driver) newMember(key memberKey, place pubsub.Place, def *group, old *m
 	}
 	if old != nil { // the broker knows us still
 		m.id = old.identity()
+		def.grows = def.grows || old.def.grows // the engine asks for nothing to be made when it opens a session again
 	}
 	m.life, m.stop = context.WithCancel(d.life)
 	return m

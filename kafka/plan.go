@@ -93,6 +93,25 @@ func plan(members map[string]claim, classes [][]unit) map[string][]unit {
 	return result
 }
 
+// withhold leaves out the partitions of a topic whose part of what is sent to the group alone is still a unit of its own, and somebody's: it was one when
+// the topic had fewer partitions. The member gives it up now, and joins again.
+func withhold(units []unit, members map[string]claim, topic, retry string) []unit {
+	held := map[int32]bool{}
+	for _, c := range members {
+		for _, p := range c.Owned[retry] {
+			held[p] = true
+		}
+	}
+	return slices.DeleteFunc(units, func(u unit) bool { return u.topic == topic && held[u.partition] })
+}
+
+func count(classes [][]unit) (n int) {
+	for _, units := range classes {
+		n += len(units)
+	}
+	return n
+}
+
 func mix(id string, class int) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte{byte(class)}) // never fails

@@ -16,7 +16,7 @@ import (
 func (d *driver) existing(ctx context.Context, topic, name string) (pubsub.Place, *group, error) {
 	place := pubsub.Place{Topic: topic, Group: name}
 	none := says(pubsub.ErrNotFound, "there is no group %q of %q", name, topic)
-	g := &group{nil, map[string]topicInfo{}}
+	g := &group{topics: map[string]topicInfo{}}
 	retry, tiers, quarantine := private(kindRetry, place), private(kindTiers, place), private(kindQuarantine, place)
 	names := []string{retry, tiers, quarantine}
 	if pubsub.IsPattern(topic) {

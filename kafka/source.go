@@ -74,7 +74,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 
 // liveTail is a group that is no group: it begins now.
 func (d *driver) liveTail(ctx context.Context, spec pubsub.SourceSpec) (*group, error) {
-	g := &group{&definition{AckWait: spec.AckWait}, map[string]topicInfo{}}
+	g := &group{definition: &definition{AckWait: spec.AckWait}, topics: map[string]topicInfo{}}
 	if pubsub.IsPattern(spec.From.Topic) {
 		all, err := d.describe(ctx, nil)
 		if err != nil {

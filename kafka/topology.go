@@ -256,6 +256,7 @@ func (d *driver) agrees(ctx context.Context, info topicInfo, spec pubsub.TopicSp
 type group struct {
 	*definition
 	topics map[string]topicInfo // those that it reads, and its own
+	grows  bool                 // a member may give it partitions when its topic got some
 }
 
 // ensureGroup makes what a group needs, or checks what is there.
@@ -344,7 +345,7 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*grou
 		return nil, says(pubsub.ErrConflict, "group %q of %q has an ack wait of %v and exclusive=%v, not %v and %v; all its members must agree",
 			place.Group, place.Topic, def.AckWait, def.Exclusive, spec.AckWait, spec.Order.Exclusive())
 	}
-	g := &group{def, read}
+	g := &group{def, read, m == pubsub.Create}
 	maps.Copy(g.topics, own)
 	return g, nil
 }

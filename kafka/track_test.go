@@ -200,3 +200,11 @@ func TestPlanSettles(t *testing.T) {
 		}
 	}
 }
+
+// TestSurplusIsGivenUpFirst lets a topic get a partition to which belongs what was a unit of its own before.
+func TestSurplusIsGivenUpFirst(t *testing.T) {
+	t.Parallel()
+	if got := kafka.Withhold(4, []int32{2, 5}); !slices.Equal(got, []int32{0, 1, 3}) {
+		t.Errorf("partitions %v are given away, want 0, 1 and 3", got)
+	}
+}
