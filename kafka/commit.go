@@ -149,7 +149,9 @@ func (m *member) refused(res *sarama.OffsetCommitResponse, generation int32) err
 				m.plain = true
 				m.mu.Unlock()
 				return sarama.ErrRebalanceInProgress // again
-			case sarama.ErrIllegalGeneration, sarama.ErrUnknownMemberId:
+			case sarama.ErrIllegalGeneration:
+				return sarama.ErrRebalanceInProgress // it may have ended, and we are to hear of it: the heartbeat knows whether the group does without us
+			case sarama.ErrUnknownMemberId:
 				m.mu.Lock()
 				moved := m.joining || m.generation != generation
 				m.mu.Unlock()

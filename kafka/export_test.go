@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -106,6 +107,13 @@ func ParseMark(offset int64, text string) (starts int32, failed map[int64]int32,
 		runs = append(runs, [2]int64{r.from, r.to})
 	}
 	return m.starts, m.failed, runs
+}
+
+// CommitRefused is what a member makes of a commit that is answered with an error, while it is in the generation in which it asked: again, or fenced.
+func CommitRefused(e sarama.KError) (again, fenced bool) {
+	m := &member{generation: 1}
+	err := m.refused(&sarama.OffsetCommitResponse{Errors: map[string]map[int32]sarama.KError{"t": {0: e}}}, 1)
+	return errors.Is(err, sarama.ErrRebalanceInProgress), errors.Is(err, errFenced)
 }
 
 // Plan shares partitions 0 to n-1 of a topic and one partition of another. owned is what members have, by number, since generations.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/IBM/sarama"
+
 	"github.com/omnibus-go/omnibus/kafka"
 )
 
@@ -206,5 +208,16 @@ func TestSurplusIsGivenUpFirst(t *testing.T) {
 	t.Parallel()
 	if got := kafka.Withhold(4, []int32{2, 5}); !slices.Equal(got, []int32{0, 1, 3}) {
 		t.Errorf("partitions %v are given away, want 0, 1 and 3", got)
+	}
+}
+
+// TestCommitMeetsRebalance: a commit may reach the broker when a rebalance has ended there, and we have not heard of it.
+func TestCommitMeetsRebalance(t *testing.T) {
+	t.Parallel()
+	if again, fenced := kafka.CommitRefused(sarama.ErrIllegalGeneration); !again || fenced {
+		t.Errorf("an old generation: again=%v, fenced=%v, want again", again, fenced)
+	}
+	if again, fenced := kafka.CommitRefused(sarama.ErrUnknownMemberId); again || !fenced {
+		t.Errorf("an unknown member: again=%v, fenced=%v, want fenced", again, fenced)
 	}
 }
