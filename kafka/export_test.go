@@ -16,6 +16,7 @@ var (
 	GroupID     = groupID
 	Span        = span
 	Silent      = silent{}
+	Classify    = classify
 )
 
 // HeadersOf are the headers of a message on the wire.
@@ -145,4 +146,12 @@ func Withhold(n int32, held []int32) (left []int32) {
 		left = append(left, u.partition)
 	}
 	return left
+}
+
+// Misses is what a member says of a topic that is not there, at first and when it has been so for a time.
+func Misses(after time.Duration) (first, later error) {
+	m := &member{}
+	first = m.misses("t")
+	m.missing = m.missing.Add(-after)
+	return first, m.misses("t")
 }

@@ -264,23 +264,42 @@ func (m *member) grow() {
 	}
 }
 
+// misses says that a topic of the group is not there, as far as one broker knows. After a while that is believed.
+func (m *member) misses(topic string) error {
+	if m.missing.IsZero() {
+		m.missing = time.Now()
+	}
+	if time.Since(m.missing) < vanishes {
+		return &brokerError{pubsub.ErrUnavailable, false, "topic " + topic + " is not there at the moment"}
+	}
+	return &brokerError{pubsub.ErrNotFound, false, "topic " + topic + " is not there any more"}
+}
+
 // classes are the units of the group: the topic's partitions, the tiers', and the quarantine.
 func (m *member) classes(ctx context.Context) ([][]unit, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	retry, tiers, quarantine := private(kindRetry, m.place), private(kindTiers, m.place), private(kindQuarantine, m.place)
 	pattern := pubsub.IsPattern(m.place.Topic)
-	names := []string{m.place.Topic}
+	var names []string
 	if !m.solo {
 		names = append(names, retry, tiers, quarantine)
 	}
-	if pattern {
-		names = nil
+	var asked []string // nil = all
+	if !pattern {
+		names = append(names, m.place.Topic)
+		asked = names
 	}
-	all, err := m.d.describe(ctx, names)
+	all, err := m.d.describe(ctx, asked)
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range names {
+		if all[name].n() == 0 {
+			return nil, m.misses(name)
+		}
+	}
+	m.missing = time.Time{}
 	units := make([][]unit, 3)
 	add := func(class int, topic string, from int32) {
 		for p := from; p < all[topic].n(); p++ {
@@ -363,8 +382,15 @@ func (m *member) beat() error {
 		}
 		if planned >= 0 && time.Since(looked) > looks {
 			looked = time.Now()
-			if classes, err := m.classes(m.life); err == nil && count(classes) != planned {
+			classes, err := m.classes(m.life)
+			if e, ok := errors.AsType[*brokerError](err); ok && e.code == pubsub.ErrNotFound {
+				return err
+			}
+			if err == nil && count(classes) != planned {
 				return nil
+			}
+			if !m.missing.IsZero() { // look again with the next heartbeat
+				looked = time.Time{}
 			}
 		}
 	}

@@ -105,10 +105,15 @@ func (m *member) claim(lanes []*lane) error {
 		return nil
 	}
 	if m.solo {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		for _, ln := range lanes {
-			for _, l := range ln.logs {
-				l.begin(m.def.start(l.topic, l.partition), mark{}, false)
+			l := ln.logs[0]
+			at, ok := m.left[ln.unit]
+			if !ok {
+				at = m.def.start(l.topic, l.partition)
 			}
+			l.begin(at, mark{}, false)
 		}
 		return nil
 	}
@@ -215,6 +220,9 @@ func (m *member) drop(ln *lane) {
 	}
 	ln.gone = true
 	delete(m.lanes, ln.unit)
+	if m.solo {
+		m.left[ln.unit] = ln.logs[0].prefix()
+	}
 	m.detach(ln)
 	if m.solo {
 		return
@@ -265,7 +273,11 @@ func (m *member) watchAlone() error {
 		case !passes(err) || m.silent() && time.Since(began) > m.d.cfg.SessionTimeout:
 			return err
 		}
-		if !pause(m.life, every) {
+		next := every
+		if !m.missing.IsZero() {
+			next = joinRetry
+		}
+		if !pause(m.life, next) {
 			return errGone
 		}
 	}

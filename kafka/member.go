@@ -38,6 +38,7 @@ type member struct {
 	asking  sync.Mutex    // of quick
 	quick   *conn         // to the coordinator, for what is answered at once
 	slow    *conn         // for joining
+	missing time.Time     // since when a topic of the group is not there; only run uses it
 
 	mu          sync.Mutex
 	id          string
@@ -56,8 +57,9 @@ type member struct {
 	fetchers    map[fetcherKey]*fetcher
 	lastLane    int32
 	lastGen     uint32
-	planned     int  // units that the last plan has shared
-	plain       bool // commits have no metadata: the broker allows too little
+	planned     int            // units that the last plan has shared
+	plain       bool           // commits have no metadata: the broker allows too little
+	left        map[unit]int64 // where a live tail stood that has lost a partition
 }
 
 // A lane is a unit that is ours.
@@ -115,7 +117,7 @@ func (d *driver) newMember(key memberKey, place pubsub.Place, def *group, old *m
 	m := &member{
 		d: d, key: key, place: place, group: groupID(place), def: def, solo: place.Group == pubsub.Broadcast,
 		joined: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
-		lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1,
+		lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1, left: map[unit]int64{},
 	}
 	if old != nil { // the broker knows us still
 		m.id = old.identity()

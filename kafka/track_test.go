@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 
 	"github.com/omnibus-go/omnibus/kafka"
+	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 // TestTrackAgainstModel settles messages in any order, with gaps between their offsets, and compares with sets.
@@ -219,5 +221,17 @@ func TestCommitMeetsRebalance(t *testing.T) {
 	}
 	if again, fenced := kafka.CommitRefused(sarama.ErrUnknownMemberId); again || !fenced {
 		t.Errorf("an unknown member: again=%v, fenced=%v, want fenced", again, fenced)
+	}
+}
+
+// TestMissingTopicIsBelievedLater: one broker may not have heard of a topic yet, so a group does not give everything up at once.
+func TestMissingTopicIsBelievedLater(t *testing.T) {
+	t.Parallel()
+	first, later := kafka.Misses(3 * time.Second)
+	if code, final := kafka.Classify(first); code != pubsub.ErrUnavailable || final {
+		t.Errorf("at first it says %v", first)
+	}
+	if code, final := kafka.Classify(later); code != pubsub.ErrNotFound || final {
+		t.Errorf("later it says %v", later)
 	}
 }
