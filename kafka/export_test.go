@@ -86,6 +86,16 @@ func (t *Track) Runs() (all [][2]int64) {
 	return all
 }
 
+// MarkWithin is the runs that are committed by a log that stands at an offset, with a stretch from before it that is settled.
+func MarkWithin(offset, from, to int64) (runs [][2]int64) {
+	l := &plog{ln: &lane{}, offset: offset, startsAt: -1, free: true, skip: []run{{from, to}}}
+	text, _ := l.mark(false)
+	for _, r := range parseMark(offset, text).runs {
+		runs = append(runs, [2]int64{r.from, r.to})
+	}
+	return runs
+}
+
 // MarkText writes commit metadata, ParseMark reads it.
 func MarkText(offset int64, starts int32, failed map[int64]int32, runs [][2]int64) string {
 	m := mark{starts: starts}

@@ -82,7 +82,7 @@ func (l *plog) mark(plain bool) (text string, counts bool) {
 	}
 	m.runs = l.track.settled()
 	for _, r := range l.skip { // what is delivered of these is in the track
-		if r.from = max(r.from, l.track.last()+1); r.from <= r.to {
+		if r.from = max(r.from, l.track.last()+1, at); r.from <= r.to {
 			m.runs = append(m.runs, r)
 		}
 	}

@@ -235,3 +235,11 @@ func TestMissingTopicIsBelievedLater(t *testing.T) {
 		t.Errorf("later it says %v", later)
 	}
 }
+
+// TestMarkWithinARun stands in the middle of what was settled before, with all that was delivered forgotten: the rest of the run is kept.
+func TestMarkWithinARun(t *testing.T) {
+	t.Parallel()
+	if runs := kafka.MarkWithin(164, 100, 200); !slices.Equal(runs, [][2]int64{{164, 200}}) {
+		t.Errorf("%v came back, want 164 to 200", runs)
+	}
+}
