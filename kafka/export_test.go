@@ -165,3 +165,9 @@ func Misses(after time.Duration) (first, later error) {
 	m.missing = m.missing.Add(-after)
 	return first, m.misses("t")
 }
+
+// Parse is how many records a response has from an offset on, and where the next fetch begins.
+func Parse(b *sarama.FetchResponseBlock, from int64) (records int, next int64) {
+	all, next := parse(b, from, true)
+	return len(all), next
+}

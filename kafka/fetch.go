@@ -1,9 +1,11 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
+	"reflect"
 	"slices"
 	"time"
 
@@ -49,7 +51,11 @@ func parse(b *sarama.FetchResponseBlock, from int64, committed bool) (all []entr
 			continue
 		}
 		batch := set.RecordBatch
-		if batch == nil || batch.PartialTrailingRecord {
+		if batch == nil {
+			continue
+		}
+		if batch.PartialTrailingRecord { // cut at the end of the response; what lay before it is here or gone
+			next = max(next, batch.FirstOffset)
 			continue
 		}
 		for len(aborted) > 0 && aborted[0].FirstOffset <= batch.LastOffset() {
@@ -73,7 +79,20 @@ func parse(b *sarama.FetchResponseBlock, from int64, committed bool) (all []entr
 		}
 		next = max(next, batch.LastOffset()+1)
 	}
+	if len(b.RecordsSet) == 0 {
+		next = max(next, behind(b))
+	}
 	return all, next
+}
+
+// behind is the offset behind batches from which all records were compacted away, -1 if none came. The client drops them, and keeps this where only it
+// looks. Nothing else tells them from a broker that sent nothing yet, behind which there may be messages.
+func behind(b *sarama.FetchResponseBlock) int64 {
+	f := reflect.ValueOf(b).Elem().FieldByName("recordsNextOffset")
+	if f.Kind() != reflect.Pointer || f.IsNil() || f.Elem().Kind() != reflect.Int64 {
+		return -1
+	}
+	return f.Elem().Int()
 }
 
 // parseOld reads the message formats before version 0.11.
@@ -155,13 +174,16 @@ func (d *driver) read(ctx context.Context, topic string, partition int32, from, 
 				return nil
 			}
 		}
-		if next == from {
-			if b.LastStableOffset <= from || len(b.RecordsSet) > 0 {
-				return nil
-			}
-			next++ // a batch from which all records were compacted away: it tells no end
+		if next > from {
+			from, tries = next, 0
+			continue
 		}
-		from = next
+		if b.LastStableOffset <= from || len(b.RecordsSet) > 0 {
+			return nil
+		}
+		if tries++; tries > 20 || !pause(ctx, 50*time.Millisecond) { // the broker has not read it in time
+			return cmp.Or(ctx.Err(), error(sarama.ErrRequestTimedOut))
+		}
 	}
 	return nil
 }

@@ -214,15 +214,7 @@ func (f *fetcher) one(l *plog, b *sarama.FetchResponseBlock) (beyond bool) {
 		l.within(b.HighWaterMarkOffset)
 	}
 	all, next := parse(b, l.offset, !m.d.cfg.ReadAll)
-	if next == l.offset && b.LastStableOffset > l.offset && len(b.RecordsSet) == 0 {
-		// Either other partitions have filled the response, or compaction has left a batch without records, which the client does not show.
-		if l.alone {
-			next++
-		}
-		l.alone = !l.alone
-	} else {
-		l.alone = false
-	}
+	l.alone = next == l.offset && b.LastStableOffset > l.offset // other partitions may have filled the response
 	if next == l.offset {
 		return false
 	}
