@@ -15,13 +15,17 @@ import (
 type definition struct {
 	AckWait   time.Duration      `json:"ack_wait"`
 	Exclusive bool               `json:"exclusive"`
-	Start     map[string][]int64 `json:"start"` // offsets by topic and partition; what is missing begins at its beginning
+	Start     map[string][]int64 `json:"start"`            // offsets by topic and partition; what is missing begins at its beginning
+	Topics    map[string]string  `json:"topics,omitempty"` // the ids that these topics had
 
 	of sarama.Uuid // the topic where it stands
 }
 
-// start is the offset at which the group begins to read a partition, -1 for the first there is.
-func (g *definition) start(topic string, partition int32) int64 {
+// start is the offset at which the group begins to read a partition, -1 for the first there is. A topic that was made again is read as a whole.
+func (g *definition) start(topic string, id sarama.Uuid, partition int32) int64 {
+	if was, ok := g.Topics[topic]; ok && id != (sarama.Uuid{}) && was != id.String() { // brokers before 2.8 have no ids
+		return -1
+	}
 	if list := g.Start[topic]; int(partition) < len(list) {
 		return list[partition]
 	}
@@ -46,6 +50,7 @@ func (d *driver) define(ctx context.Context, place pubsub.Place, spec pubsub.Sou
 		if mine.Start, err = d.startOffsets(ctx, spec.Start, read); err != nil {
 			return nil, err
 		}
+		mine.Topics = idsOf(mine.Start, read)
 		text, err := json.Marshal(mine)
 		if err != nil {
 			return nil, err
@@ -68,6 +73,17 @@ func (d *driver) define(ctx context.Context, place pubsub.Place, spec pubsub.Sou
 	d.groups[place] = def
 	d.mu.Unlock()
 	return def, nil
+}
+
+// idsOf are the ids of the topics that have a start.
+func idsOf(start map[string][]int64, read map[string]topicInfo) map[string]string {
+	ids := map[string]string{}
+	for name := range start {
+		if id := read[name].id; id != (sarama.Uuid{}) {
+			ids[name] = id.String()
+		}
+	}
+	return ids
 }
 
 // readDefinition returns nil if nothing has been written.

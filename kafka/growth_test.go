@@ -90,6 +90,48 @@ func TestPartitionsAreAdded(t *testing.T) {
 	}
 }
 
+// TestTopicMadeAgain makes a group that begins behind a hundred messages, and then the topic anew: all that is in the new one is the group's.
+func TestTopicMadeAgain(t *testing.T) {
+	s := startServer(t, "default")
+	b := s.open(t)
+	topic := unique("again")
+	sub := pubsub.Subscription{Topic: topic, Group: "g", Start: pubsub.FromNow()}
+	spec := pubsub.TopicSpec{Name: topic, Partitions: 1}
+	if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, topic, 0, 100)
+	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {
+		t.Fatal(err)
+	}
+	admin, err := s.admin(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = admin.Close() }()
+	if err := admin.DeleteTopic(topic); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the end of the topic", func() bool {
+		all, err := admin.ListTopics()
+		_, there := all[topic]
+		return err == nil && !there
+	})
+	again := s.open(t)
+	if err := again.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, again, topic, 1000, 1150)
+	if lag, err := again.Lag(t.Context(), topic, "g"); err != nil || lag.Messages != 150 {
+		t.Errorf("the group is behind by %v, %v, want 150", lag.Messages, err)
+	}
+	var c tally
+	if _, err := again.Subscribe(t.Context(), sub, c.handle); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "what is in the new topic", func() bool { return c.count() == 150 })
+}
+
 // most is how often the message came that came most often.
 func (c *tally) most() (n int) {
 	c.mu.Lock()

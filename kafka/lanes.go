@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -104,42 +105,12 @@ func (m *member) claim(lanes []*lane) error {
 	if len(lanes) == 0 {
 		return nil
 	}
-	if m.solo {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, ln := range lanes {
-			l := ln.logs[0]
-			at, ok := m.left[ln.unit]
-			if !ok {
-				at = m.def.start(l.topic, l.partition)
-			}
-			l.begin(at, mark{}, false)
-		}
-		return nil
-	}
-	parts := map[string][]int32{}
-	for _, ln := range lanes {
-		for _, l := range ln.logs {
-			parts[l.topic] = append(parts[l.topic], l.partition)
-		}
-	}
 	for {
-		at, err := m.offsets(parts)
+		err := m.claimOnce(lanes)
 		switch {
 		case m.life.Err() != nil:
 			return errGone
 		case err == nil:
-			for _, ln := range lanes {
-				for _, l := range ln.logs {
-					b := at[l.topic][l.partition]
-					if b == nil || b.Offset < 0 {
-						l.begin(m.def.start(l.topic, l.partition), mark{}, true)
-						continue
-					}
-					l.committed = b.Offset
-					l.begin(b.Offset, parseMark(b.Offset, b.Metadata), true)
-				}
-			}
 			return nil
 		case passes(err), errors.Is(err, sarama.ErrUnknownTopicOrPartition):
 			if m.silent() || !pause(m.life, joinRetry) {
@@ -149,6 +120,43 @@ func (m *member) claim(lanes []*lane) error {
 			return err
 		}
 	}
+}
+
+func (m *member) claimOnce(lanes []*lane) error {
+	parts := map[string][]int32{}
+	for _, ln := range lanes {
+		for _, l := range ln.logs {
+			parts[l.topic] = append(parts[l.topic], l.partition)
+		}
+	}
+	ctx, cancel := context.WithTimeout(m.life, answerWithin)
+	defer cancel()
+	topics, err := m.d.describe(ctx, slices.Collect(maps.Keys(parts)))
+	var at map[string]map[int32]*sarama.OffsetFetchResponseBlock
+	if err == nil && !m.solo {
+		at, err = m.offsets(parts)
+	}
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, ln := range lanes {
+		for _, l := range ln.logs {
+			l.id = topics[l.topic].id
+			was, known := m.left[ln.unit]
+			switch b := at[l.topic][l.partition]; {
+			case b != nil && b.Offset >= 0:
+				l.committed = b.Offset
+				l.begin(b.Offset, parseMark(b.Offset, b.Metadata), true)
+			case known && was.id == l.id:
+				l.begin(was.offset, mark{}, false)
+			default:
+				l.begin(m.def.start(l.topic, l.id, l.partition), mark{}, !m.solo)
+			}
+		}
+	}
+	return nil
 }
 
 // offsets reads what the group has committed.
@@ -221,7 +229,7 @@ func (m *member) drop(ln *lane) {
 	ln.gone = true
 	delete(m.lanes, ln.unit)
 	if m.solo {
-		m.left[ln.unit] = ln.logs[0].prefix()
+		m.left[ln.unit] = stood{ln.logs[0].id, ln.logs[0].prefix()}
 	}
 	m.detach(ln)
 	if m.solo {

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/IBM/sarama"
+
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -59,7 +61,7 @@ type member struct {
 	lastGen     uint32
 	planned     int            // units that the last plan has shared
 	plain       bool           // commits have no metadata: the broker allows too little
-	left        map[unit]int64 // where a live tail stood that has lost a partition
+	left        map[unit]stood // where a live tail stood that has lost a partition
 }
 
 // A lane is a unit that is ours.
@@ -73,6 +75,12 @@ type lane struct {
 	losing bool
 	gone   bool
 	limit  *time.Timer // of losing
+}
+
+// A stood is where a live tail stood in a partition, and in which topic of that name.
+type stood struct {
+	id     sarama.Uuid
+	offset int64
 }
 
 // member returns the membership of a consumer, and makes it if there is none.
@@ -117,7 +125,7 @@ func (d *driver) newMember(key memberKey, place pubsub.Place, def *group, old *m
 	m := &member{
 		d: d, key: key, place: place, group: groupID(place), def: def, solo: place.Group == pubsub.Broadcast,
 		joined: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
-		lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1, left: map[unit]int64{},
+		lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1, left: map[unit]stood{},
 	}
 	if old != nil { // the broker knows us still
 		m.id = old.identity()

@@ -1,6 +1,10 @@
 package kafka
 
-import "time"
+import (
+	"time"
+
+	"github.com/IBM/sarama"
+)
 
 // A plog is a partition that is ours: what was fetched and not yet delivered, and the track of what was.
 //
@@ -10,8 +14,9 @@ type plog struct {
 	ln        *lane
 	topic     string
 	partition int32
-	store     int64 // of its positions
-	each      bool  // of the quarantine
+	store     int64       // of its positions
+	id        sarama.Uuid // of its topic when it was claimed
+	each      bool        // of the quarantine
 
 	claimed   bool  // its offset is known
 	offset    int64 // of the next fetch

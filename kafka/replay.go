@@ -115,7 +115,7 @@ func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error
 			return lag, err
 		}
 		for p, end := range ends {
-			from := g.start(topic, int32(p))
+			from := g.start(topic, info.id, int32(p))
 			var m mark
 			if b := at[topic][int32(p)]; b != nil && b.Offset >= 0 {
 				from = b.Offset

@@ -98,6 +98,7 @@ func (d *driver) liveTail(ctx context.Context, spec pubsub.SourceSpec) (*group, 
 	}
 	var err error
 	g.Start, err = d.startOffsets(ctx, pubsub.FromNow(), g.topics)
+	g.Topics = idsOf(g.Start, g.topics)
 	return g, err
 }
 
@@ -417,7 +418,7 @@ func (m *member) release(ln *lane) {
 	next := m.newLane(ln.unit)
 	for i, l := range ln.logs {
 		n := next.logs[i]
-		n.leader, n.committed = -1, l.committed
+		n.leader, n.committed, n.id = -1, l.committed, l.id
 		at := l.prefix()
 		text, counts := l.mark(false)
 		k := parseMark(at, text)
