@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -170,4 +171,25 @@ func Misses(after time.Duration) (first, later error) {
 func Parse(b *sarama.FetchResponseBlock, from int64) (records int, next int64) {
 	all, next := parse(b, from, true)
 	return len(all), next
+}
+
+// FetchFrom makes a fetch at an address; bad says that its answer makes no sense.
+func FetchFrom(ctx context.Context, address string) (bad bool, err error) {
+	conf := sarama.NewConfig()
+	conf.Version, conf.ApiVersionsRequest = sarama.V2_7_0_0, false
+	d := &driver{base: conf, life: ctx, brokers: map[int32]string{1: address}}
+	f := &fetcher{m: &member{d: d, life: ctx}, key: fetcherKey{broker: 1}}
+	_, err = f.fetch(d.fetchRequest(longWait))
+	_, bad = errors.AsType[*unreadable](err)
+	return bad, err
+}
+
+// Broken lets a log's fetches be answered by a block alone, and says whether it waits before it asks again.
+func Broken(b *sarama.FetchResponseBlock, times int) bool {
+	f := &fetcher{m: &member{d: &driver{}}, kick: make(chan struct{}, 1)}
+	l := &plog{ln: &lane{}, offset: 5, startsAt: -1}
+	for range times {
+		f.one(l, b)
+	}
+	return !l.broken.IsZero()
 }

@@ -1,6 +1,9 @@
 package kafka_test
 
 import (
+	"encoding/binary"
+	"io"
+	"net"
 	"testing"
 
 	"github.com/IBM/sarama"
@@ -68,5 +71,56 @@ func TestWhereAFetchEnds(t *testing.T) {
 				t.Errorf("%d records, and it goes on at %d, want %d and %d", n, next, c.records, c.next)
 			}
 		})
+	}
+}
+
+// TestAnswerThatMakesNoSense tells it from a connection that breaks: the one stops a partition, the other is made again.
+func TestAnswerThatMakesNoSense(t *testing.T) {
+	t.Parallel()
+	for name, nonsense := range map[string]bool{"nonsense": true, "nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = server.Close() }()
+			go func() {
+				c, err := server.Accept()
+				if err != nil {
+					return
+				}
+				defer func() { _ = c.Close() }()
+				var size [4]byte
+				if _, err := io.ReadFull(c, size[:]); err != nil {
+					return
+				}
+				req := make([]byte, binary.BigEndian.Uint32(size[:]))
+				if _, err := io.ReadFull(c, req); err != nil || !nonsense {
+					return
+				}
+				answer := append([]byte{0, 0, 0, 25}, req[4:8]...) // the request's number
+				_, _ = c.Write(append(answer, "\x00no such answer ....."...))
+				_, _ = io.Copy(io.Discard, c) // until the client hangs up
+			}()
+			bad, err := kafka.FetchFrom(t.Context(), server.Addr().String())
+			if err == nil || bad != nonsense {
+				t.Errorf("the fetch ended with %v, taken for unreadable: %v", err, bad)
+			}
+		})
+	}
+}
+
+// TestCutBatchWaits lets a broker send a batch alone whose records are cut inside: it is asked again later, not at once for ever.
+func TestCutBatchWaits(t *testing.T) {
+	t.Parallel()
+	cut := batchAt(5, 9, 0)
+	cut.PartialTrailingRecord = true
+	b := &sarama.FetchResponseBlock{HighWaterMarkOffset: 100, LastStableOffset: 100, RecordsSet: []*sarama.Records{{RecordBatch: cut}}}
+	if kafka.Broken(b, 1) || !kafka.Broken(b, 2) {
+		t.Error("a batch that is cut inside is to stop its partition when it came alone, and only then")
+	}
+	if b.RecordsSet = nil; kafka.Broken(b, 9) {
+		t.Error("a broker that has nothing yet stopped a partition")
 	}
 }

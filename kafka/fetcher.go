@@ -28,6 +28,8 @@ const (
 	shortWait = 25 * time.Millisecond  // the same while some partitions have no room: they may have soon
 	maxChunk  = 1 << 20                // bytes of one partition in one fetch
 	minChunk  = 16 << 10
+
+	brokenEvery = 5 * time.Second // how often a log is tried whose next batch cannot be read
 )
 
 // fetcher gives a log to the fetcher of its leader. mu is held.
@@ -98,7 +100,7 @@ func (f *fetcher) request() (*sarama.FetchRequest, map[*plog]int64) {
 	logs := map[*plog]int64{}
 	wait, alone := longWait, false
 	m.eachLog(func(l *plog) {
-		if l.leader != f.key.broker || (l.ln.place.Kind != 0) != f.key.own || l.broken != nil {
+		if l.leader != f.key.broker || (l.ln.place.Kind != 0) != f.key.own || time.Since(l.broken) < brokenEvery {
 			return
 		}
 		switch s := l.ln.src; {
@@ -135,17 +137,32 @@ func (f *fetcher) fetch(req *sarama.FetchRequest) (*sarama.FetchResponse, error)
 	}
 	res, err := call(f.m.life, f.conn, func(b *sarama.Broker) (*sarama.FetchResponse, error) { return b.Fetch(req) })
 	if err != nil {
+		if open, _ := f.conn.Connected(); open && f.m.life.Err() == nil { // the client closes it when it breaks, but not when an answer makes no sense
+			err = &unreadable{err}
+		}
 		f.conn.close()
 		f.conn = nil
 	}
 	return res, err
 }
 
+// unreadable is an answer in which the client finds something that it cannot parse or unpack.
+type unreadable struct{ error }
+
+func (e *unreadable) Unwrap() error { return e.error }
+
+// isBroken lets a log wait whose next batch cannot be read, and nothing else: whoever has written it may remove it, or this program be another one soon.
+// mu is held.
+func (f *fetcher) isBroken(l *plog) {
+	l.broken, l.alone = time.Now(), true
+	time.AfterFunc(brokenEvery, func() { poke(f.kick) })
+}
+
 // take takes what came.
 func (f *fetcher) take(res *sarama.FetchResponse, err error, logs map[*plog]int64) {
 	m := f.m
-	var bad sarama.PacketDecodingError
-	if errors.As(err, &bad) && len(logs) > 1 { // one of them cannot be parsed: which?
+	_, bad := errors.AsType[*unreadable](err)
+	if bad && len(logs) > 1 { // one of them cannot be parsed: which?
 		m.mu.Lock()
 		for l := range logs {
 			l.alone = true
@@ -160,9 +177,8 @@ func (f *fetcher) take(res *sarama.FetchResponse, err error, logs map[*plog]int6
 			continue
 		}
 		switch {
-		case errors.As(err, &bad):
-			l.broken = err
-			l.alone = false
+		case bad:
+			f.isBroken(l)
 		case err != nil:
 			m.failed(l, err)
 		default:
@@ -214,10 +230,16 @@ func (f *fetcher) one(l *plog, b *sarama.FetchResponseBlock) (beyond bool) {
 		l.within(b.HighWaterMarkOffset)
 	}
 	all, next := parse(b, l.offset, !m.d.cfg.ReadAll)
-	l.alone = next == l.offset && b.LastStableOffset > l.offset // other partitions may have filled the response
 	if next == l.offset {
+		switch {
+		case l.alone && (len(b.RecordsSet) > 0 || b.Partial): // the broker sends a whole batch, and it is not one
+			f.isBroken(l)
+		default: // other partitions may have filled the response
+			l.alone = !l.alone && (len(b.RecordsSet) > 0 || b.Partial || b.LastStableOffset > l.offset)
+		}
 		return false
 	}
+	l.alone, l.broken = false, time.Time{}
 	l.offset = next
 	for i := range all {
 		l.bytes += all[i].size()

@@ -23,8 +23,8 @@ type plog struct {
 	leader    int32 // -1 = to be found
 	failing   time.Time
 	missing   time.Time
-	alone     bool // the next fetch asks for nothing else
-	broken    error
+	alone     bool      // the next fetch asks for nothing else
+	broken    time.Time // when what it sends could not be read: it is asked again after brokenEvery
 	pending   []entry
 	bytes     int64
 	back      []uint64 // handed back, in their order
