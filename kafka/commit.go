@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -188,7 +189,7 @@ func (m *member) settled(ctx context.Context, mine func(*lane) bool) error {
 	}
 	for {
 		for l, version := range want {
-			if l.stored >= version {
+			if l.stored >= version || l.ln.gone && !slices.Contains(m.giving, l.ln) { // of a topic that is gone, or its successor's
 				delete(want, l)
 			}
 		}

@@ -193,3 +193,22 @@ func Broken(b *sarama.FetchResponseBlock, times int) bool {
 	}
 	return !l.broken.IsZero()
 }
+
+// SettledAfter waits for the commit of a lane that is there when it begins, and that change then ends.
+func SettledAfter(ctx context.Context, how string) error {
+	u := unit{"t", 0}
+	ln := &lane{unit: u, logs: []*plog{{topic: "t", claimed: true, version: 1, startsAt: -1}}}
+	ln.logs[0].ln = ln
+	m := &member{place: pubsub.Place{Topic: "t"}, def: &group{}, lanes: map[unit]*lane{u: ln}, dirty: make(chan struct{}, 1), look: make(chan struct{}, 1), news: make(chan struct{})}
+	done := make(chan error)
+	go func() { done <- m.settled(ctx, func(*lane) bool { return true }) }()
+	<-m.dirty // it waits
+	m.mu.Lock()
+	if how == "vanish" {
+		m.vanish(ln)
+	} else {
+		m.release(ln)
+	}
+	m.mu.Unlock()
+	return <-done
+}

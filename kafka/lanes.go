@@ -394,6 +394,7 @@ func (m *member) vanish(ln *lane) {
 		ln.src.tell(pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLost})
 	}
 	m.detach(ln)
+	m.tidings()
 	m.rejoin = true
 	poke(m.look)
 }

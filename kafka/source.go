@@ -431,6 +431,7 @@ func (m *member) release(ln *lane) {
 	m.detach(ln)
 	ln.gone = true
 	m.lanes[ln.unit] = next
+	m.tidings()
 }
 
 // RecordAs implements pubsub.RecordAser: target may be a **sarama.ConsumerMessage.

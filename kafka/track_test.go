@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -241,5 +242,17 @@ func TestMarkWithinARun(t *testing.T) {
 	t.Parallel()
 	if runs := kafka.MarkWithin(164, 100, 200); !slices.Equal(runs, [][2]int64{{164, 200}}) {
 		t.Errorf("%v came back, want 164 to 200", runs)
+	}
+}
+
+// TestSettledDoesNotWaitForWhatIsGone ends a lane whose commit somebody waits for: a topic of a pattern vanishes, or the lane's next source has it.
+func TestSettledDoesNotWaitForWhatIsGone(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"vanish", "release"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := kafka.SettledAfter(ctx, how); err != nil {
+			t.Errorf("%s: %v", how, err)
+		}
+		cancel()
 	}
 }
