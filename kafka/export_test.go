@@ -147,6 +147,15 @@ func Plan(owned map[string][]int32, since map[string]int32, n int32) map[string]
 	return result
 }
 
+// SizeOf is how much room a record without a key takes.
+func SizeOf(value []byte, headers int) int64 {
+	e := entry{rec: &sarama.Record{Value: value}}
+	for range headers {
+		e.rec.Headers = append(e.rec.Headers, &sarama.RecordHeader{})
+	}
+	return e.size()
+}
+
 // Withhold are the partitions of a topic with n that are shared while somebody has parts of what is sent to the group alone as units of their own.
 func Withhold(n int32, held []int32) (left []int32) {
 	units := make([]unit, n)

@@ -30,10 +30,17 @@ func (e *entry) at() time.Time {
 	return e.batch.FirstTimestamp.Add(e.rec.TimestampDelta)
 }
 
+// recordCost and headerCost are about what the client needs in memory for a record and for each of its headers, besides their bytes.
+const (
+	recordCost = 128
+	headerCost = 56
+)
+
+// size is about how much memory the record holds.
 func (e *entry) size() int64 {
-	n := len(e.rec.Key) + len(e.rec.Value)
+	n := recordCost + len(e.rec.Key) + len(e.rec.Value)
 	for _, h := range e.rec.Headers {
-		n += len(h.Key) + len(h.Value)
+		n += headerCost + len(h.Key) + len(h.Value)
 	}
 	return int64(n)
 }

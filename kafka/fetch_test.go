@@ -124,3 +124,14 @@ func TestCutBatchWaits(t *testing.T) {
 		t.Error("a broker that has nothing yet stopped a partition")
 	}
 }
+
+// TestEmptyRecordsTakeRoom: what is fetched and waits is bounded by its size, also when there is nothing in it.
+func TestEmptyRecordsTakeRoom(t *testing.T) {
+	t.Parallel()
+	if n := kafka.SizeOf(nil, 0); n < 100 {
+		t.Errorf("an empty record counts as %d bytes", n)
+	}
+	if n, more := kafka.SizeOf(make([]byte, 1000), 0), kafka.SizeOf(make([]byte, 1000), 3); n < 1000 || more-n < 100 {
+		t.Errorf("a record of 1000 bytes counts as %d, with three headers as %d", n, more)
+	}
+}
