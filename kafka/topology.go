@@ -408,6 +408,13 @@ func (d *driver) startOffsets(ctx context.Context, s pubsub.Start, read map[stri
 // offsets asks the leaders of a topic: sarama.OffsetNewest, OffsetOldest, or the first message at a time in milliseconds or later (the end if none is).
 func (d *driver) offsets(ctx context.Context, topic string, info topicInfo, when int64) ([]int64, error) {
 	all := make([]int64, info.n())
+	var ends []int64
+	if when >= 0 { // before the rest is asked: what is published meanwhile lies behind them
+		var err error
+		if ends, err = d.offsets(ctx, topic, info, sarama.OffsetNewest); err != nil {
+			return nil, err
+		}
+	}
 	by := map[int32][]int32{}
 	for p, x := range info.parts {
 		by[x.leader] = append(by[x.leader], int32(p))
@@ -434,16 +441,7 @@ func (d *driver) offsets(ctx context.Context, topic string, info topicInfo, when
 			if b.Err != sarama.ErrNoError {
 				return nil, b.Err
 			}
-			all[p] = b.Offset
-		}
-	}
-	if when >= 0 && slices.Contains(all, -1) {
-		ends, err := d.offsets(ctx, topic, info, sarama.OffsetNewest)
-		if err != nil {
-			return nil, err
-		}
-		for p := range all {
-			if all[p] < 0 {
+			if all[p] = b.Offset; all[p] < 0 && when >= 0 {
 				all[p] = ends[p]
 			}
 		}
