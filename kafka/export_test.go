@@ -97,6 +97,15 @@ func MarkWithin(offset, from, to int64) (runs [][2]int64) {
 	return runs
 }
 
+// OpenOffsets is how many offsets are not settled.
+func OpenOffsets(from, end int64, settled [][2]int64) int64 {
+	var runs []run
+	for _, r := range settled {
+		runs = append(runs, run{r[0], r[1]})
+	}
+	return open(from, end, runs)
+}
+
 // MarkText writes commit metadata, ParseMark reads it.
 func MarkText(offset int64, starts int32, failed map[int64]int32, runs [][2]int64) string {
 	m := mark{starts: starts}

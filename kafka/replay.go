@@ -121,15 +121,21 @@ func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error
 				from = b.Offset
 				m = parseMark(from, b.Metadata)
 			}
-			lag.Messages += max(end-max(from, first[p]), 0)
-			for _, r := range m.runs {
-				if r.to < end {
-					lag.Messages -= r.to - r.from + 1
-				}
-			}
+			lag.Messages += open(max(from, first[p]), end, m.runs)
 		}
 	}
 	return lag, nil
+}
+
+// open is how many offsets from one on, up to an end, are not in runs.
+func open(from, end int64, runs []run) int64 {
+	n := max(end-from, 0)
+	for _, r := range runs {
+		if r.to < end {
+			n -= max(r.to-max(r.from, from)+1, 0)
+		}
+	}
+	return n
 }
 
 // Seek implements pubsub.Seeker. What was sent to the group alone, and its retries, stay as they are.

@@ -256,3 +256,14 @@ func TestSettledDoesNotWaitForWhatIsGone(t *testing.T) {
 		cancel()
 	}
 }
+
+// TestLagAfterRetention: of what was settled beyond the commit a part, or all, may have been removed before the first offset that is there.
+func TestLagAfterRetention(t *testing.T) {
+	t.Parallel()
+	runs := [][2]int64{{10, 19}, {30, 39}, {90, 200}} // the last one is beyond the end: it is of a log that was made again
+	for from, want := range map[int64]int64{5: 75, 15: 70, 25: 65, 35: 60, 95: 5, 100: 0, 120: 0} {
+		if n := kafka.OpenOffsets(from, 100, runs); n != want {
+			t.Errorf("from %d on %d are open, want %d", from, n, want)
+		}
+	}
+}
