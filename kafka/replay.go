@@ -223,26 +223,8 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		return err
 	}
 	if kind, offset, store, partition := from.Parts(); kind == positionKind && store == storeOf(p) && int(partition) < len(starts) {
-		var first *entry
-		err := d.read(opening, topic, partition, offset, ends[partition], func(e entry) bool {
-			first = &e
-			return false
-		})
-		if err != nil {
+		if err := d.since(opening, topic, info, partition, offset, starts, ends); err != nil {
 			return err
-		}
-		if first != nil { // the others begin with what came after it
-			later, err := d.offsets(opening, topic, info, first.at().UnixMilli())
-			if err != nil {
-				return err
-			}
-			for i := range starts {
-				starts[i] = max(starts[i], later[i])
-			}
-		}
-		starts[partition] = max(offset, starts[partition])
-		if first != nil {
-			starts[partition] = first.offset
 		}
 	}
 	low, high := span(p, info.n())
@@ -275,6 +257,35 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 				return c.err
 			}
 			cursors = slices.DeleteFunc(cursors, func(o *cursor) bool { return o == c })
+		}
+	}
+	return nil
+}
+
+// since sets in starts, which are the beginnings, where partitions are read from when one of them is from an offset on: the others from the first record
+// that has the time of what is there, or a later one. When nothing is there any more its time is not known, and they begin at their beginning.
+func (d *driver) since(ctx context.Context, topic string, info topicInfo, partition int32, offset int64, starts, ends []int64) error {
+	var first *entry
+	err := d.read(ctx, topic, partition, offset, ends[partition], func(e entry) bool {
+		first = &e
+		return false
+	})
+	if err != nil {
+		return err
+	}
+	starts[partition] = max(offset, starts[partition])
+	if first == nil {
+		return nil
+	}
+	later, err := d.offsets(ctx, topic, info, first.at().UnixMilli())
+	if err != nil {
+		return err
+	}
+	for i := range starts {
+		if int32(i) == partition {
+			starts[i] = first.offset
+		} else {
+			starts[i] = max(starts[i], later[i])
 		}
 	}
 	return nil

@@ -383,8 +383,17 @@ func (d *driver) startOffsets(ctx context.Context, s pubsub.Start, read map[stri
 		return nil, nil
 	}
 	ask := sarama.OffsetNewest
-	if kind == pubsub.StartTime {
+	switch kind {
+	case pubsub.StartTime:
 		ask = when.UnixMilli()
+	case pubsub.StartPosition:
+		ask = sarama.OffsetOldest
+		if k, _, store, _ := pos.Parts(); k != positionKind || store != 0 {
+			return nil, says(pubsub.ErrInvalid, "position %v is not one in a topic of Kafka's", pos)
+		}
+		if len(read) != 1 {
+			return nil, says(pubsub.ErrInvalid, "a position is one in a topic, and there are %d to begin with", len(read))
+		}
 	}
 	start := map[string][]int64{}
 	for topic, info := range read {
@@ -393,11 +402,16 @@ func (d *driver) startOffsets(ctx context.Context, s pubsub.Start, read map[stri
 			return nil, err
 		}
 		if kind == pubsub.StartPosition {
-			k, offset, store, partition := pos.Parts()
-			for p := range list { // a position names one partition; of the others nothing is skipped
-				if list[p] = -1; k == positionKind && store == 0 && int32(p) == partition {
-					list[p] = offset
-				}
+			_, offset, _, partition := pos.Parts()
+			if partition < 0 || partition >= info.n() || offset < 0 {
+				return nil, says(pubsub.ErrInvalid, "topic %q has no position %v", topic, pos)
+			}
+			ends, err := d.offsets(ctx, topic, info, sarama.OffsetNewest)
+			if err != nil {
+				return nil, err
+			}
+			if err := d.since(ctx, topic, info, partition, offset, list, ends); err != nil {
+				return nil, err
 			}
 		}
 		start[topic] = list
