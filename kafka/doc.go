@@ -44,5 +44,7 @@
 //     stands in a header.
 //   - No Delay, no priorities, no deduplication by ID.
 //   - TopicSpec.MaxBytes is split evenly among the partitions (retention.bytes), and Kafka removes whole segments only.
+//   - Retries that wait for a tier lie in a topic that keeps 14 days, so that what was retried does not stay for ever: a group that has no member for longer
+//     than that loses the retries it left. Give omnibus.tiers.TOPIC__GROUP another retention.ms where that can happen.
 //   - One consumer per group and process can use Instance: members of one group need different ones.
 package kafka
