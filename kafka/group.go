@@ -208,11 +208,11 @@ func (m *member) joinOnce() error {
 			}
 		}
 	}
-	if !leads {
-		m.mu.Lock()
-		m.planned = -1
-		m.mu.Unlock()
+	m.mu.Lock()
+	if m.planned = -1; leads || m.instance() != nil { // a member with a name that led and was restarted does not lead, and nobody else does
+		m.planned = plannedOf(a)
 	}
+	m.mu.Unlock()
 	return m.apply(units)
 }
 
@@ -235,12 +235,10 @@ func (m *member) share(res *sarama.JoinGroupResponse, to *sarama.SyncGroupReques
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.planned = count(classes)
-	m.mu.Unlock()
+	planned := count(classes)
 	classes[0] = withhold(classes[0], claims, m.place.Topic, private(kindRetry, m.place))
 	for id, units := range plan(claims, classes) {
-		if err := to.AddGroupAssignmentMember(id, assignment(units)); err != nil {
+		if err := to.AddGroupAssignmentMember(id, assignment(units, planned)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"testing"
 
@@ -87,6 +88,51 @@ func TestPartitionsAreAdded(t *testing.T) {
 				t.Errorf("a message came %d times", n)
 			}
 		})
+	}
+}
+
+// TestPartitionsAreAddedWhileALeaderIsAway restarts a member that has a name, which the group does not notice: nobody leads it from then on, and the topic has got
+// more partitions meanwhile.
+func TestPartitionsAreAddedWhileALeaderIsAway(t *testing.T) {
+	s := startServer(t, "default")
+	topic := unique("away")
+	sub := pubsub.Subscription{Topic: topic, Group: "g"}
+	admin, err := s.admin(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = admin.Close() }()
+	var c tally
+	for i, parts := range []int32{2, 4} {
+		b, err := kafka.Open(t.Context(), s.address(t, url.Values{"instance": {"one"}}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = b.Close() }()
+		if i == 0 {
+			if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic, Partitions: 2}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := b.Subscribe(t.Context(), sub, c.handle); err != nil {
+			t.Fatal(err)
+		}
+		p := s.open(t)
+		for k := range 20 {
+			key := fmt.Sprint("key", k)
+			if err := p.Publish(t.Context(), topic, pubsub.Message{Key: key, Payload: fmt.Append(nil, parts, key)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		until(t, "what is in all partitions", func() bool { return c.count() == 20*(i+1) })
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := admin.CreatePartitions(topic, 4, nil, false); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

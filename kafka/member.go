@@ -59,7 +59,7 @@ type member struct {
 	fetchers    map[fetcherKey]*fetcher
 	lastLane    int32
 	lastGen     uint32
-	planned     int            // units that the last plan has shared
+	planned     int            // units that the last plan has shared, -1 = another member looks whether there are more
 	plain       bool           // commits have no metadata: the broker allows too little
 	left        map[unit]stood // where a live tail stood that has lost a partition
 }

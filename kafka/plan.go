@@ -119,8 +119,26 @@ func mix(id string, class int) uint32 {
 	return h.Sum32()
 }
 
-func assignment(units []unit) *sarama.ConsumerGroupMemberAssignment {
-	a := &sarama.ConsumerGroupMemberAssignment{Topics: map[string][]int32{}}
+// A share is what an assignment says besides its units, as its user data.
+type share struct {
+	Planned int `json:"planned"` // units of all members
+}
+
+// plannedOf reads how many units an assignment shared, -1 if it does not say.
+func plannedOf(a *sarama.ConsumerGroupMemberAssignment) int {
+	s := share{-1}
+	if a == nil || len(a.UserData) == 0 || json.Unmarshal(a.UserData, &s) != nil {
+		return -1
+	}
+	return s.Planned
+}
+
+func assignment(units []unit, planned int) *sarama.ConsumerGroupMemberAssignment {
+	b, err := json.Marshal(share{planned})
+	if err != nil {
+		panic(err) // a number
+	}
+	a := &sarama.ConsumerGroupMemberAssignment{Topics: map[string][]int32{}, UserData: b}
 	for _, u := range units {
 		a.Topics[u.topic] = append(a.Topics[u.topic], u.partition)
 	}
