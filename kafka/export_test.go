@@ -34,7 +34,7 @@ func Decode(key, value []byte, h []sarama.RecordHeader, at time.Time) *pubsub.Me
 	for i := range h {
 		r.Headers = append(r.Headers, &h[i])
 	}
-	return decode(&entry{rec: r, batch: &sarama.RecordBatch{FirstTimestamp: at}})
+	return decode(&entry{rec: r, time: at})
 }
 
 // A Track is a track of offsets.

@@ -15,19 +15,16 @@ import (
 // An entry is a record that was fetched.
 type entry struct {
 	rec    *sarama.Record
-	batch  *sarama.RecordBatch // nil of old formats
+	time   time.Time // zero in old formats
 	offset int64
 }
 
-// at is the record's timestamp.
-func (e *entry) at() time.Time {
-	switch {
-	case e.batch == nil:
-		return time.Time{}
-	case e.batch.LogAppendTime:
-		return e.batch.MaxTimestamp
+// timeOf is a record's timestamp.
+func timeOf(b *sarama.RecordBatch, r *sarama.Record) time.Time {
+	if b.LogAppendTime {
+		return b.MaxTimestamp
 	}
-	return e.batch.FirstTimestamp.Add(e.rec.TimestampDelta)
+	return b.FirstTimestamp.Add(r.TimestampDelta)
 }
 
 // recordCost and headerCost are about what the client needs in memory for a record and for each of its headers, besides their bytes.
@@ -80,7 +77,7 @@ func parse(b *sarama.FetchResponseBlock, from int64, committed bool) (all []entr
 			all = slices.Grow(all, len(batch.Records))
 			for _, r := range batch.Records {
 				if offset := batch.FirstOffset + r.OffsetDelta; offset >= next {
-					all = append(all, entry{r, batch, offset})
+					all = append(all, entry{r, timeOf(batch, r), offset})
 				}
 			}
 		}

@@ -85,29 +85,47 @@ func decode(e *entry) *pubsub.Message {
 	return r.message(e)
 }
 
-// A reader makes messages of records, which share their memory. It is never used again.
+// A reader makes messages of records. They share memory with each other, but not with the response in which the records came, unless they are large: one of
+// them that waits would keep all of that. It is never used again.
 type reader struct {
 	messages []pubsub.Message
 	headers  []pubsub.Header
 	texts    strings.Builder
+	payloads []byte // those that are small
 	kind     string // the last Message.Type: most have the same
 	content  string // the last Message.ContentType
 }
 
 func newReader(list []entry) *reader {
 	r := &reader{messages: make([]pubsub.Message, 0, len(list))}
-	size, n := 0, 0
+	size, n, small := 0, 0, 0
 	for i := range list {
 		rec := list[i].rec
 		size += len(rec.Key)
 		n += len(rec.Headers)
+		if len(rec.Value) <= smallPayload {
+			small += len(rec.Value)
+		}
 		for _, h := range rec.Headers {
 			size += len(h.Key) + len(h.Value)
 		}
 	}
 	r.headers = make([]pubsub.Header, 0, n)
 	r.texts.Grow(size)
+	r.payloads = make([]byte, 0, small)
 	return r
+}
+
+// smallPayload is up to how many bytes a payload is copied out of its response.
+const smallPayload = 4 << 10
+
+func (r *reader) payload(b []byte) []byte {
+	if b == nil || len(b) > smallPayload {
+		return b
+	}
+	from := len(r.payloads)
+	r.payloads = append(r.payloads, b...)
+	return r.payloads[from:len(r.payloads):len(r.payloads)]
 }
 
 func (r *reader) text(b []byte) string {
@@ -129,11 +147,11 @@ func (r *reader) same(last *string, b []byte) string {
 
 // message reads what of and the producer wrote, or any other client.
 func (r *reader) message(e *entry) *pubsub.Message {
-	r.messages = append(r.messages, pubsub.Message{Key: r.text(e.rec.Key), Payload: e.rec.Value})
+	r.messages = append(r.messages, pubsub.Message{Key: r.text(e.rec.Key), Payload: r.payload(e.rec.Value)})
 	m := &r.messages[len(r.messages)-1]
 	h := e.rec.Headers
 	if len(h) == 0 || string(h[0].Key) != hdrID {
-		m.Time = e.at()
+		m.Time = e.time
 		r.foreign(h, m)
 		return m
 	}

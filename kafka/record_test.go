@@ -82,3 +82,20 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestSmallPayloadIsCopied: a message that waits must not keep the response in which it came. Null stays null, and empty empty.
+func TestSmallPayloadIsCopied(t *testing.T) {
+	t.Parallel()
+	response := []byte("a small payload")
+	m := kafka.Decode(nil, response, nil, time.Time{})
+	response[0] = 'X'
+	if string(m.Payload) != "a small payload" {
+		t.Errorf("the payload is %q: it is part of the response still", m.Payload)
+	}
+	if m := kafka.Decode(nil, nil, nil, time.Time{}); m.Payload != nil {
+		t.Errorf("null became %q", m.Payload)
+	}
+	if m := kafka.Decode(nil, []byte{}, nil, time.Time{}); m.Payload == nil {
+		t.Error("an empty payload became null")
+	}
+}

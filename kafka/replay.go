@@ -242,7 +242,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	}
 	for len(cursors) > 0 {
 		c := slices.MinFunc(cursors, func(a, b *cursor) int {
-			return cmp.Or(a.e.at().Compare(b.e.at()), cmp.Compare(a.partition, b.partition))
+			return cmp.Or(a.e.time.Compare(b.e.time), cmp.Compare(a.partition, b.partition))
 		})
 		if !isDefinition(c.e.rec) || p.Kind != pubsub.PlaceQuarantine {
 			r := pubsub.Record{
@@ -277,7 +277,7 @@ func (d *driver) since(ctx context.Context, topic string, info topicInfo, partit
 	if first == nil {
 		return nil
 	}
-	later, err := d.offsets(ctx, topic, info, first.at().UnixMilli())
+	later, err := d.offsets(ctx, topic, info, first.time.UnixMilli())
 	if err != nil {
 		return err
 	}

@@ -229,10 +229,10 @@ func (s *source) next(l *plog, r *pubsub.Record, e *entry) (size int64, ok bool)
 			s.m.touch(l)
 			return 0, false
 		}
-		number = l.track.add(flight{rec: e.rec, batch: e.batch, offset: e.offset, failed: l.failed[e.offset], state: flightOut})
+		number = l.track.add(flight{rec: e.rec, time: e.time, offset: e.offset, failed: l.failed[e.offset], state: flightOut})
 		f = l.track.at(number)
 	}
-	*e = entry{f.rec, f.batch, f.offset}
+	*e = entry{f.rec, f.time, f.offset}
 	*r = pubsub.Record{Topic: s.place.Topic, Failed: f.failed, Pos: pubsub.NewPosition(positionKind, f.offset, l.store, l.partition)}
 	if l.store == 0 {
 		r.Topic = l.topic
@@ -265,6 +265,7 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 			s.m.touch(l)
 		case x.As == pubsub.SettleRelease:
 			f.state, f.failed = flightBack, x.Failed
+			f.keep()
 			l.track.out--
 			l.giveBack(x.Token.B)
 			s.m.touch(l)
@@ -329,6 +330,7 @@ func (s *source) Renew(ctx context.Context, list []pubsub.Renewal, errs []error)
 			continue
 		}
 		f.failed = list[i].Failed
+		f.keep()
 		s.m.touch(l)
 		if f == l.track.head() {
 			head = true
@@ -447,9 +449,8 @@ func (s *source) RecordAs(t pubsub.Token, target any) bool {
 	if f == nil || f.rec == nil {
 		return false
 	}
-	e := entry{f.rec, f.batch, f.offset}
 	*to = &sarama.ConsumerMessage{
-		Headers: f.rec.Headers, Key: f.rec.Key, Value: f.rec.Value, Topic: l.topic, Partition: l.partition, Offset: f.offset, Timestamp: e.at(),
+		Headers: f.rec.Headers, Key: f.rec.Key, Value: f.rec.Value, Topic: l.topic, Partition: l.partition, Offset: f.offset, Timestamp: f.time,
 	}
 	return true
 }

@@ -1,9 +1,11 @@
 package kafka
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"strings"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -30,10 +32,29 @@ type chunk struct {
 // A flight is a message that was delivered.
 type flight struct {
 	rec    *sarama.Record
-	batch  *sarama.RecordBatch // that it lies in
+	time   time.Time
 	offset int64
 	failed int32
 	state  flightState
+	kept   bool // rec shares no memory with others
+}
+
+// keep lets go of the response in which the message came: it will wait, and that may be large.
+func (f *flight) keep() {
+	if f.kept || f.rec == nil {
+		return
+	}
+	f.kept = true
+	r := *f.rec
+	r.Key = bytes.Clone(r.Key)
+	if len(r.Value) <= smallPayload { // a larger one is shared with the Message
+		r.Value = bytes.Clone(r.Value)
+	}
+	r.Headers = make([]*sarama.RecordHeader, len(f.rec.Headers))
+	for i, h := range f.rec.Headers {
+		r.Headers[i] = &sarama.RecordHeader{Key: bytes.Clone(h.Key), Value: bytes.Clone(h.Value)}
+	}
+	f.rec = &r
 }
 
 type flightState uint8
