@@ -248,9 +248,13 @@ func (m *member) end(ctx context.Context, err error) {
 	}
 	d.mu.Unlock()
 	m.mu.Lock()
-	id, address := m.id, m.coordinator
+	id := m.id
 	m.mu.Unlock()
-	if !alive || m.solo || id == "" || address == "" || d.cfg.Instance != "" {
+	if !alive || m.solo || id == "" || d.cfg.Instance != "" {
+		return
+	}
+	address, err := m.where(ctx) // a request that was on its way when all ended has let it be forgotten
+	if err != nil {
 		return
 	}
 	req := &sarama.LeaveGroupRequest{Version: 3, GroupId: m.group, Members: []sarama.MemberIdentity{{MemberId: id}}}
