@@ -10,9 +10,6 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// Classify is what the engine asks of errors.
-var Classify = classify
-
 // A Leader is a session whose only leader is the test itself: it reads what would be sent, and answers by hand.
 type Leader struct {
 	d       *driver
