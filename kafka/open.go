@@ -137,7 +137,7 @@ var errNoParameter = errors.New("unknown parameter")
 
 // shown is a parameter's name for an error, unless it may be of a password: a "?" in that makes parameters of what follows, up to the "@".
 func shown(key, query string) string {
-	if key == "" || strings.Trim(key, "abcdefghijklmnopqrstuvwxyz_") != "" || strings.Contains(query, "@") {
+	if strings.Contains(query, "@") {
 		return " (a ? in a password is %3F)"
 	}
 	return fmt.Sprintf(" %q", key)
