@@ -1,7 +1,6 @@
 package main
 
 import (
-	"github.com/IBM/sarama"
 	"github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/memory"
@@ -12,14 +11,11 @@ import (
 func server(b *pubsub.Broker) string {
 	var inside *memory.Server
 	var conn *nats.Conn
-	var conf *sarama.Config
 	switch {
 	case b.As(&inside):
 		return " of the broker in this process"
 	case b.As(&conn):
 		return " of NATS " + conn.ConnectedServerVersion()
-	case b.As(&conf):
-		return " of Kafka" // brokers tell what they can do, not who they are
 	}
 	return ""
 }
