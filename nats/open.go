@@ -110,12 +110,15 @@ func ParseURL(rawURL string) (c Config, err error) {
 	}
 	for key, values := range query {
 		if len(values) > 1 {
-			return c, fmt.Errorf("parameter %q is there more than once", key)
+			return c, fmt.Errorf("parameter%s is there more than once", shown(key, u.RawQuery))
 		}
 		if c.Core && slices.Contains(keptParameters(), key) {
 			return c, fmt.Errorf("parameter %q is JetStream's: %s", key, coreKeepsNothing)
 		}
-		if err := c.set(key, values[0]); err != nil {
+		switch err := c.set(key, values[0]); {
+		case errors.Is(err, errNoParameter):
+			return c, fmt.Errorf("unknown parameter%s", shown(key, u.RawQuery))
+		case err != nil:
 			return c, err
 		}
 	}
@@ -139,6 +142,16 @@ func firstHost(raw string, c *Config) string {
 	}
 	c.Servers = hosts[1:]
 	return scheme + "://" + rest[:at] + hosts[0] + rest[end:]
+}
+
+var errNoParameter = errors.New("unknown parameter")
+
+// shown is a parameter's name for an error, unless it may be of a password: a "?" in that makes parameters of what follows, up to the "@".
+func shown(key, query string) string {
+	if strings.Contains(query, "@") {
+		return " (a ? in a password is %3F)"
+	}
+	return fmt.Sprintf(" %q", key)
 }
 
 func (c *Config) set(key, value string) (err error) {
@@ -174,7 +187,7 @@ func (c *Config) set(key, value string) (err error) {
 			}
 		}
 	default:
-		return fmt.Errorf("unknown parameter %q", key)
+		return errNoParameter
 	}
 	if err != nil {
 		return fmt.Errorf("parameter %q has no such value", key)

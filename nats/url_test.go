@@ -32,6 +32,9 @@ func TestParseURL(t *testing.T) {
 		"mem://h":                          "scheme",
 		"nats://h?cert=a":                  "belong together",
 		"nats://h?password_file=/no/where": "password_file",
+		"nats://u:?secret@h":               "unknown parameter (a ?",
+		"nats://u:?secret=1@h":             "unknown parameter (a ?",
+		"nats://u:?a=1&a=secret@h":         "parameter (a ? in a password is %3F) is there more than once",
 	} {
 		_, err := nats.ParseURL(url)
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret") {
