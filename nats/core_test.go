@@ -359,7 +359,8 @@ func coreBounded(t *testing.T, b *containers.Broker) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "it is full", func() bool { return c.State().InFlight == limit })
+	// as good as full: with less than a quarter free nothing is asked for, so that messages are not fetched one at a time
+	eventually(t, "it is full", func() bool { return c.State().InFlight > limit-limit/4 })
 	close(free)
 	eventually(t, "all is handled", func() bool { return got.count() == all })
 }
