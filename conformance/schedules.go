@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"strings"
 	"time"
 
 	"github.com/omnibus-go/omnibus/conformance/internal/schedule"
@@ -21,13 +22,14 @@ func schedulesOfFaults(e *env) {
 	for i, seed := range seeds {
 		st := newStorm(e, seed, length, 3)
 		st.run()
-		n := 0
-		for _, f := range st.struck {
+		n, struck := 0, make([]string, len(st.struck))
+		for i, f := range st.struck {
 			if f.Counts() {
 				n++
 			}
+			struck[i] = describeFault(f)
 		}
-		e.Logf("schedule %d: %v; %d of them in flight", i, st.faults, n)
+		e.Logf("schedule %d: %s; %d of %d count", i, strings.Join(struck, ", "), n, len(st.faults))
 		if n == len(st.faults) {
 			counted++
 		}

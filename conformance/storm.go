@@ -170,13 +170,16 @@ func (st *storm) strike(f schedule.Fault, begin time.Time) {
 	if f.Kind == schedule.KillConsumer {
 		hits = func() int { return st.inFlightOf(f.Who) }
 	}
-	wait := max(cmp.Or(st.e.h.Recovery, 2*time.Second), time.Until(begin.Add(st.length*4/3))) // what the one before broke takes its time to mend
+	wait := max(st.recovery(), time.Until(begin.Add(st.length*4/3))) // what the one before broke takes its time to mend
 	st.e.until(wait, func() bool { return hits() > 0 })
 	hit := SoakFault{Kind: string(f.Kind), AtMS: time.Since(begin).Milliseconds(), InFlight: hits()}
 	mend := st.start(f)
 	hit.TookEffect = mend()
 	st.struck = append(st.struck, hit)
 }
+
+// recovery is how long what a fault broke takes to mend: the publisher whose session is to break may be without one.
+func (st *storm) recovery() time.Duration { return cmp.Or(st.e.h.Recovery, 2*time.Second) }
 
 // start begins a fault. What it returns waits as long as it lasts, ends it, and says whether it had an effect.
 func (st *storm) start(f schedule.Fault) (mend func() bool) {
@@ -197,10 +200,10 @@ func (st *storm) start(f schedule.Fault) (mend func() bool) {
 			cut += p.link.cut()
 		}
 		broken := st.breakPublisher(cutBefore)
-		return func() bool { return e.until(st.length/10, broken) && cut > 0 }
+		return func() bool { return e.until(st.recovery(), broken) && cut > 0 }
 	case schedule.LostAnswer:
 		broken := st.breakPublisher(cutAfter)
-		return func() bool { return e.until(st.length/10, broken) }
+		return func() bool { return e.until(st.recovery(), broken) }
 	case schedule.BlackHole:
 		st.forgetHere()
 		var resume []func()

@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 		OpenURL: func(ctx context.Context, parameters url.Values) (*pubsub.Broker, error) {
 			return nats.Open(ctx, s.address(parameters), nil)
 		},
-		Recovery:      4 * time.Second, // a lane that nobody has is somebody's after 2 s; leaders are elected in as many more
+		Recovery:      6 * time.Second, // a lane that nobody has is somebody's after 2 s, who waits for the predecessor's leases of 2 s; leaders are elected in as many more
 		Variant:       variant,
 		ServerVersion: s.Version(),
 		ClientVersion: client.Version,
