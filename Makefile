@@ -21,10 +21,10 @@ MEMORY  := memory (in process)
 
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
-# The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another. Kafka has no adapter yet: it can be
-# started and broken, which `make setup UP='nats kafka'` and `make containers KINDS='nats kafka'` test.
-KINDS          := nats
+# The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
+KINDS          := nats kafka
 packages-nats  := ./nats
+packages-kafka := ./kafka
 ADAPTERS       := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
 UP             ?= $(KINDS)
 
@@ -165,6 +165,7 @@ $(BENCHMARK_STEPS): benchmarks-%:
 # The package whose TestConformance runs the suite on a broker. The reference adapter's is in the suite itself.
 suite-memory := ./conformance
 suite-nats   := ./nats
+suite-kafka  := ./kafka
 
 # get_broker is for the shell: it gets BROKER in the variant $(1), or refuses what is not to be had, and says in $against which one it is.
 define get_broker
@@ -204,11 +205,12 @@ matrix-%:
 # The packages whose TestSoak runs fault schedules.
 soak-memory := ./conformance
 soak-nats   := ./nats
+soak-kafka  := ./kafka
 MINUTES     ?= 20
 
 .PHONY: soak
 soak: ## fault schedules, repeatable by seed: make soak BROKER=nats VARIANT=cluster MINUTES=20 SEED=n; writes build/reports/soak-*.json
-	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory and nats exist'; exit 2; }
+	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory, nats and kafka exist'; exit 2; }
 	@$(call get_broker,$(VARIANT)); MINUTES='$(MINUTES)' OMNIBUS_VARIANT='$(VARIANT)' $(if $(SEED),SEED='$(SEED)') \
 		$(TESTSUM) -name soak -show TestSoak -against "$$against, variant $(VARIANT)" -- \
 		go test -race -count=1 -timeout $$(( $$(printf '%.0f' '$(MINUTES)') + 10 ))m -json -run '^TestSoak$$' $(soak-$(BROKER))

@@ -62,6 +62,13 @@ var mayLink = map[string][]string{
 	"conformance/containers": {"*"},
 	"internal/cmd/brokers":   {"*"},
 
+	// the client, and what it links: codecs, Kerberos, proxies, its metrics; SCRAM is kept by others
+	"kafka": {
+		"github.com/IBM/sarama", "github.com/davecgh/go-spew", "github.com/eapache/go-resiliency", "github.com/hashicorp/go-uuid",
+		"github.com/jcmturner", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/rcrowley/go-metrics", "github.com/xdg-go/scram", "github.com/xdg-go/stringprep", "golang.org/x/crypto",
+		"golang.org/x/net", "golang.org/x/sys", "golang.org/x/text",
+	},
+
 	// the client, and what it links: ed25519 keys, names of inboxes, compressed websockets
 	"nats": {"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys"},
 }
@@ -76,13 +83,16 @@ var mayRequire = []string{
 	"github.com/sony/gobreaker/v2",
 	"golang.org/x/time",
 
+	// the adapter kafka
+	"github.com/IBM/sarama",          // the client; conformance/containers asks with it whether Kafka can serve, and for its version
+	"github.com/rcrowley/go-metrics", // the client's metrics, which are switched off by their own interface; sarama links it anyway
+	"github.com/xdg-go/scram",        // SCRAM, which the client leaves to others; its own tests use this one
+
 	// the adapter nats
 	"github.com/nats-io/nats.go", // the client; NATS clients of the tests of conformance/containers, too
 	"github.com/nats-io/nuid",    // names of messages that wait for their time; nats.go links it anyway
 
 	// conformance/containers
-	"github.com/IBM/sarama",                       // asks Kafka whether it can serve, and for its version; Kafka clients of the tests
-	"github.com/xdg-go/scram",                     // SCRAM for Kafka clients of the tests: sarama leaves that to others
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network
 	"github.com/moby/moby/api",                    // the container daemon's API, in testcontainers' own signatures
 	"github.com/moby/moby/client",                 // kill, pause and inspect, which testcontainers does not have

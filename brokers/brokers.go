@@ -2,6 +2,7 @@
 // It links the clients of all of them; a program that knows its broker imports that adapter alone.
 //
 //	mem://name              [github.com/omnibus-go/omnibus/memory]: in the process; without a name a fresh broker each time
+//	kafka://host:9092       [github.com/omnibus-go/omnibus/kafka]: Kafka; several hosts of a cluster with commas
 //	nats://host:4222        [github.com/omnibus-go/omnibus/nats]: NATS JetStream; several hosts of a cluster with commas
 //	nats+core://host:4222   [github.com/omnibus-go/omnibus/nats]: NATS without JetStream, at most once
 //
@@ -11,6 +12,7 @@ package brokers
 import (
 	"context"
 
+	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -28,5 +30,5 @@ func Open(ctx context.Context, url string, opts *pubsub.Options) (*pubsub.Broker
 // All has the openers of every adapter, for what takes a [pubsub.Mux]; append one of your own. What is opened as mem://name through one
 // All is one broker.
 func All() pubsub.Mux {
-	return pubsub.Mux{memory.Opener(), nats.Opener()}
+	return pubsub.Mux{memory.Opener(), kafka.Opener(), nats.Opener()}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/IBM/sarama"
 	"github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/memory"
@@ -11,11 +12,14 @@ import (
 func server(b *pubsub.Broker) string {
 	var inside *memory.Server
 	var conn *nats.Conn
+	var conf *sarama.Config
 	switch {
 	case b.As(&inside):
 		return " of the broker in this process"
 	case b.As(&conn):
 		return " of NATS " + conn.ConnectedServerVersion()
+	case b.As(&conf):
+		return " of Kafka" // brokers tell what they can do, not who they are
 	}
 	return ""
 }

@@ -20,8 +20,13 @@ import (
 	"github.com/omnibus-go/omnibus/conformance/containers"
 )
 
-// kinds are the brokers that the quickstart runs on, with what it calls them.
-func kinds() map[string]string { return map[string]string{"nats": "NATS"} }
+// kinds are the brokers that the quickstart runs on, with what it calls them, given their version.
+func kinds() map[string]func(version string) string {
+	return map[string]func(string) string{
+		"nats":  func(version string) string { return "NATS " + version },
+		"kafka": func(string) string { return "Kafka" },
+	}
+}
 
 // TestBrokers is run for one kind at a time by the Makefile, which knows what a machine has: -run TestBrokers/nats.
 func TestBrokers(t *testing.T) {
@@ -40,7 +45,7 @@ func TestBrokers(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			q := quickstart{program: program, url: b.URL(), topic: fmt.Sprintf("orders-%d", time.Now().UnixNano()), server: name + " " + b.Version()}
+			q := quickstart{program: program, url: b.URL(), topic: fmt.Sprintf("orders-%d", time.Now().UnixNano()), server: name(b.Version())}
 			t.Run("again", q.testAgain)
 			t.Run("interrupted", q.testInterrupted)
 			t.Run("absent", q.testAbsent)

@@ -1,0 +1,332 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// Config says where the brokers are, who we are, and how topics are made where they are missing. The zero value is 127.0.0.1:9092.
+// Each field is also a parameter of the URL, by the name in quotes.
+type Config struct {
+	Servers  []string // host:port; several of one cluster in the URL with commas; "" = 127.0.0.1:9092
+	ClientID string   // "client_id": for operators and quotas; "" = the program's name
+
+	User, Password string                                    // in the URL user:password@; or User and "password_file"
+	SASL           string                                    // "sasl": plain, scram-sha-256, scram-sha-512 or oauthbearer; "" = plain where there is a user
+	TokenFile      string                                    // "token_file": of oauthbearer, read again for each connection
+	Token          func(ctx context.Context) (string, error) // of oauthbearer, instead of TokenFile; not in the URL
+	TLS            bool                                      // "tls=true"; implied by the next three
+	CA             string                                    // "ca": path of a PEM file; "" = the system's
+	Cert, Key      string                                    // "cert" and "key": paths of the client's PEM files
+	ServerName     string                                    // "server_name": expected in the certificate; "" = the host
+
+	Replicas    int               // "replicas": of topics that are made; 0 = 3, or as many as there are brokers
+	Retention   time.Duration     // "retention": of topics that are made; 0 = the broker's
+	Compression string            // "compression": none, gzip, snappy, lz4 or zstd, of what is published; "" = none
+	Accept      pubsub.Durability // "durability": the least that is accepted, by its name; 0 = process
+
+	SessionTimeout time.Duration // "session_timeout": a member that is silent for so long is dead; 0 = 10 s
+	Instance       string        // "instance": static membership: a member of each group that comes back under this name within SessionTimeout gets its partitions back; "" = none
+	ReadAll        bool          // "isolation=read_uncommitted": also messages of transactions that were aborted, or are not yet committed
+}
+
+const (
+	urlHint       = "kafka://user:password@host:9092,host:9092?sasl=scram-sha-512&tls=true, see kafka.Config for all parameters"
+	defaultServer = "127.0.0.1:9092"
+)
+
+// Opener opens kafka:// URLs.
+func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"kafka"}, Open: Open} }
+
+// Open connects to rawURL. ctx bounds the opening only; 10 s where it has no deadline.
+func Open(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {
+	cfg, err := ParseURL(rawURL)
+	if err != nil {
+		return nil, &pubsub.Error{Op: "open", Broker: "kafka", Code: pubsub.ErrInvalid, Err: err, Hint: urlHint}
+	}
+	return cfg.Open(ctx, opts)
+}
+
+// Open connects as c says, see the function Open.
+func (c Config) Open(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker, error) {
+	d, err := c.Driver(ctx)
+	if err != nil {
+		e := &pubsub.Error{Op: "open", Broker: "kafka", Err: err}
+		if ctx.Err() != nil {
+			e.Code = pubsub.ErrCanceled
+		} else {
+			e.Code, _ = classify(err)
+		}
+		return nil, e
+	}
+	b, err := pubsub.New(ctx, d, opts)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// ParseURL reads a URL. Its errors never repeat it.
+func ParseURL(rawURL string) (c Config, err error) {
+	u, err := url.Parse(firstHost(rawURL, &c))
+	switch {
+	case err != nil || u.Scheme == "":
+		return c, errors.New("the URL cannot be parsed; it has a user once, before the first host, and an @ in a password is %40")
+	case u.Scheme != "kafka":
+		return c, errors.New("the scheme is not kafka")
+	case u.Path != "" && u.Path != "/" || u.Fragment != "" || u.Opaque != "":
+		return c, errors.New("a kafka URL has hosts and parameters, no path and no fragment")
+	}
+	if u.Host != "" {
+		c.Servers = append([]string{u.Host}, c.Servers...)
+	}
+	c.User = u.User.Username()
+	c.Password, _ = u.User.Password()
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return c, errors.New("the parameters cannot be parsed")
+	}
+	for key, values := range query {
+		if len(values) > 1 {
+			return c, fmt.Errorf("parameter%s is there more than once", shown(key, u.RawQuery))
+		}
+		switch err := c.set(key, values[0]); {
+		case errors.Is(err, errNoParameter):
+			return c, fmt.Errorf("unknown parameter%s", shown(key, u.RawQuery))
+		case err != nil:
+			return c, err
+		}
+	}
+	return c, c.check()
+}
+
+// firstHost takes all hosts but the first out of the URL, since url.Parse knows one.
+func firstHost(raw string, c *Config) string {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	at := strings.LastIndex(rest[:end], "@") + 1
+	if strings.Count(rest[:end], "@") > 1 {
+		return "" // of two users, or with an "@" in a password that is to be written %40
+	}
+	hosts := strings.Split(rest[at:end], ",")
+	if !ok || len(hosts) < 2 {
+		return raw
+	}
+	c.Servers = hosts[1:]
+	return scheme + "://" + rest[:at] + hosts[0] + rest[end:]
+}
+
+var errNoParameter = errors.New("unknown parameter")
+
+// shown is a parameter's name for an error, unless it may be of a password: a "?" in that makes parameters of what follows, up to the "@".
+func shown(key, query string) string {
+	if strings.Contains(query, "@") {
+		return " (a ? in a password is %3F)"
+	}
+	return fmt.Sprintf(" %q", key)
+}
+
+func (c *Config) set(key, value string) (err error) {
+	text := map[string]*string{
+		"client_id": &c.ClientID, "sasl": &c.SASL, "token_file": &c.TokenFile, "ca": &c.CA, "cert": &c.Cert, "key": &c.Key,
+		"server_name": &c.ServerName, "compression": &c.Compression, "instance": &c.Instance,
+	}
+	if to := text[key]; to != nil {
+		*to = value
+		return nil
+	}
+	switch key {
+	case "password_file":
+		c.Password, err = readSecret(value)
+	case "tls":
+		c.TLS, err = strconv.ParseBool(value)
+	case "replicas":
+		c.Replicas, err = strconv.Atoi(value)
+	case "retention":
+		c.Retention, err = time.ParseDuration(value)
+	case "session_timeout":
+		c.SessionTimeout, err = time.ParseDuration(value)
+	case "isolation":
+		if c.ReadAll = value == "read_uncommitted"; !c.ReadAll && value != "read_committed" {
+			return errors.New("parameter isolation is read_committed or read_uncommitted")
+		}
+	case "durability":
+		for c.Accept = pubsub.Memory; c.Accept.String() != value; c.Accept++ {
+			if c.Accept > pubsub.Replicated {
+				return errors.New("parameter durability is memory, process, disk or replicated")
+			}
+		}
+	default:
+		return errNoParameter
+	}
+	if err != nil {
+		return fmt.Errorf("parameter %q has no such value", key)
+	}
+	return nil
+}
+
+func (c *Config) check() error {
+	if c.SASL == "" && c.User != "" {
+		c.SASL = "plain"
+	}
+	password := false
+	switch strings.ToLower(c.SASL) {
+	case "", "oauthbearer":
+	case "plain", "scram-sha-256", "scram-sha-512":
+		password = true
+	default:
+		return errors.New("sasl is plain, scram-sha-256, scram-sha-512 or oauthbearer")
+	}
+	oauth := strings.EqualFold(c.SASL, "oauthbearer")
+	if _, err := codec(c.Compression); err != nil {
+		return err
+	}
+	for _, s := range c.Servers {
+		if strings.ContainsAny(s, "@/?# ") {
+			return errors.New("a server is host:port, without a user")
+		}
+	}
+	switch {
+	case password && c.User == "":
+		return errors.New("sasl needs a user")
+	case c.Password != "" && !password:
+		return errors.New("a password needs a user")
+	case oauth != (c.TokenFile != "" || c.Token != nil):
+		return errors.New("oauthbearer and token_file belong together")
+	case oauth && c.User != "":
+		return errors.New("user and oauthbearer exclude each other")
+	case (c.Cert == "") != (c.Key == ""):
+		return errors.New("cert and key belong together")
+	case c.Replicas < 0 || c.Retention < 0:
+		return errors.New("replicas and retention cannot be negative")
+	case c.SessionTimeout < 0 || c.SessionTimeout > 0 && c.SessionTimeout < time.Second:
+		return errors.New("session_timeout is at least 1s")
+	}
+	return nil
+}
+
+func codec(name string) (sarama.CompressionCodec, error) {
+	if name == "" {
+		return sarama.CompressionNone, nil
+	}
+	var c sarama.CompressionCodec
+	if err := c.UnmarshalText([]byte(name)); err != nil {
+		return c, errors.New("compression is none, gzip, snappy, lz4 or zstd")
+	}
+	return c, nil
+}
+
+func readSecret(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimRight(string(b), "\r\n"), err
+}
+
+func (c *Config) usesTLS() bool { return c.TLS || c.CA != "" || c.Cert != "" || c.ServerName != "" }
+
+// client makes the client's configuration, without a lifetime.
+func (c *Config) client() (*sarama.Config, error) {
+	k := sarama.NewConfig()
+	k.Version = sarama.MaxVersion // what a broker does not know is not asked of it
+	k.MetricRegistry = silent{}
+	k.ClientID = c.ClientID
+	if k.ClientID == "" {
+		k.ClientID = filepath.Base(os.Args[0])
+	}
+	k.Net.DialTimeout, k.Net.ReadTimeout, k.Net.WriteTimeout = dialTimeout, answerWithin, answerWithin
+	k.Metadata.Full, k.Metadata.AllowAutoTopicCreation, k.Metadata.RefreshFrequency = false, false, 0
+	var err error
+	if c.usesTLS() {
+		k.Net.TLS.Enable = true
+		if k.Net.TLS.Config, err = c.tls(); err != nil {
+			return nil, err
+		}
+	}
+	if c.SASL == "" {
+		return k, nil
+	}
+	s := &k.Net.SASL
+	s.Enable, s.User, s.Password, s.Version = true, c.User, c.Password, sarama.SASLHandshakeV1
+	switch strings.ToLower(c.SASL) {
+	case "plain":
+		s.Mechanism = sarama.SASLTypePlaintext
+	case "scram-sha-256":
+		s.Mechanism, s.SCRAMClientGeneratorFunc = sarama.SASLTypeSCRAMSHA256, newSCRAM256
+	case "scram-sha-512":
+		s.Mechanism, s.SCRAMClientGeneratorFunc = sarama.SASLTypeSCRAMSHA512, newSCRAM512
+	default:
+		s.Mechanism, s.TokenProvider = sarama.SASLTypeOAuth, tokens{c.TokenFile, c.Token}
+	}
+	return k, nil
+}
+
+func (c *Config) tls() (*tls.Config, error) {
+	t := &tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, err
+		}
+		if t.RootCAs = x509.NewCertPool(); !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, says(pubsub.ErrUnauthenticated, "the file of the CA has no certificate")
+		}
+	}
+	if c.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return nil, err
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// Driver connects, for harnesses and tests; see Open.
+func (c Config) Driver(ctx context.Context) (pubsub.Driver, error) {
+	if err := c.check(); err != nil {
+		return nil, &brokerError{pubsub.ErrInvalid, true, err.Error()}
+	}
+	if len(c.Servers) == 0 {
+		c.Servers = []string{defaultServer}
+	}
+	for i, s := range c.Servers {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			c.Servers[i] = net.JoinHostPort(s, "9092")
+		}
+	}
+	if c.SessionTimeout == 0 {
+		c.SessionTimeout = 10 * time.Second
+	}
+	base, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	d := &driver{
+		cfg: c, base: base, brokers: map[int32]string{}, idle: map[string][]*conn{}, topics: map[string]topicInfo{}, missed: map[string]time.Time{},
+		sound: map[string]sarama.Uuid{}, groups: map[pubsub.Place]*definition{}, members: map[memberKey]*member{}, sessions: map[*producer]struct{}{},
+	}
+	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := d.readCapabilities(ctx); err != nil {
+		d.shut()
+		return nil, err
+	}
+	return d, nil
+}
