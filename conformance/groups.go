@@ -79,17 +79,30 @@ func (e *env) competing(topic, group string) pubsub.Subscription {
 	return s
 }
 
+// shared makes a group of a topic whose messages a number of members can share, and says whether a member has whole partitions: then there are four
+// for each, so that none is left without messages.
+func (e *env) shared(p *process, s pubsub.Subscription, members int) (byPartition bool) {
+	e.Helper()
+	spec := pubsub.TopicSpec{Name: s.Topic}
+	byPartition = partitionwise().Open(e.caps)
+	if byPartition {
+		spec.Partitions = 4 * members
+	}
+	e.must(p.Ensure(e.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}, Groups: []pubsub.Subscription{s}}), "ensure")
+	return byPartition
+}
+
 func membersShare(e *env) {
-	const members = 3
-	topic, l := e.topic("a"), e.ledger()
+	const members, keys = 3, 60
+	pub, topic, l := e.open(), e.topic("a"), e.ledger()
 	s := e.competing(topic, "g")
 	s.MaxInFlight = 8 // so that one member cannot take everything
+	e.shared(pub, s, members)
 	for range members {
 		p := e.open()
 		e.subscribe(p, s, l.handler(p, "g", e.busy(4*time.Millisecond)))
 	}
-	pub := e.open()
-	l.mustPublish(pub, topic, l.messages(enough, 0)...)
+	l.mustPublish(pub, topic, l.messages(enough, keys)...)
 	l.await("g")
 	got := map[*process]int{}
 	for _, r := range l.calls("g") {

@@ -90,6 +90,13 @@ func partitioned() Gate {
 	return caps("Partitions", func(c pubsub.Capabilities) bool { return c.Partitions })
 }
 
+// partitionwise holds where a member of a group has whole partitions: a log, in which nothing is counted or settled message by message.
+func partitionwise() Gate {
+	return caps("Partitions, Order = group and no Deliveries", func(c pubsub.Capabilities) bool {
+		return c.Partitions && c.Order == pubsub.OrderInGroup && !c.Deliveries
+	})
+}
+
 func patterned() Gate {
 	return caps("Patterns", func(c pubsub.Capabilities) bool { return c.Patterns })
 }

@@ -148,7 +148,8 @@ func Plan(owned map[string][]int32, since map[string]int32, n int32) map[string]
 		units[i] = unit{"t", int32(i)}
 	}
 	result := map[string][]int32{}
-	for id, list := range plan(members, [][]unit{units}) {
+	given, _ := plan(members, [][]unit{units})
+	for id, list := range given {
 		for _, u := range list {
 			result[id] = append(result[id], u.partition)
 		}

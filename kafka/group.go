@@ -208,12 +208,13 @@ func (m *member) joinOnce() error {
 			}
 		}
 	}
+	s := shareOf(a)
 	m.mu.Lock()
 	if m.planned = -1; leads || m.instance() != nil { // a member with a name that led and was restarted does not lead, and nobody else does
-		m.planned = plannedOf(a)
+		m.planned = s.Planned
 	}
 	m.mu.Unlock()
-	return m.apply(units)
+	return m.apply(units, s.Owed)
 }
 
 // share makes the plan, as the leader of the group.
@@ -237,8 +238,9 @@ func (m *member) share(res *sarama.JoinGroupResponse, to *sarama.SyncGroupReques
 	}
 	planned := count(classes)
 	classes[0] = withhold(classes[0], claims, m.place.Topic, private(kindRetry, m.place))
-	for id, units := range plan(claims, classes) {
-		if err := to.AddGroupAssignmentMember(id, assignment(units, planned)); err != nil {
+	given, owed := plan(claims, classes)
+	for id, units := range given {
+		if err := to.AddGroupAssignmentMember(id, assignment(units, share{planned, owed[id]})); err != nil {
 			return err
 		}
 	}

@@ -19,8 +19,8 @@ func (m *member) touch(l *plog) {
 	}
 }
 
-// apply takes the units that the group gives us.
-func (m *member) apply(units []unit) error {
+// apply takes the units that the group gives us. So many more are to come.
+func (m *member) apply(units []unit, owed int) error {
 	m.mu.Lock()
 	want := map[unit]struct{}{}
 	var fresh []*lane
@@ -52,12 +52,20 @@ func (m *member) apply(units []unit) error {
 			m.gain(ln, s)
 		}
 	}
-	select {
-	case <-m.joined:
-	default:
-		close(m.joined)
+	shut(m.joined)
+	if owed == 0 {
+		shut(m.whole)
 	}
 	return nil
+}
+
+// shut closes a channel that may be closed already. mu is held.
+func shut(ch chan struct{}) {
+	select {
+	case <-ch:
+	default:
+		close(ch)
+	}
 }
 
 func (m *member) isGiving(u unit) bool {
@@ -274,7 +282,7 @@ func (m *member) watchAlone() error {
 		case m.life.Err() != nil:
 			return errGone
 		case err == nil:
-			if err := m.apply(classes[0]); err != nil {
+			if err := m.apply(classes[0], 0); err != nil {
 				return err
 			}
 			m.hear()

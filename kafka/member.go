@@ -34,6 +34,7 @@ type member struct {
 	stop    context.CancelFunc
 	working sync.WaitGroup
 	joined  chan struct{} // closed when it has its first partitions, or is dead
+	whole   chan struct{} // closed when it has all that are to be its own at first, or is dead
 	look    chan struct{} // for run: join again
 	dirty   chan struct{} // for store
 	lost    chan struct{} // for locate
@@ -124,7 +125,7 @@ func (d *driver) member(key memberKey, place pubsub.Place, def *group, s *source
 func (d *driver) newMember(key memberKey, place pubsub.Place, def *group, old *member) *member {
 	m := &member{
 		d: d, key: key, place: place, group: groupID(place), def: def, solo: place.Group == pubsub.Broadcast,
-		joined: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
+		joined: make(chan struct{}), whole: make(chan struct{}), look: make(chan struct{}, 1), dirty: make(chan struct{}, 1), lost: make(chan struct{}, 1), heard: time.Now(),
 		lanes: map[unit]*lane{}, sources: map[pubsub.Place]*source{}, news: make(chan struct{}), fetchers: map[fetcherKey]*fetcher{}, generation: -1, left: map[unit]stood{},
 	}
 	if old != nil { // the broker knows us still
@@ -221,11 +222,8 @@ func (m *member) die(err error) {
 		s.dead = err
 		s.wake()
 	}
-	select {
-	case <-m.joined:
-	default:
-		close(m.joined)
-	}
+	shut(m.joined)
+	shut(m.whole)
 	m.tidings()
 	m.stop()
 }

@@ -36,9 +36,9 @@ func (c *claim) bytes() []byte {
 
 // plan shares units among members. Members keep what they have as far as all are to have equally many, and what one is to give up is given to
 // nobody yet: the member will join again when it has done so. Units of one class are shared for themselves, so that nobody has all tiers but no
-// partition of the topic.
-func plan(members map[string]claim, classes [][]unit) map[string][]unit {
-	result := map[string][]unit{}
+// partition of the topic. owed is how many more a member will have then.
+func plan(members map[string]claim, classes [][]unit) (result map[string][]unit, owed map[string]int) {
+	result, owed = map[string][]unit{}, map[string]int{}
 	owner := map[unit]string{}
 	since := map[unit]int32{}
 	for id, c := range members {
@@ -88,9 +88,10 @@ func plan(members map[string]claim, classes [][]unit) map[string][]unit {
 			n := min(quota[id], len(free))
 			result[id] = append(result[id], free[:n]...)
 			free = free[n:]
+			owed[id] += quota[id] - n
 		}
 	}
-	return result
+	return result, owed
 }
 
 // withhold leaves out the partitions of a topic whose part of what is sent to the group alone is still a unit of its own, and somebody's: it was one when
@@ -121,22 +122,23 @@ func mix(id string, class int) uint32 {
 
 // A share is what an assignment says besides its units, as its user data.
 type share struct {
-	Planned int `json:"planned"` // units of all members
+	Planned int `json:"planned"`        // units of all members
+	Owed    int `json:"owed,omitempty"` // units that are to come to this one, when others have given them up
 }
 
-// plannedOf reads how many units an assignment shared, -1 if it does not say.
-func plannedOf(a *sarama.ConsumerGroupMemberAssignment) int {
-	s := share{-1}
+// shareOf reads what an assignment says, -1 units if it does not.
+func shareOf(a *sarama.ConsumerGroupMemberAssignment) share {
+	s := share{Planned: -1}
 	if a == nil || len(a.UserData) == 0 || json.Unmarshal(a.UserData, &s) != nil {
-		return -1
+		return share{Planned: -1}
 	}
-	return s.Planned
+	return s
 }
 
-func assignment(units []unit, planned int) *sarama.ConsumerGroupMemberAssignment {
-	b, err := json.Marshal(share{planned})
+func assignment(units []unit, s share) *sarama.ConsumerGroupMemberAssignment {
+	b, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // a number
+		panic(err) // numbers
 	}
 	a := &sarama.ConsumerGroupMemberAssignment{Topics: map[string][]int32{}, UserData: b}
 	for _, u := range units {

@@ -24,10 +24,9 @@ type source struct {
 	quiet     bool
 	events    []pubsub.LaneEvent
 	unsettled int
-	acked     int       // and not committed
-	since     time.Time // of the first of these
-	mine      []*lane   // that it reads
-	from      int       // of mine: the one to begin with, so that all get their turn
+	acked     int     // and not committed
+	mine      []*lane // that it reads
+	from      int     // of mine: the one to begin with, so that all get their turn
 
 	raw []entry // what Recv has handed out, to be decoded without the lock; only Recv uses it
 }
@@ -58,6 +57,13 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	select {
 	case <-m.joined:
+		handover := time.NewTimer(handoverWithin)
+		defer handover.Stop()
+		select {
+		case <-m.whole:
+		case <-handover.C:
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -71,6 +77,9 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	return s, nil
 }
+
+// handoverWithin is how long a member that has joined waits for what others are to give up for it: they do so at once, but for what a handler holds up.
+const handoverWithin = 3 * time.Second
 
 // liveTail is a group that is no group: it begins now.
 func (d *driver) liveTail(ctx context.Context, spec pubsub.SourceSpec) (*group, error) {
@@ -145,7 +154,11 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 
 // fill hands out what has come, a lane at a time. mu is held.
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
-	room := min(s.room(), len(buf))
+	room := min(s.spec.MaxInFlight-s.unsettled-s.acked, len(buf)) // what is acked and not committed comes again after a crash
+	if room <= 0 && s.acked > 0 {
+		s.m.hurry = true
+		poke(s.m.dirty)
+	}
 	if len(s.raw) < len(buf) {
 		s.raw = make([]entry, len(buf))
 	}
@@ -171,29 +184,13 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	return n
 }
 
-// commitLate is how long a commit may take before it counts as missing.
-const commitLate = 100 * time.Millisecond
-
-// room is how much may be handed out. What is acked and not committed comes again after a crash, so while commits get no answer that counts as in flight,
-// and some of it does always. mu is held.
-func (s *source) room() int {
-	n := s.spec.MaxInFlight - s.unsettled
-	if s.acked > 0 && time.Since(s.since) > commitLate {
-		return n - s.acked
-	}
-	return min(n, 4*s.spec.MaxInFlight-s.acked)
-}
-
 // ack counts one more that is to be committed. mu is held.
 func (s *source) ack(l *plog) {
 	if s.m.solo {
 		return
 	}
 	l.acked++
-	if s.acked++; s.acked == 1 {
-		s.since = time.Now()
-	}
-	if s.acked >= s.spec.MaxInFlight/2 {
+	if s.acked++; s.acked >= s.spec.MaxInFlight/4 {
 		s.m.hurry = true
 	}
 }
@@ -201,9 +198,7 @@ func (s *source) ack(l *plog) {
 // committed counts those that are. mu is held.
 func (s *source) committed(l *plog, n int) {
 	l.acked -= n
-	if s.acked -= n; s.acked > 0 {
-		s.since = time.Now()
-	}
+	s.acked -= n
 }
 
 // next hands out one message. It is decoded later, without the lock. mu is held.
