@@ -27,6 +27,7 @@ type driver struct {
 
 	limit    int   // the broker's message.max.bytes
 	replicas int16 // of topics that are made
+	nodes    int   // that the cluster had when it was opened
 
 	mu         sync.Mutex
 	brokers    map[int32]string
@@ -131,10 +132,11 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 		return err
 	}
 	nodes := len(m.Brokers)
-	settings := map[string]string{}
-	if nodes > 0 {
-		settings, err = d.settings(ctx, sarama.BrokerResource, strconv.Itoa(int(m.Brokers[0].ID())))
+	if nodes == 0 { // it answers, but the controller has not let it in, or has put it out
+		return &brokerError{pubsub.ErrUnavailable, false, "the cluster has no broker at the moment"}
 	}
+	d.nodes = nodes
+	settings, err := d.settings(ctx, sarama.BrokerResource, strconv.Itoa(int(m.Brokers[0].ID())))
 	if err != nil {
 		if code, _ := classify(err); code != pubsub.ErrDenied || d.cfg.Accept == 0 {
 			return fmt.Errorf("reading the settings of a broker, which tell how durable it is (?durability=process does without): %w", err)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -202,7 +203,12 @@ func (d *driver) create(ctx context.Context, topics map[string]*sarama.TopicDeta
 	names := make([]string, 0, len(topics))
 	for name := range topics {
 		names = append(names, name)
-		if e := res.TopicErrors[name]; e != nil && e.Err != sarama.ErrNoError && e.Err != sarama.ErrTopicAlreadyExists {
+		switch e := res.TopicErrors[name]; {
+		case e == nil || e.Err == sarama.ErrNoError || e.Err == sarama.ErrTopicAlreadyExists:
+		case e.Err == sarama.ErrInvalidReplicationFactor && int(topics[name].ReplicationFactor) <= d.nodes:
+			return &brokerError{pubsub.ErrUnavailable, false, fmt.Sprintf("topic %q is to have %d replicas, and the cluster has fewer brokers at the moment",
+				name, topics[name].ReplicationFactor)}
+		default:
 			return sarama.Wrap(e.Err, e)
 		}
 	}

@@ -47,7 +47,7 @@ func planKafka(variant string, s *site) (*plan, error) {
 	inside := s.port() // other brokers, if only this one itself, and ready find it at the same address from inside and outside
 	n := kafkaNode{nodePlan: nodePlan{client: s.publish(9092), admin: port{inside, inside}}, host: "0.0.0.0", access: access}
 	n.front, n.brief = s.front(n.client), s.proxied
-	n.voters, n.controller, n.replicas, n.patience = "0@127.0.0.1:9093", 9093, 1, kafkaPatience
+	n.voters, n.controller, n.replicas = "0@127.0.0.1:9093", 9093, 1
 	return &plan{scheme: "kafka", nodes: []nodePlan{n.configured(id)}, params: access.params, token: access.token}, nil
 }
 
@@ -58,7 +58,7 @@ func kafkaCluster(id string, s *site) (plans []nodePlan) {
 	for i := range size {
 		client, admin, controller := s.port(), s.port(), s.port()
 		n := kafkaNode{
-			id: i, host: "127.0.0.1", controller: controller, replicas: size, patience: kafkaClusterPatience, access: access{protocol: "PLAINTEXT"},
+			id: i, host: "127.0.0.1", controller: controller, replicas: size, access: access{protocol: "PLAINTEXT"},
 		}
 		n.nodePlan = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{admin, admin}}
 		n.front, n.brief = s.front(n.client), s.proxied
@@ -88,17 +88,13 @@ type kafkaNode struct {
 	controller int    // the port where controllers talk
 	voters     string // all of these
 	replicas   int    // of a topic that does not ask for a number, and of Kafka's own
-	patience   time.Duration
-	brief      bool // it is a test's: to start soon counts more than to be fast later
+	brief      bool   // it is a test's: to start soon counts more than to be fast later
 	access     access
 }
 
 // A node that was killed comes back only once its own new process, or the others, have given the old one up. So their patience is less than
-// Kafka's own 9 s; in a cluster there is more of it, as it is also that with nodes which a busy machine makes wait.
-const (
-	kafkaPatience        = 2 * time.Second
-	kafkaClusterPatience = 3 * time.Second
-)
+// Kafka's own 9 s, but not by much: a node that a busy machine makes wait for longer is out as well, and with the only one everything.
+const kafkaPatience = 5 * time.Second
 
 // configured returns the node's plan with its configuration. What it announces to clients is its front.
 func (n kafkaNode) configured(cluster string) nodePlan {
@@ -130,7 +126,7 @@ group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
 delete.topic.enable=true
 log.cleaner.dedupe.buffer.size=8388608
-`, n.patience.Milliseconds(), n.patience.Milliseconds()/4, n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
+`, kafkaPatience.Milliseconds(), kafkaPatience.Milliseconds()/4, n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
 	p := n.nodePlan
 	p.files = map[string]string{kafkaConfig: conf + n.access.conf}
 	maps.Copy(p.files, n.access.files)
