@@ -5,6 +5,8 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/xdg-go/scram"
+
+	"github.com/omnibus-go/omnibus/internal/brokerurl"
 )
 
 // A scramClient is one conversation of SCRAM.
@@ -38,7 +40,7 @@ func (t tokens) Token() (*sarama.AccessToken, error) {
 	defer cancel()
 	read := t.get
 	if read == nil {
-		read = func(context.Context) (string, error) { return readSecret(t.file) }
+		read = func(context.Context) (string, error) { return brokerurl.Secret(t.file) }
 	}
 	token, err := read(ctx)
 	if err != nil {

@@ -2,11 +2,8 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +11,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/omnibus-go/omnibus/internal/brokerurl"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -110,9 +108,7 @@ func classify(err error) (pubsub.Code, bool) {
 			}
 		}
 	}
-	_, badCertificate := errors.AsType[*tls.CertificateVerificationError](err)
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
-	if _, noFile := errors.AsType[*fs.PathError](err); noFile || badCertificate || unknown { // files of credentials may be there again soon
+	if brokerurl.Untrusted(err) {
 		return pubsub.ErrUnauthenticated, true
 	}
 	switch text := err.Error(); {

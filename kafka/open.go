@@ -2,12 +2,9 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/omnibus-go/omnibus/internal/brokerurl"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -82,65 +80,18 @@ func (c Config) Open(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker,
 
 // ParseURL reads a URL. Its errors never repeat it.
 func ParseURL(rawURL string) (c Config, err error) {
-	u, err := url.Parse(firstHost(rawURL, &c))
-	switch {
-	case err != nil || u.Scheme == "":
-		return c, errors.New("the URL cannot be parsed; it has a user once, before the first host, and an @ in a password is %40")
-	case u.Scheme != "kafka":
-		return c, errors.New("the scheme is not kafka")
-	case u.Path != "" && u.Path != "/" || u.Fragment != "" || u.Opaque != "":
-		return c, errors.New("a kafka URL has hosts and parameters, no path and no fragment")
+	a, err := brokerurl.Parse(rawURL, "kafka")
+	if err == nil {
+		err = a.NoPath()
 	}
-	if u.Host != "" {
-		c.Servers = append([]string{u.Host}, c.Servers...)
-	}
-	c.User = u.User.Username()
-	c.Password, _ = u.User.Password()
-	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return c, errors.New("the parameters cannot be parsed")
+		return c, err
 	}
-	for key, values := range query {
-		if len(values) > 1 {
-			return c, fmt.Errorf("parameter%s is there more than once", shown(key, u.RawQuery))
-		}
-		switch err := c.set(key, values[0]); {
-		case errors.Is(err, errNoParameter):
-			return c, fmt.Errorf("unknown parameter%s", shown(key, u.RawQuery))
-		case err != nil:
-			return c, err
-		}
+	c.Servers, c.User, c.Password = a.Hosts, a.User, a.Password
+	if err := a.Parameters(c.set); err != nil {
+		return c, err
 	}
 	return c, c.check()
-}
-
-// firstHost takes all hosts but the first out of the URL, since url.Parse knows one.
-func firstHost(raw string, c *Config) string {
-	scheme, rest, ok := strings.Cut(raw, "://")
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
-	}
-	at := strings.LastIndex(rest[:end], "@") + 1
-	if strings.Count(rest[:end], "@") > 1 {
-		return "" // of two users, or with an "@" in a password that is to be written %40
-	}
-	hosts := strings.Split(rest[at:end], ",")
-	if !ok || len(hosts) < 2 {
-		return raw
-	}
-	c.Servers = hosts[1:]
-	return scheme + "://" + rest[:at] + hosts[0] + rest[end:]
-}
-
-var errNoParameter = errors.New("unknown parameter")
-
-// shown is a parameter's name for an error, unless it may be of a password: a "?" in that makes parameters of what follows, up to the "@".
-func shown(key, query string) string {
-	if strings.Contains(query, "@") {
-		return " (a ? in a password is %3F)"
-	}
-	return fmt.Sprintf(" %q", key)
 }
 
 func (c *Config) set(key, value string) (err error) {
@@ -154,7 +105,7 @@ func (c *Config) set(key, value string) (err error) {
 	}
 	switch key {
 	case "password_file":
-		c.Password, err = readSecret(value)
+		c.Password, err = brokerurl.Secret(value)
 	case "tls":
 		c.TLS, err = strconv.ParseBool(value)
 	case "replicas":
@@ -168,13 +119,10 @@ func (c *Config) set(key, value string) (err error) {
 			return errors.New("parameter isolation is read_committed or read_uncommitted")
 		}
 	case "durability":
-		for c.Accept = pubsub.Memory; c.Accept.String() != value; c.Accept++ {
-			if c.Accept > pubsub.Replicated {
-				return errors.New("parameter durability is memory, process, disk or replicated")
-			}
-		}
+		c.Accept, err = brokerurl.Named(key, value, pubsub.Memory, pubsub.Replicated)
+		return err
 	default:
-		return errNoParameter
+		return brokerurl.ErrNoParameter
 	}
 	if err != nil {
 		return fmt.Errorf("parameter %q has no such value", key)
@@ -198,10 +146,8 @@ func (c *Config) check() error {
 	if _, err := codec(c.Compression); err != nil {
 		return err
 	}
-	for _, s := range c.Servers {
-		if strings.ContainsAny(s, "@/?# ") {
-			return errors.New("a server is host:port, without a user")
-		}
+	if err := brokerurl.CheckHosts(c.Servers); err != nil {
+		return err
 	}
 	switch {
 	case password && c.User == "":
@@ -233,11 +179,6 @@ func codec(name string) (sarama.CompressionCodec, error) {
 	return c, nil
 }
 
-func readSecret(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	return strings.TrimRight(string(b), "\r\n"), err
-}
-
 func (c *Config) usesTLS() bool { return c.TLS || c.CA != "" || c.Cert != "" || c.ServerName != "" }
 
 // client makes the client's configuration, without a lifetime.
@@ -254,7 +195,7 @@ func (c *Config) client() (*sarama.Config, error) {
 	var err error
 	if c.usesTLS() {
 		k.Net.TLS.Enable = true
-		if k.Net.TLS.Config, err = c.tls(); err != nil {
+		if k.Net.TLS.Config, err = brokerurl.TLS(c.CA, c.Cert, c.Key, c.ServerName); err != nil {
 			return nil, err
 		}
 	}
@@ -274,27 +215,6 @@ func (c *Config) client() (*sarama.Config, error) {
 		s.Mechanism, s.TokenProvider = sarama.SASLTypeOAuth, tokens{c.TokenFile, c.Token}
 	}
 	return k, nil
-}
-
-func (c *Config) tls() (*tls.Config, error) {
-	t := &tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}
-	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, err
-		}
-		if t.RootCAs = x509.NewCertPool(); !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, says(pubsub.ErrUnauthenticated, "the file of the CA has no certificate")
-		}
-	}
-	if c.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, err
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }
 
 // Driver connects, for harnesses and tests; see Open.

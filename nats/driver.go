@@ -2,10 +2,8 @@ package nats
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net"
 	"net/url"
@@ -19,6 +17,7 @@ import (
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/omnibus-go/omnibus/internal/brokerurl"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -109,8 +108,7 @@ func classify(err error) (pubsub.Code, bool) {
 	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return classifyAPI(e)
 	}
-	_, badCertificate := errors.AsType[*tls.CertificateVerificationError](err)
-	if _, noFile := errors.AsType[*fs.PathError](err); noFile || badCertificate { // files of credentials may be there again soon
+	if brokerurl.Untrusted(err) {
 		return pubsub.ErrUnauthenticated, true
 	}
 	for _, c := range []struct {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,6 +15,7 @@ import (
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/omnibus-go/omnibus/internal/brokerurl"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -89,69 +88,18 @@ func (c Config) Open(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker,
 
 // ParseURL reads a URL. Its errors never repeat it.
 func ParseURL(rawURL string) (c Config, err error) {
-	u, err := url.Parse(firstHost(rawURL, &c))
-	switch {
-	case err != nil || u.Scheme == "":
-		return c, errors.New("the URL cannot be parsed; it has a user once, before the first host, and an @ in a password is %40")
-	case u.Scheme != "nats" && u.Scheme != coreScheme:
-		return c, errors.New("the scheme is neither nats nor nats+core")
-	case u.Path != "" && u.Path != "/" || u.Fragment != "" || u.Opaque != "":
-		return c, errors.New("a nats URL has hosts and parameters, no path and no fragment")
+	a, err := brokerurl.Parse(rawURL, "nats", coreScheme)
+	if err == nil {
+		err = a.NoPath()
 	}
-	if u.Host != "" {
-		c.Servers = append([]string{u.Host}, c.Servers...)
-	}
-	c.Core = u.Scheme == coreScheme
-	c.User = u.User.Username()
-	c.Password, _ = u.User.Password()
-	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return c, errors.New("the parameters cannot be parsed")
+		return c, err
 	}
-	for key, values := range query {
-		if len(values) > 1 {
-			return c, fmt.Errorf("parameter%s is there more than once", shown(key, u.RawQuery))
-		}
-		if c.Core && slices.Contains(keptParameters(), key) {
-			return c, fmt.Errorf("parameter %q is JetStream's: %s", key, coreKeepsNothing)
-		}
-		switch err := c.set(key, values[0]); {
-		case errors.Is(err, errNoParameter):
-			return c, fmt.Errorf("unknown parameter%s", shown(key, u.RawQuery))
-		case err != nil:
-			return c, err
-		}
+	c.Servers, c.User, c.Password, c.Core = a.Hosts, a.User, a.Password, a.Scheme == coreScheme
+	if err := a.Parameters(c.set); err != nil {
+		return c, err
 	}
 	return c, c.check()
-}
-
-// firstHost takes all hosts but the first out of the URL, since url.Parse knows one.
-func firstHost(raw string, c *Config) string {
-	scheme, rest, ok := strings.Cut(raw, "://")
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
-	}
-	at := strings.LastIndex(rest[:end], "@") + 1
-	if strings.Count(rest[:end], "@") > 1 {
-		return "" // of two users, or with an "@" in a password that is to be written %40
-	}
-	hosts := strings.Split(rest[at:end], ",")
-	if !ok || len(hosts) < 2 {
-		return raw
-	}
-	c.Servers = hosts[1:]
-	return scheme + "://" + rest[:at] + hosts[0] + rest[end:]
-}
-
-var errNoParameter = errors.New("unknown parameter")
-
-// shown is a parameter's name for an error, unless it may be of a password: a "?" in that makes parameters of what follows, up to the "@".
-func shown(key, query string) string {
-	if strings.Contains(query, "@") {
-		return " (a ? in a password is %3F)"
-	}
-	return fmt.Sprintf(" %q", key)
 }
 
 func (c *Config) set(key, value string) (err error) {
@@ -159,13 +107,16 @@ func (c *Config) set(key, value string) (err error) {
 		"name": &c.Name, "token": &c.Token, "creds": &c.Creds, "nkey": &c.NKey, "ca": &c.CA, "cert": &c.Cert, "key": &c.Key,
 		"server_name": &c.ServerName, "domain": &c.Domain, "stream": &c.Stream,
 	}
+	if c.Core && slices.Contains(keptParameters(), key) {
+		return fmt.Errorf("parameter %q is JetStream's: %s", key, coreKeepsNothing)
+	}
 	if to := text[key]; to != nil {
 		*to = value
 		return nil
 	}
 	switch key {
 	case "password_file":
-		c.Password, err = readSecret(value)
+		c.Password, err = brokerurl.Secret(value)
 	case "tls":
 		c.TLS, err = strconv.ParseBool(value)
 	case "replicas":
@@ -181,13 +132,10 @@ func (c *Config) set(key, value string) (err error) {
 			err = errors.New("it is file or memory")
 		}
 	case "durability":
-		for c.Accept = pubsub.Memory; c.Accept.String() != value; c.Accept++ {
-			if c.Accept > pubsub.Replicated {
-				return errors.New("parameter durability is memory, process, disk or replicated")
-			}
-		}
+		c.Accept, err = brokerurl.Named(key, value, pubsub.Memory, pubsub.Replicated)
+		return err
 	default:
-		return errNoParameter
+		return brokerurl.ErrNoParameter
 	}
 	if err != nil {
 		return fmt.Errorf("parameter %q has no such value", key)
@@ -205,8 +153,6 @@ func (c *Config) check() error {
 	switch {
 	case ways > 1:
 		return errors.New("user, token, creds and nkey exclude each other")
-	case slices.ContainsFunc(c.Servers, func(s string) bool { return strings.ContainsAny(s, "@/?# ") }):
-		return errors.New("a server is host:port, without a user")
 	case c.Password != "" && c.User == "":
 		return errors.New("a password needs a user")
 	case (c.Cert == "") != (c.Key == ""):
@@ -220,7 +166,7 @@ func (c *Config) check() error {
 	case c.Stream != "" && (!regexp.MustCompile(`^[A-Za-z0-9_-]{1,60}$`).MatchString(c.Stream) || strings.Contains(c.Stream, "__")):
 		return errors.New("stream is one segment of A-Z a-z 0-9 _ -, without \"__\"")
 	}
-	return nil
+	return brokerurl.CheckHosts(c.Servers)
 }
 
 func (c *Config) storage() jetstream.StorageType {
@@ -297,11 +243,6 @@ type dialer func(network, address string) (net.Conn, error)
 
 // Dial implements nats.CustomDialer.
 func (d dialer) Dial(network, address string) (net.Conn, error) { return d(network, address) }
-
-func readSecret(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	return strings.TrimRight(string(b), "\r\n"), err
-}
 
 func (c *Config) usesTLS() bool { return c.TLS || c.CA != "" || c.Cert != "" || c.ServerName != "" }
 
