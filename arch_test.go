@@ -110,6 +110,11 @@ var modules = map[string][]string{
 		"github.com/ThreeDotsLabs/watermill-nats/v2", // a peer, on JetStream
 		"github.com/nats-io/nats.go",                 // raw on NATS; the adapter has it anyway
 		"gocloud.dev",                                // a peer; for mempubsub it links grpc, protobuf and OpenTelemetry's SDK
+
+		"github.com/IBM/sarama",                       // raw on Kafka; the adapter has it anyway
+		"github.com/ThreeDotsLabs/watermill-kafka/v3", // a peer, on Kafka; it links OpenTelemetry for sarama
+		"github.com/twmb/franz-go",                    // Kafka's other client: what another choice would have given
+		"gocloud.dev/pubsub/kafkapubsub",              // a peer, on Kafka
 	},
 }
 

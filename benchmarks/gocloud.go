@@ -15,6 +15,7 @@ type gocloudPlug struct {
 	open  func(ctx context.Context, topic string) (*pubsub.Topic, error)
 	subs  func(ctx context.Context, t *pubsub.Topic, topic, group string) (*pubsub.Subscription, error)
 	close func() error
+	late  bool // subscriptions are opened when they are read: what is sent before is kept without them
 
 	mu     sync.Mutex
 	topics map[string]*pubsub.Topic
@@ -32,6 +33,9 @@ func (g *gocloudPlug) prepare(ctx context.Context, topic string, groups []string
 		return err
 	}
 	g.topics[topic] = t
+	if g.late {
+		return nil
+	}
 	for _, name := range groups {
 		if g.groups[[2]string{topic, name}], err = g.subs(ctx, t, topic, name); err != nil {
 			return err
@@ -57,6 +61,12 @@ func (g *gocloudPlug) consume(ctx context.Context, s bench.Consume, handle func(
 	sub := g.groups[place]
 	delete(g.groups, place) // who consumes shuts it down
 	g.mu.Unlock()
+	if g.late {
+		var err error
+		if sub, err = g.subs(ctx, g.topics[s.Topic], s.Topic, s.Group); err != nil {
+			return nil, err
+		}
+	}
 	receive, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	errs := make([]error, s.Workers)

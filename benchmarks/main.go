@@ -3,7 +3,7 @@
 //	go run . -broker memory                    everything; writes bench-memory-default.json and .txt
 //	go run . -broker memory -only Latency      the rows whose name matches, to the terminal only
 //	go run . -broker memory -reps 1 -each 50ms a quick look, to the terminal only
-//	OMNIBUS_NATS_URL=nats://... go run . -broker nats     on that broker; `make bench BROKER=nats` starts one
+//	OMNIBUS_NATS_URL=nats://... go run . -broker nats     on that broker; `make bench BROKER=nats` starts one, and BROKER=kafka a Kafka
 //
 // A row is one implementation in one kind of work: publish (async, in batches of 500, or callers that wait, until all is confirmed), consume
 // (what was stored before, until the broker says that nothing is pending), latency (publish to handler at a fixed rate) and, in the process,
@@ -38,6 +38,9 @@ type broker struct {
 	version string // of the server, if there is one
 	plugs   []bench.Plug
 	shapes  []bench.Shape
+
+	// warm works for about as long as so many repetitions take, so that the first rows are measured as the last ones. nil: there is no need.
+	warm func(ctx context.Context, each time.Duration) error
 }
 
 // brokers connect to those that are a server of their own, by the URL in OMNIBUS_<NAME>_URL.
@@ -45,6 +48,7 @@ func brokers() map[string]func(context.Context) (broker, error) {
 	return map[string]func(context.Context) (broker, error){
 		"memory": func(context.Context) (broker, error) { return memoryBroker(), nil },
 		"nats":   natsBroker,
+		"kafka":  kafkaBroker,
 	}
 }
 
@@ -90,6 +94,11 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 			return fail(err)
 		}
 		o.Only = re
+	}
+	if b.warm != nil {
+		if err := b.warm(ctx, *each); err != nil {
+			return fail(fmt.Errorf("warming %s up: %w", *name, err))
+		}
 	}
 	rep, err := bench.Run(ctx, o, b.plugs, b.shapes)
 	if rep != nil {

@@ -42,6 +42,10 @@ type Client struct {
 	// PublishBatch sends ms and returns how many the broker has confirmed. It is called by one goroutine, and keeps nothing of the slice.
 	PublishBatch func(ctx context.Context, topic string, ms []Message) (int, error)
 
+	// Fill is how a topic gets what is to be consumed: Batched, Async, or Blocking by 64 callers, of which each has keys of its own. "" = the
+	// first of these that is offered, which is not the fastest where a batch is one message after the other.
+	Fill Form
+
 	// Stream opens an asynchronous publisher. confirmed is told that n more messages have their answer, from any goroutine.
 	Stream func(ctx context.Context, topic string, confirmed func(n int, err error)) (Stream, error)
 

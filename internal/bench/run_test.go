@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,31 @@ func TestSoundPlugPassesEveryShape(t *testing.T) {
 	}
 	if !r.Partial() {
 		t.Error("3 repetitions are enough for a report")
+	}
+}
+
+// A topic is filled in the form that the client asks for, and the messages of a key in their order.
+func TestFill(t *testing.T) {
+	var batches, alone atomic.Int64
+	p := broken(func(c *bench.Client) {
+		batch, one := c.PublishBatch, c.Publish
+		c.Fill = bench.Blocking
+		c.PublishBatch = func(ctx context.Context, topic string, ms []bench.Message) (int, error) {
+			batches.Add(1)
+			return batch(ctx, topic, ms)
+		}
+		c.Publish = func(ctx context.Context, topic string, m bench.Message) error {
+			if alone.Add(1)%10 == 0 {
+				runtime.Gosched() // so that another caller goes first
+			}
+			return one(ctx, topic, m)
+		}
+	})
+	if _, err := bench.Run(t.Context(), small("fill"), []bench.Plug{p}, []bench.Shape{keyed, consume}); err != nil {
+		t.Fatal(err)
+	}
+	if batches.Load() > 0 || alone.Load() == 0 {
+		t.Errorf("%d batches and %d messages were published", batches.Load(), alone.Load())
 	}
 }
 

@@ -41,11 +41,18 @@ func (t *trial) send(ctx context.Context, f Form) error {
 		}
 	default:
 		var next atomic.Int64
-		err = together(max(t.sh.Callers, 1), func(int) error {
-			for {
-				i := int(next.Add(1)) - 1
+		callers := max(t.sh.Callers, 1)
+		err = together(callers, func(caller int) error {
+			for own := 0; ; own++ {
+				i := own
+				if t.sh.Keys == 0 {
+					i = int(next.Add(1)) - 1
+				}
 				if i >= t.n {
 					return nil
+				}
+				if t.sh.Keys > 0 && i%t.sh.Keys%callers != caller { // another one's key: it keeps the order
+					continue
 				}
 				if err := t.c.Publish(ctx, t.topic, t.all.message(i)); err != nil {
 					return err

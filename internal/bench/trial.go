@@ -84,11 +84,10 @@ func (t *trial) consume(ctx context.Context) (sample, error) {
 	if err := t.c.Prepare(ctx, t.topic, t.groups()); err != nil {
 		return sample{}, err
 	}
-	fill := Batched
+	fill := t.c.Fill
 	for _, form := range []Form{Batched, Async, Blocking} {
-		if t.offers(form) == nil {
+		if fill == "" && t.offers(form) == nil {
 			fill = form
-			break
 		}
 	}
 	by := *t
