@@ -315,7 +315,9 @@ func openKafkaWatermill(servers []string) (*bench.Client, error) {
 		close: func() error { return errors.Join(pub.Close(), side.remove()) },
 	}.client()
 	c.Fill = bench.Blocking // its batch is one message after the other
-	c.Pending = func(_ context.Context, topic, group string) (int64, error) { return side.pending(kafkaGroup(topic, group), topic) }
+	c.Pending = func(_ context.Context, topic, group string) (int64, error) {
+		return side.pending(kafkaGroup(topic, group), topic)
+	}
 	return c, nil
 }
 
@@ -353,6 +355,8 @@ func openKafkaGocloud(servers []string) (*bench.Client, error) {
 		late:  true,
 		close: side.remove,
 	}).client()
-	c.Pending = func(_ context.Context, topic, group string) (int64, error) { return side.pending(kafkaGroup(topic, group), topic) }
+	c.Pending = func(_ context.Context, topic, group string) (int64, error) {
+		return side.pending(kafkaGroup(topic, group), topic)
+	}
 	return c, nil
 }

@@ -40,7 +40,9 @@ func openKafkaFranz(servers []string) (*bench.Client, error) {
 	}
 	return &bench.Client{
 		Prepare: side.prepare, Publish: f.publish, PublishBatch: f.publishBatch, Stream: f.stream, Consume: f.consume,
-		Pending: func(_ context.Context, topic, group string) (int64, error) { return side.pending(kafkaGroup(topic, group), topic) },
+		Pending: func(_ context.Context, topic, group string) (int64, error) {
+			return side.pending(kafkaGroup(topic, group), topic)
+		},
 		Close: func(context.Context) error {
 			f.p.Close()
 			return side.remove()

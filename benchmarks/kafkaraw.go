@@ -74,7 +74,9 @@ func openKafka(servers []string) (*bench.Client, error) {
 	})
 	return &bench.Client{
 		Prepare: side.prepare, Publish: r.publish, PublishBatch: r.publishBatch, Stream: r.stream, Consume: r.consume,
-		Pending: func(_ context.Context, topic, group string) (int64, error) { return side.pending(kafkaGroup(topic, group), topic) },
+		Pending: func(_ context.Context, topic, group string) (int64, error) {
+			return side.pending(kafkaGroup(topic, group), topic)
+		},
 		Close: func(context.Context) error {
 			r.p.AsyncClose()
 			r.drained.Wait()
