@@ -57,6 +57,9 @@ func (s *server) address(tb testing.TB, more url.Values) string {
 			own.Set(name, value)
 		}
 	}
+	for name := range more {
+		own.Del(name)
+	}
 	parameters := []string{own.Encode()}
 	if query != "" {
 		parameters = append(parameters, query)

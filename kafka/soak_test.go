@@ -14,6 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	mortal()
 	conformance.Member(dial)
 	// that is the client's where containers ask the broker for its version; the adapter's own counts nothing, see TestMetricsAreOff
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
