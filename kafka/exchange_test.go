@@ -18,11 +18,9 @@ func kcat(t *testing.T, s *server, input string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("kcat")
 	if err != nil {
-		t.Skip("kcat is not installed: messages of librdkafka are not exchanged")
+		t.Fatalf("there is no client of librdkafka: `make setup` gets it (%v)", err)
 	}
-	_, hosts, _ := strings.Cut(s.URL(), "://")
-	hosts, _, _ = strings.Cut(hosts, "?")
-	cmd := exec.CommandContext(t.Context(), path, append([]string{"-q", "-b", hosts}, args...)...)
+	cmd := exec.CommandContext(t.Context(), path, append([]string{"-q", "-b", s.hosts()}, args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -31,6 +29,13 @@ func kcat(t *testing.T, s *server, input string, args ...string) string {
 		t.Fatalf("kcat %q: %v\n%s", args, err, &stderr)
 	}
 	return string(out)
+}
+
+// hosts are the addresses alone, as other clients take them.
+func (s *server) hosts() string {
+	_, hosts, _ := strings.Cut(s.URL(), "://")
+	hosts, _, _ = strings.Cut(hosts, "?")
+	return hosts
 }
 
 // unique is a topic that no other run has: the broker may be given by URL.

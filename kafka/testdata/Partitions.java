@@ -1,6 +1,7 @@
-// Partitions prints where the Java client puts messages: the key, and its partition of 1, 3 and 12. To make partitions.txt again:
+// Partitions prints where the Java client puts messages: the key, and its partition of 1, 3 and 12. To make partitions.txt again, with the client that
+// `make setup` gets:
 //
-//     java -cp kafka-clients-4.3.1.jar:slf4j-api.jar Partitions.java >partitions.txt
+//     java -cp '../../build/clients/kafka/libs/*' Partitions.java >partitions.txt
 
 import java.nio.charset.StandardCharsets;
 import org.apache.kafka.clients.producer.internals.BuiltInPartitioner;
