@@ -169,7 +169,7 @@ func openKafkaSide(servers []string) (*kafkaSide, error) {
 }
 
 // prepare makes a topic. Groups need nothing.
-func (k *kafkaSide) prepare(_ context.Context, topic string, groups []string) error {
+func (k *kafkaSide) prepare(ctx context.Context, topic string, groups []string) error {
 	if err := k.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: kafkaPartitions, ReplicationFactor: 1}, false); err != nil {
 		return err
 	}
@@ -180,7 +180,33 @@ func (k *kafkaSide) prepare(_ context.Context, topic string, groups []string) er
 	for p := range int32(kafkaPartitions) {
 		k.parts[topic] = append(k.parts[topic], p)
 	}
-	return nil
+	return k.await(ctx, topic)
+}
+
+// await returns when the broker leads the partitions of a topic that was just made: before that it knows nothing of them.
+func (k *kafkaSide) await(ctx context.Context, topic string) error {
+	ask := map[int32]int64{}
+	for _, p := range k.parts[topic] {
+		ask[p] = sarama.OffsetNewest
+	}
+	every := time.NewTicker(5 * time.Millisecond)
+	defer every.Stop()
+	for {
+		at, err := k.ListOffsets(map[string]map[int32]int64{topic: ask}, nil)
+		for _, r := range at[topic] {
+			if err == nil && !errors.Is(r.Err, sarama.ErrNoError) {
+				err = r.Err
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
 }
 
 // kafkaGroup is the adapter's name of a group, and everybody's: groups are a cluster's, not a topic's.
@@ -210,7 +236,7 @@ func (k *kafkaSide) pending(group string, topics ...string) (int64, error) {
 			switch {
 			case committed == nil || newest == nil:
 				return 0, fmt.Errorf("the broker does not say where partition %d of %s stands", p, t)
-			case newest.Err != nil:
+			case !errors.Is(newest.Err, sarama.ErrNoError):
 				return 0, newest.Err
 			case !errors.Is(committed.Err, sarama.ErrNoError):
 				return 0, committed.Err
@@ -255,19 +281,25 @@ func openKafkaOmnibus(ctx context.Context, url string, servers []string) (*bench
 		if err := prepare(ctx, topic, groups); err != nil {
 			return err
 		}
+		for _, g := range groups {
+			side.groups = append(side.groups, kafkaGroup(topic, g))
+		}
 		all, err := side.ListTopics()
+		if err != nil {
+			return err
+		}
 		for name, detail := range all {
 			if name == topic || strings.Contains(name, "."+topic+"__") {
 				side.topics = append(side.topics, name)
 				for p := range detail.NumPartitions {
 					side.parts[name] = append(side.parts[name], p)
 				}
+				if err := side.await(ctx, name); err != nil {
+					return err
+				}
 			}
 		}
-		for _, g := range groups {
-			side.groups = append(side.groups, kafkaGroup(topic, g))
-		}
-		return err
+		return nil
 	}
 	retries := false
 	c.Consume = func(ctx context.Context, s bench.Consume, handle func([]byte)) (func(context.Context) error, error) {
