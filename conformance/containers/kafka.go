@@ -93,12 +93,19 @@ type kafkaNode struct {
 }
 
 // A node that was killed comes back only once its own new process, or the others, have given the old one up. So their patience is less than
-// Kafka's own 9 s, but not by much: a node that a busy machine makes wait for longer is out as well, and with the only one everything.
-const kafkaPatience = 5 * time.Second
+// Kafka's own, but not by much: a node that a busy machine makes wait for longer is out as well, and with the only one everything.
+const (
+	kafkaPatience    = 5 * time.Second
+	kafkaOwnPatience = 9 * time.Second
+)
 
 // configured returns the node's plan with its configuration. What it announces to clients is its front.
 func (n kafkaNode) configured(cluster string) nodePlan {
 	isr := max(n.replicas-1, 1) // of three replicas one may be away
+	patience := kafkaPatience
+	if !n.brief {
+		patience = kafkaOwnPatience // nobody kills it, and whoever measures keeps it busy
+	}
 	conf := fmt.Sprintf(`process.roles=broker,controller
 node.id=%d
 controller.quorum.voters=%s
@@ -126,7 +133,7 @@ group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
 delete.topic.enable=true
 log.cleaner.dedupe.buffer.size=8388608
-`, kafkaPatience.Milliseconds(), kafkaPatience.Milliseconds()/4, n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
+`, patience.Milliseconds(), patience.Milliseconds()/4, n.replicas, isr, n.replicas, n.replicas, isr, n.replicas, isr)
 	p := n.nodePlan
 	p.files = map[string]string{kafkaConfig: conf + n.access.conf}
 	maps.Copy(p.files, n.access.files)
