@@ -13,7 +13,7 @@ import (
 )
 
 const kafkaRawSettings = "sarama: AsyncProducer, acks=all, idempotent, one request in flight; where callers wait each has its own channel; " +
-	"a group with MarkMessage for the last of what has come of a partition (up to 512), committed every 20 ms; 16 and 64 workers: they share that by key or evenly"
+	"a group with MarkMessage for the last of what has come of a partition (up to 512), committed every 20 ms, fetches wait 25 ms at most; 16 and 64 workers: they share that by key or evenly"
 
 const (
 	kafkaRun     = 512  // messages of a partition that are handled before the last one is marked
@@ -38,7 +38,7 @@ type rawKafka struct {
 }
 
 func kafkaConfig() *sarama.Config {
-	c := sarama.NewConfig()
+	c := kafkaPeer(sarama.NewConfig())
 	c.Version = sarama.MaxVersion
 	c.ChannelBufferSize = kafkaBuffers
 	c.Net.MaxOpenRequests = 1
@@ -46,9 +46,7 @@ func kafkaConfig() *sarama.Config {
 	p.RequiredAcks, p.Idempotent, p.Return.Successes = sarama.WaitForAll, true, true
 	p.Retry.Max, p.Retry.BackoffFunc = 20, sarama.NewExponentialBackoff(50*time.Millisecond, 2*time.Second)
 	p.Partitioner = sarama.NewMurmur2Partitioner
-	o := &c.Consumer
-	o.Return.Errors, o.IsolationLevel = true, sarama.ReadCommitted
-	o.Offsets.Initial, o.Offsets.AutoCommit.Interval = sarama.OffsetOldest, kafkaCommitEvery
+	c.Consumer.Return.Errors, c.Consumer.IsolationLevel = true, sarama.ReadCommitted
 	return c
 }
 
