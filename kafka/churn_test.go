@@ -121,6 +121,7 @@ func (g *churned) feed(ctx context.Context, b *pubsub.Broker, topic string) erro
 }
 
 func (c churn) run(t *testing.T, s *server) {
+	t.Helper()
 	topic := unique("churn")
 	address := s.address(t, url.Values{"session_timeout": {"2s"}})
 	f := fate{URL: address, Topic: topic, Group: "g", Concurrency: churnWorkers, MaxInFlight: churnInFlight, AckWait: 3 * time.Second, Busy: churnBusy}
