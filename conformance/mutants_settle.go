@@ -170,7 +170,6 @@ func (u *undying) Renew(ctx context.Context, rs []pubsub.Renewal, errs []error) 
 func (u *undying) Sync(ctx context.Context) error    { return u.now().Sync(ctx) }
 func (u *undying) Quiesce(ctx context.Context) error { return u.now().Quiesce(ctx) }
 func (u *undying) Close(ctx context.Context) error   { return u.now().Close(ctx) }
-func (u *undying) Pause(lane int32, on bool)         { u.now().Pause(lane, on) }
 func (u *undying) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
 	return u.now().LaneDone(ctx, losing)
 }

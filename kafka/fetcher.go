@@ -106,7 +106,7 @@ func (f *fetcher) request() (*sarama.FetchRequest, map[*plog]int64) {
 		switch s := l.ln.src; {
 		case s.quiet:
 		case alone:
-		case l.paused || l.bytes >= chunkOf(l)/2:
+		case l.bytes >= chunkOf(l)/2:
 			wait = shortWait
 		case l.alone:
 			clear(logs)

@@ -34,8 +34,7 @@ type plog struct {
 	counted   int64 // the offset whose start is committed; -1 = none
 	free      bool  // what is fetched may be delivered
 	failed    map[int64]int32
-	skip      []run // settled before us
-	paused    bool
+	skip      []run  // settled before us
 	acked     int    // and not committed
 	version   uint64 // of what is to be committed
 	stored    uint64 // of what is

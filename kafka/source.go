@@ -25,6 +25,7 @@ type source struct {
 	events    []pubsub.LaneEvent
 	unsettled int
 	acked     int     // and not committed
+	short     bool    // there was more than room for it
 	mine      []*lane // that it reads
 	from      int     // of mine: the one to begin with, so that all get their turn
 
@@ -152,13 +153,11 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 	}
 }
 
-// fill hands out what has come, a lane at a time. mu is held.
+// fill hands out what has come, a lane at a time. What is acked and not committed takes room: it comes again after a crash. Of several lanes one has as
+// much at most as it leaves free, so that a handler which is stuck does not stop them all. mu is held.
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
-	room := min(s.spec.MaxInFlight-s.unsettled-s.acked, len(buf)) // what is acked and not committed comes again after a crash
-	if room <= 0 && s.acked > 0 {
-		s.m.hurry = true
-		poke(s.m.dirty)
-	}
+	free := s.spec.MaxInFlight - s.unsettled - s.acked
+	s.short = free <= 0
 	if len(s.raw) < len(buf) {
 		s.raw = make([]entry, len(buf))
 	}
@@ -168,10 +167,11 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 			continue
 		}
 		for _, l := range ln.logs {
-			if l.paused {
-				continue
-			}
-			for n < room && (n == 0 || maxBytes > 0) && l.ready() {
+			for n < min(free, len(buf)) && (n == 0 || maxBytes > 0) && l.ready() {
+				if len(s.mine) > 1 && ln.held() >= free-n {
+					s.short = true
+					break
+				}
 				if size, ok := s.next(l, &buf[n], &s.raw[n]); ok {
 					maxBytes -= size
 					n++
@@ -179,7 +179,10 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 			}
 		}
 	}
-	s.from++
+	if s.from++; s.short && s.acked > 0 {
+		s.m.hurry = true
+		poke(s.m.dirty)
+	}
 	s.unsettled += n
 	return n
 }
@@ -246,7 +249,6 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 	if s.dead != nil {
 		return s.dead
 	}
-	full := s.unsettled >= s.spec.MaxInFlight
 	for i := range list {
 		x := &list[i]
 		l, f := s.find(&x.Token)
@@ -273,10 +275,18 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 			poke(s.m.dirty)
 		}
 	}
-	if full || s.spec.MaxInFlight == 1 {
+	if s.short {
 		s.wake()
 	}
 	return nil
+}
+
+// held is how many messages of a lane are with the engine. mu is held.
+func (ln *lane) held() (n int) {
+	for _, l := range ln.logs {
+		n += l.track.out
+	}
+	return n
 }
 
 // giveBack lets a message be delivered again, in its place.
@@ -350,21 +360,6 @@ func (s *source) Quiesce(context.Context) error {
 	defer s.m.mu.Unlock()
 	s.quiet = true
 	return s.dead
-}
-
-// Pause implements pubsub.Source.
-func (s *source) Pause(lane int32, on bool) {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	for _, ln := range s.m.lanes {
-		if ln.id == lane {
-			for _, l := range ln.logs {
-				l.paused = on
-			}
-		}
-	}
-	s.m.find()
-	s.wake()
 }
 
 // LaneDone implements pubsub.Source.

@@ -18,7 +18,6 @@ type source struct {
 	events    []pubsub.LaneEvent
 	unsettled int
 	quiet     bool
-	paused    map[int32]bool
 	from      int // the lane to begin with, so that all get their turn
 }
 
@@ -128,7 +127,7 @@ func (m *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 
 // reads says whether the member may have messages of a lane now.
 func (m *source) reads(ln *lane) bool {
-	return ln != nil && (!m.g.exclusive || ln.owner == m && !ln.losing) && (len(m.paused) == 0 || !m.paused[ln.id])
+	return ln != nil && (!m.g.exclusive || ln.owner == m && !ln.losing)
 }
 
 // mostUrgent is the lane with the message of the highest priority that the member may have, nil if none has any.
@@ -235,19 +234,6 @@ func (m *source) Quiesce(ctx context.Context) error {
 	m.quiet = true
 	m.s.mu.Unlock()
 	return nil
-}
-
-// Pause implements pubsub.Source.
-func (m *source) Pause(lane int32, on bool) {
-	m.s.mu.Lock()
-	defer m.s.mu.Unlock()
-	if m.paused == nil {
-		m.paused = map[int32]bool{}
-	}
-	if m.paused[lane] = on; !on {
-		delete(m.paused, lane)
-	}
-	m.wake()
 }
 
 // LaneDone implements pubsub.Source.

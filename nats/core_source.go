@@ -33,7 +33,6 @@ type coreSource struct {
 	mu      sync.Mutex
 	live    bool // reading is bounded
 	gained  bool // told
-	paused  bool
 	quiet   bool
 	here    []*client.Msg
 	bytes   int64         // of those
@@ -151,7 +150,7 @@ func (s *coreSource) admit(most int) int {
 	s.read++
 	switch room := s.want - len(s.here); {
 	case !s.live:
-	case room > 0 && s.bytes < s.most && !s.paused:
+	case room > 0 && s.bytes < s.most:
 		most = min(most, room*s.least)
 	default:
 		if s.since.IsZero() {
@@ -229,7 +228,7 @@ func (s *coreSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int
 
 // fill hands out what is here. What it leaves of the room stays open. mu is held.
 func (s *coreSource) fill(buf []pubsub.Record, maxBytes int64) (n int) {
-	for n < len(buf) && len(s.here) > 0 && !s.paused && (n == 0 || maxBytes > 0) {
+	for n < len(buf) && len(s.here) > 0 && (n == 0 || maxBytes > 0) {
 		m := s.here[0]
 		s.here[0], s.here = nil, s.here[1:]
 		buf[n] = pubsub.Record{Msg: decode(m), Topic: m.Subject, Token: pubsub.Token{Gen: s.gen, Ref: m}}
@@ -276,14 +275,6 @@ func (s *coreSource) Sync(context.Context) error { return nil }
 
 // LaneDone implements pubsub.Source: the lane is never taken away.
 func (s *coreSource) LaneDone(context.Context, pubsub.LaneEvent) error { return nil }
-
-// Pause implements pubsub.Source.
-func (s *coreSource) Pause(_ int32, on bool) {
-	s.mu.Lock()
-	s.paused = on
-	s.mu.Unlock()
-	wake(s.ready)
-}
 
 // Quiesce implements pubsub.Source. It leaves the group, and returns when Recv has handed out what the server had sent before.
 func (s *coreSource) Quiesce(ctx context.Context) error {

@@ -40,7 +40,6 @@ type leg struct {
 	tooBig     int       // the next message does not fit into its share of the budget (1), or into all of it (2)
 	hot        bool      // there is more than was asked for
 	heard      time.Time // from the server
-	paused     bool
 	polled     time.Time // when a poll found nothing, or a new message came instead of an old one
 	lastAck    string    // where it went; "" = none since Sync
 

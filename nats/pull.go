@@ -31,7 +31,7 @@ func (s *source) share(ln *leg) (n int) {
 		}
 	}
 	switch {
-	case ln.paused || ln.waits == waitsForPin, ln.elsewhere():
+	case ln.waits == waitsForPin, ln.elsewhere():
 		return 0
 	case ln.retry && s.legs[ln.lane].waits != waitsForNothing, ln.polls && time.Since(ln.polled) < pollPause:
 		return 0

@@ -243,7 +243,7 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	now := time.Now()
 	for i := range s.legs {
 		ln := s.legs[(s.from+i)%len(s.legs)]
-		if ln.paused || ln.waits == waitsForPin || s.quiet {
+		if ln.waits == waitsForPin || s.quiet {
 			continue
 		}
 		for n < len(buf) && (n == 0 || maxBytes > 0) {
@@ -392,18 +392,6 @@ func (s *source) giveBack() {
 	defer s.mu.Unlock()
 	s.quiet = true
 	s.release(func(*flight) bool { return true })
-}
-
-// Pause implements pubsub.Source.
-func (s *source) Pause(lane int32, on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ln := range s.legs {
-		if ln.lane == lane {
-			ln.paused = on
-		}
-	}
-	s.wake()
 }
 
 // Close implements pubsub.Source. What is not settled goes back, at once if the connection stands or comes again.

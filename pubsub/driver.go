@@ -85,7 +85,7 @@ type ProducerSpec struct {
 type Source interface {
 	// Recv waits until there is a record, a lane event or an error, or ctx ends, and fills buf. Its events happened
 	// before its records. It returns about maxBytes at the most, but always at least one record if there is one. Received and
-	// unsettled records never exceed SourceSpec.MaxInFlight. With an empty buf it waits for events only. A ctx that ends leaves the session alive and loses nothing.
+	// unsettled records never exceed SourceSpec.MaxInFlight; of several lanes one alone should not take all of that. With an empty buf it waits for events only. A ctx that ends leaves the session alive and loses nothing.
 	Recv(ctx context.Context, buf []Record, maxBytes int64) (int, []LaneEvent, error)
 
 	// Settle ends leases, in any order. errs, as long as s and all nil, takes what went wrong with single ones
@@ -102,9 +102,6 @@ type Source interface {
 	// Quiesce stops the arrival of new records; received ones stay ours and can be settled. What the client had buffered goes back. Where nothing
 	// can (no Redelivery), it returns when Recv has handed that out, or ctx ends.
 	Quiesce(ctx context.Context) error
-
-	// Pause stops (on) or resumes the fetching of one lane.
-	Pause(lane int32, on bool)
 
 	// LaneDone answers that LaneLosing: the engine has settled what it will settle of the lane. What is not settled goes back. An answer to an
 	// event whose lane was lost meanwhile comes too late and does nothing, also when the lane has come again.
