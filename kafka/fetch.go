@@ -49,6 +49,13 @@ func parse(b *sarama.FetchResponseBlock, from int64, committed bool) (all []entr
 	aborted := slices.Clone(b.AbortedTransactions)
 	slices.SortFunc(aborted, func(x, y *sarama.AbortedTransaction) int { return int(x.FirstOffset - y.FirstOffset) })
 	gone := map[int64]struct{}{} // producers whose transaction was aborted
+	n := 0
+	for _, set := range b.RecordsSet {
+		if set.RecordBatch != nil {
+			n += len(set.RecordBatch.Records)
+		}
+	}
+	all = make([]entry, 0, n)
 	for _, set := range b.RecordsSet {
 		if set.MsgSet != nil {
 			all, next = parseOld(set.MsgSet, all, next)
@@ -74,7 +81,6 @@ func parse(b *sarama.FetchResponseBlock, from int64, committed bool) (all []entr
 			}
 		case batch.IsTransactional && dropped && committed:
 		default:
-			all = slices.Grow(all, len(batch.Records))
 			for _, r := range batch.Records {
 				if offset := batch.FirstOffset + r.OffsetDelta; offset >= next {
 					all = append(all, entry{r, timeOf(batch, r), offset})

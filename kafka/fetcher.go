@@ -15,17 +15,24 @@ type fetcherKey struct {
 	own    bool
 }
 
+// fetchedBy says which one reads a log. What is sent to a group alone comes with a partition of the topic, but is empty most of the time: a fetch that waits
+// for it must not hold up one for the topic.
+func (l *plog) fetchedBy() fetcherKey { return fetcherKey{l.leader, l.store != 0} }
+
 // A fetcher asks one broker for all partitions that have room. What has been fetched and not been delivered is at most one fetch for each.
 type fetcher struct {
 	m    *member
 	key  fetcherKey
 	kick chan struct{}
 	conn *conn
+
+	short time.Duration // how long a fetch waits at the broker while some partitions have no room
+	gave  bool          // the last one has brought something
 }
 
 const (
 	longWait  = 250 * time.Millisecond // how long a fetch that finds nothing waits at the broker
-	shortWait = 25 * time.Millisecond  // the same while some partitions have no room: they may have soon
+	shortWait = 5 * time.Millisecond   // the same at first while some partitions have no room: they may have soon; twice as long each time that nothing comes
 	maxChunk  = 1 << 20                // bytes of one partition in one fetch
 	minChunk  = 16 << 10
 
@@ -34,7 +41,7 @@ const (
 
 // fetcher gives a log to the fetcher of its leader. mu is held.
 func (m *member) fetcher(l *plog) {
-	key := fetcherKey{l.leader, l.ln.place.Kind != 0}
+	key := l.fetchedBy()
 	f := m.fetchers[key]
 	if f == nil {
 		f = &fetcher{m: m, key: key, kick: make(chan struct{}, 1)}
@@ -51,7 +58,7 @@ func (m *member) fetcher(l *plog) {
 // hungry lets the fetcher of a log look whether it is to be fetched again. mu is held.
 func (m *member) hungry(l *plog) {
 	if l.bytes < chunkOf(l)/2 && l.leader >= 0 {
-		if f := m.fetchers[fetcherKey{l.leader, l.ln.place.Kind != 0}]; f != nil {
+		if f := m.fetchers[l.fetchedBy()]; f != nil {
 			poke(f.kick)
 		}
 	}
@@ -97,17 +104,21 @@ func (f *fetcher) request() (*sarama.FetchRequest, map[*plog]int64) {
 	m := f.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if f.short = min(2*f.short, longWait); f.gave || f.short == 0 {
+		f.short = shortWait
+	}
+	f.gave = false
 	logs := map[*plog]int64{}
 	wait, alone := longWait, false
 	m.eachLog(func(l *plog) {
-		if l.leader != f.key.broker || (l.ln.place.Kind != 0) != f.key.own || time.Since(l.broken) < brokenEvery {
+		if l.fetchedBy() != f.key || time.Since(l.broken) < brokenEvery {
 			return
 		}
 		switch s := l.ln.src; {
 		case s.quiet:
 		case alone:
 		case l.bytes >= chunkOf(l)/2:
-			wait = shortWait
+			wait = f.short
 		case l.alone:
 			clear(logs)
 			logs[l] = chunkOf(l)
@@ -239,12 +250,16 @@ func (f *fetcher) one(l *plog, b *sarama.FetchResponseBlock) (beyond bool) {
 		}
 		return false
 	}
-	l.alone, l.broken = false, time.Time{}
+	l.alone, l.broken, f.gave = false, time.Time{}, true
 	l.offset = next
 	for i := range all {
 		l.bytes += all[i].size()
 	}
-	l.pending = append(l.pending, all...)
+	if len(l.pending) == 0 {
+		l.pending = all
+	} else {
+		l.pending = append(l.pending, all...)
+	}
 	if l.mustCount() {
 		m.hurry = true
 		if l.startsAt < l.pending[0].offset && l.startsAt >= 0 && l.track.next == 0 { // the head that was meant, behind a gap
@@ -280,7 +295,7 @@ func (m *member) jump(l *plog) {
 		l.offset = first[l.partition]
 		l.skip, l.failed = nil, nil
 		m.touch(l)
-		if f := m.fetchers[fetcherKey{l.leader, l.ln.place.Kind != 0}]; f != nil {
+		if f := m.fetchers[l.fetchedBy()]; f != nil {
 			poke(f.kick)
 		}
 	}
