@@ -24,13 +24,99 @@ func whole() bool { return os.Getenv("MINUTES") != "" }
 // is done. The same with a handler of one member that is stuck for ever.
 func TestMembersComeAndGo(t *testing.T) {
 	s := startServer(t, "default")
-	c := churn{rounds: 2, join: 3 * time.Second, kill: 4 * time.Second, stuck: true}
+	list := []churn{{rounds: 2, join: 2500 * time.Millisecond, kill: 3 * time.Second, stuck: true}}
 	if whole() {
-		c = churn{rounds: 10, join: 5 * time.Second, kill: 6 * time.Second}
-		t.Run("sound", func(t *testing.T) { c.run(t, s) })
-		c.stuck = true
+		list = []churn{{rounds: 10, join: 5 * time.Second, kill: 6 * time.Second}, {rounds: 10, join: 5 * time.Second, kill: 6 * time.Second, stuck: true}}
 	}
-	t.Run("stuck", func(t *testing.T) { c.run(t, s) })
+	for _, c := range list {
+		name := "sound"
+		if c.stuck {
+			name = "stuck"
+		}
+		t.Run(name, func(t *testing.T) {
+			topic := unique("churn")
+			address := s.address(t, url.Values{"session_timeout": {"2s"}})
+			f := fate{URL: address, Topic: topic, Group: "g", Concurrency: churnWorkers, MaxInFlight: churnInFlight, AckWait: 3 * time.Second, Busy: churnBusy}
+			pub := s.open(t)
+			spec := pubsub.TopicSpec{Name: topic, Partitions: churnParts}
+			if err := pub.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}, Groups: []pubsub.Subscription{f.subscription()}}); err != nil {
+				t.Fatal(err)
+			}
+			g := &churned{times: map[string]int{}, release: make(chan struct{})}
+			release := sync.OnceFunc(func() { close(g.release) })
+			join := func() (*pubsub.Broker, error) {
+				b, err := kafka.Open(t.Context(), address, nil)
+				if err != nil {
+					return nil, err
+				}
+				if _, err := b.Subscribe(t.Context(), f.subscription(), g.handle); err != nil {
+					return nil, errors.Join(err, b.Close())
+				}
+				return b, nil
+			}
+			hear := func(word, rest string) {
+				if word == "done" {
+					g.did(rest)
+				}
+			}
+			feeding, enough := context.WithCancel(t.Context())
+			fed := make(chan error, 1)
+			go func() { fed <- g.feed(feeding, pub, topic) }()
+			defer enough()
+			for range churnMembers {
+				b, err := join()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer b.Close()
+			}
+			defer release() // before that
+			victim := f.start(t, "", hear)
+			if c.stuck {
+				c.stick(t, g, pub, topic)
+			}
+
+			const calm = 1500 * time.Millisecond
+			until(t, "a thousand messages", func() bool { return g.done() > 1000 })
+			before, began := g.done(), time.Now()
+			time.Sleep(calm)
+			undisturbed := float64(g.done()-before) / time.Since(began).Seconds()
+
+			var both sync.WaitGroup
+			both.Go(func() {
+				for range c.rounds {
+					g.note("joins")
+					b, err := join()
+					if err != nil {
+						t.Errorf("joining: %v", err)
+						return
+					}
+					time.Sleep(c.join / 2)
+					g.note("leaves")
+					if err := b.Close(); err != nil {
+						t.Errorf("leaving: %v", err)
+					}
+					time.Sleep(c.join - c.join/2)
+				}
+			})
+			for range c.rounds {
+				time.Sleep(c.kill)
+				g.note("killed")
+				victim.kill(t)
+				victim = f.start(t, "", hear)
+			}
+			both.Wait()
+			g.note("end")
+			enough()
+			if err := <-fed; err != nil {
+				t.Fatal(err)
+			}
+			release()
+			until(t, "all that was published", func() bool { return g.done() == g.sent })
+			victim.quit(t)
+			c.judge(t, g, undisturbed)
+		})
+	}
 }
 
 // A churn is what happens to a group.
@@ -41,12 +127,13 @@ type churn struct {
 }
 
 const (
-	churnParts    = 12
-	churnStuck    = 3 // the partition where a message is stuck: the last that the first of three members has, which gives it up when there are four
-	churnWorkers  = 8
+	churnParts    = 20
+	churnMembers  = 3 // that stay
+	churnStuck    = 4 // the partition where a message is stuck: the last that the first of four members has, which gives it up when there are five
+	churnWorkers  = 6
 	churnInFlight = 64
 	churnBusy     = 20 * time.Millisecond // of a handler: what the group does depends on it alone
-	churnBacklog  = 3000                  // messages; there is always something to do
+	churnBacklog  = 1500                  // messages; there is always something to do
 )
 
 // A churned is what happened in a group.
@@ -118,91 +205,6 @@ func (g *churned) feed(ctx context.Context, b *pubsub.Broker, topic string) erro
 		g.mu.Unlock()
 	}
 	return nil
-}
-
-func (c churn) run(t *testing.T, s *server) {
-	t.Helper()
-	topic := unique("churn")
-	address := s.address(t, url.Values{"session_timeout": {"2s"}})
-	f := fate{URL: address, Topic: topic, Group: "g", Concurrency: churnWorkers, MaxInFlight: churnInFlight, AckWait: 3 * time.Second, Busy: churnBusy}
-	pub := s.open(t)
-	spec := pubsub.TopicSpec{Name: topic, Partitions: churnParts}
-	if err := pub.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}, Groups: []pubsub.Subscription{f.subscription()}}); err != nil {
-		t.Fatal(err)
-	}
-	g := &churned{times: map[string]int{}, release: make(chan struct{})}
-	release := sync.OnceFunc(func() { close(g.release) })
-	join := func() (*pubsub.Broker, error) {
-		b, err := kafka.Open(t.Context(), address, nil)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := b.Subscribe(t.Context(), f.subscription(), g.handle); err != nil {
-			return nil, errors.Join(err, b.Close())
-		}
-		return b, nil
-	}
-	hear := func(word, rest string) {
-		if word == "done" {
-			g.did(rest)
-		}
-	}
-	feeding, enough := context.WithCancel(t.Context())
-	fed := make(chan error, 1)
-	go func() { fed <- g.feed(feeding, pub, topic) }()
-	defer enough()
-	for range 2 {
-		b, err := join()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-	}
-	defer release() // before that
-	victim := f.start(t, "", hear)
-	if c.stuck {
-		c.stick(t, g, pub, topic)
-	}
-
-	const calm = 2 * time.Second
-	until(t, "a thousand messages", func() bool { return g.done() > 1000 })
-	before, began := g.done(), time.Now()
-	time.Sleep(calm)
-	undisturbed := float64(g.done()-before) / time.Since(began).Seconds()
-
-	var both sync.WaitGroup
-	both.Go(func() {
-		for range c.rounds {
-			g.note("joins")
-			b, err := join()
-			if err != nil {
-				t.Errorf("joining: %v", err)
-				return
-			}
-			time.Sleep(c.join / 2)
-			g.note("leaves")
-			if err := b.Close(); err != nil {
-				t.Errorf("leaving: %v", err)
-			}
-			time.Sleep(c.join - c.join/2)
-		}
-	})
-	for range c.rounds {
-		time.Sleep(c.kill)
-		g.note("killed")
-		victim.kill(t)
-		victim = f.start(t, "", hear)
-	}
-	both.Wait()
-	g.note("end")
-	enough()
-	if err := <-fed; err != nil {
-		t.Fatal(err)
-	}
-	release()
-	until(t, "all that was published", func() bool { return g.done() == g.sent })
-	victim.quit(t)
-	c.judge(t, g, undisturbed)
 }
 
 // stick publishes the message whose handler is stuck, and waits for that.

@@ -122,133 +122,131 @@ func javaCases() []pubsub.Message {
 	}
 }
 
-// TestJavaReadsWhatWePublish compares keys, payloads, tombstones and headers with what the Java client sees: the user's stand behind ours.
-func TestJavaReadsWhatWePublish(t *testing.T) {
+// TestJava exchanges messages with the Java client.
+func TestJava(t *testing.T) {
 	s := startServer(t, "default")
 	b := s.open(t)
-	topic := unique("java-out")
-	if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic}}}); err != nil {
-		t.Fatal(err)
-	}
-	cases := javaCases()
-	for i, m := range cases {
-		m.ID, m.Time = fmt.Sprint("id", i), time.Unix(1_700_000_000, 5).UTC()
-		if err := b.Publish(t.Context(), topic, m); err != nil {
+
+	// Keys, payloads, tombstones and headers: the user's stand behind ours.
+	t.Run("reads what we publish", func(t *testing.T) {
+		topic := unique("java-out")
+		if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic}}}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for i, got := range javaRead(t, s, fmt.Sprint(topic, "=", len(cases))) {
-		m := cases[i]
-		want := javaMessage{topic: topic, value: m.Payload, headers: []javaHeader{
-			{"omnibus-id", fmt.Append(nil, "id", i)}, {"omnibus-time", []byte("2023-11-14T22:13:20.000000005Z")}, {"content-type", []byte(m.ContentType)},
-		}}
-		if m.Key != "" {
-			want.key = []byte(m.Key)
-		}
-		for _, h := range m.Headers {
-			x := javaHeader{h.Name, []byte(h.Value)}
-			if h.Kind == pubsub.HeaderNull {
-				x.value = nil
+		cases := javaCases()
+		for i, m := range cases {
+			m.ID, m.Time = fmt.Sprint("id", i), time.Unix(1_700_000_000, 5).UTC()
+			if err := b.Publish(t.Context(), topic, m); err != nil {
+				t.Fatal(err)
 			}
-			want.headers = append(want.headers, x)
 		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("the Java client sees %+v\nwant %+v", got, want)
+		for i, got := range javaRead(t, s, fmt.Sprint(topic, "=", len(cases))) {
+			m := cases[i]
+			want := javaMessage{topic: topic, value: m.Payload, headers: []javaHeader{
+				{"omnibus-id", fmt.Append(nil, "id", i)}, {"omnibus-time", []byte("2023-11-14T22:13:20.000000005Z")}, {"content-type", []byte(m.ContentType)},
+			}}
+			if m.Key != "" {
+				want.key = []byte(m.Key)
+			}
+			for _, h := range m.Headers {
+				x := javaHeader{h.Name, []byte(h.Value)}
+				if h.Kind == pubsub.HeaderNull {
+					x.value = nil
+				}
+				want.headers = append(want.headers, x)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("the Java client sees %+v\nwant %+v", got, want)
+			}
 		}
-	}
-}
-
-// TestJavaPublishesWhatWeRead reads what the Java client has written.
-func TestJavaPublishesWhatWeRead(t *testing.T) {
-	s := startServer(t, "default")
-	b := s.open(t)
-	topic := unique("java-in")
-	cases := javaCases()
-	got := make(chan pubsub.Message, 2*len(cases))
-	_, err := b.Subscribe(t.Context(), pubsub.Subscription{Topic: topic, Group: "g"}, func(_ context.Context, d *pubsub.Delivery) error {
-		got <- d.Message.Clone()
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []javaMessage
-	for _, m := range cases {
-		x := javaMessage{topic: topic, partition: -1, value: m.Payload, headers: []javaHeader{{"content-type", []byte(m.ContentType)}}}
-		if m.Key != "" {
-			x.key = []byte(m.Key)
-		}
-		for _, h := range m.Headers {
-			header := javaHeader{h.Name, []byte(h.Value)}
-			if h.Kind == pubsub.HeaderNull {
-				header.value = nil
-			}
-			x.headers = append(x.headers, header)
-		}
-		list = append(list, x)
-	}
-	javaWrite(t, s, list)
-	for i, want := range cases {
-		select {
-		case m := <-got:
-			if since := time.Since(m.Time); since < -time.Minute || since > time.Minute {
-				t.Errorf("message %d is of %v", i, m.Time)
-			}
-			m.Time, want.Time = time.Time{}, time.Time{}
-			if m.ID = ""; !reflect.DeepEqual(m, want) {
-				t.Errorf("message %d of the Java client came as\n%+v, want\n%+v", i, m, want)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatalf("message %d of the Java client did not come", i)
-		}
-	}
-}
 
-// TestKeysLandWhereJavaPutsThem publishes 1,000 keys to topics of 1, 3 and 12 partitions, with the adapter and with the Java client, and looks where they
-// lie: where testdata/partitions.txt says, which is what its generator says again.
-func TestKeysLandWhereJavaPutsThem(t *testing.T) {
-	if again := java(t, "Partitions.java", ""); again != javaPartitions {
-		t.Error("testdata/Partitions.java does not say what is in testdata/partitions.txt")
-	}
-	s := startServer(t, "default")
-	b := s.open(t)
-	var keys []string
-	where := map[string][]string{} // by key: the partition of 1, of 3 and of 12
-	for line := range strings.Lines(javaPartitions) {
-		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		keys = append(keys, f[0])
-		where[f[0]] = f[1:]
-	}
-	counts := []int{1, 3, 12}
-	var topics, asked []string // two of each count
-	var theirs []javaMessage
-	for _, n := range counts {
-		ours, java := unique(fmt.Sprint("ours", n)), unique(fmt.Sprint("java", n))
-		err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: ours, Partitions: n}, {Name: java, Partitions: n}}})
+	t.Run("publishes what we read", func(t *testing.T) {
+		topic := unique("java-in")
+		cases := javaCases()
+		got := make(chan pubsub.Message, 2*len(cases))
+		_, err := b.Subscribe(t.Context(), pubsub.Subscription{Topic: topic, Group: "g"}, func(_ context.Context, d *pubsub.Delivery) error {
+			got <- d.Message.Clone()
+			return nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var list []pubsub.Message
-		for _, key := range keys {
-			list = append(list, pubsub.Message{Key: key})
-			theirs = append(theirs, javaMessage{topic: java, partition: -1, key: []byte(key)})
+		var list []javaMessage
+		for _, m := range cases {
+			x := javaMessage{topic: topic, partition: -1, value: m.Payload, headers: []javaHeader{{"content-type", []byte(m.ContentType)}}}
+			if m.Key != "" {
+				x.key = []byte(m.Key)
+			}
+			for _, h := range m.Headers {
+				header := javaHeader{h.Name, []byte(h.Value)}
+				if h.Kind == pubsub.HeaderNull {
+					header.value = nil
+				}
+				x.headers = append(x.headers, header)
+			}
+			list = append(list, x)
 		}
-		if err := b.PublishBatch(t.Context(), ours, list); err != nil {
-			t.Fatal(err)
+		javaWrite(t, s, list)
+		for i, want := range cases {
+			select {
+			case m := <-got:
+				if since := time.Since(m.Time); since < -time.Minute || since > time.Minute {
+					t.Errorf("message %d is of %v", i, m.Time)
+				}
+				m.Time, want.Time = time.Time{}, time.Time{}
+				if m.ID = ""; !reflect.DeepEqual(m, want) {
+					t.Errorf("message %d of the Java client came as\n%+v, want\n%+v", i, m, want)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("message %d of the Java client did not come", i)
+			}
 		}
-		topics = append(topics, ours, java)
-		asked = append(asked, fmt.Sprint(ours, "=", len(keys)), fmt.Sprint(java, "=", len(keys)))
-	}
-	javaWrite(t, s, theirs)
-	seen := map[string]bool{}
-	for _, m := range javaRead(t, s, asked...) {
-		at := slices.Index(topics, m.topic)
-		if want := where[string(m.key)][at/2]; strconv.Itoa(m.partition) != want {
-			t.Errorf("%s: key %q lies in partition %d of %d, want %s", m.topic, m.key, m.partition, counts[at/2], want)
+	})
+
+	// 1,000 keys in topics of 1, 3 and 12 partitions, ours and theirs, lie where testdata/partitions.txt says, which is what its generator says again.
+	t.Run("puts keys where we do", func(t *testing.T) {
+		if again := java(t, "Partitions.java", ""); again != javaPartitions {
+			t.Error("testdata/Partitions.java does not say what is in testdata/partitions.txt")
 		}
-		seen[m.topic+" "+string(m.key)] = true
-	}
-	if want := len(topics) * len(where); len(seen) != want {
-		t.Errorf("%d keys were seen, want %d", len(seen), want)
-	}
+		var keys []string
+		where := map[string][]string{} // by key: the partition of 1, of 3 and of 12
+		for line := range strings.Lines(javaPartitions) {
+			f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+			keys = append(keys, f[0])
+			where[f[0]] = f[1:]
+		}
+		counts := []int{1, 3, 12}
+		var topics, asked []string // two of each count
+		var theirs []javaMessage
+		for _, n := range counts {
+			ours, java := unique(fmt.Sprint("ours", n)), unique(fmt.Sprint("java", n))
+			err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: ours, Partitions: n}, {Name: java, Partitions: n}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list []pubsub.Message
+			for _, key := range keys {
+				list = append(list, pubsub.Message{Key: key})
+				theirs = append(theirs, javaMessage{topic: java, partition: -1, key: []byte(key)})
+			}
+			if err := b.PublishBatch(t.Context(), ours, list); err != nil {
+				t.Fatal(err)
+			}
+			topics = append(topics, ours, java)
+			asked = append(asked, fmt.Sprint(ours, "=", len(keys)), fmt.Sprint(java, "=", len(keys)))
+		}
+		javaWrite(t, s, theirs)
+		seen := map[string]bool{}
+		for _, m := range javaRead(t, s, asked...) {
+			at := slices.Index(topics, m.topic)
+			if want := where[string(m.key)][at/2]; strconv.Itoa(m.partition) != want {
+				t.Errorf("%s: key %q lies in partition %d of %d, want %s", m.topic, m.key, m.partition, counts[at/2], want)
+			}
+			seen[m.topic+" "+string(m.key)] = true
+		}
+		if want := len(topics) * len(where); len(seen) != want {
+			t.Errorf("%d keys were seen, want %d", len(seen), want)
+		}
+	})
 }

@@ -38,7 +38,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 	})
 	until(t, "what it weighs", func() bool { return first.Load() != 0 })
-	lasts := 8 * time.Second
+	lasts := 6 * time.Second
 	if whole() {
 		lasts = 2 * time.Minute
 	}

@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/omnibus-go/omnibus/kafka"
@@ -27,12 +28,14 @@ func TestStuckPartition(t *testing.T) {
 			if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}, Groups: []pubsub.Subscription{sub}}); err != nil {
 				t.Fatal(err)
 			}
-			release, hangs := make(chan struct{}), make(chan struct{})
+			stop, hangs := make(chan struct{}), make(chan struct{})
+			release := sync.OnceFunc(func() { close(stop) })
+			defer release()
 			var c tally
 			_, err := b.Subscribe(t.Context(), sub, func(ctx context.Context, d *pubsub.Delivery) error {
 				if d.Type == "hangs" {
 					close(hangs)
-					<-release
+					<-stop
 				}
 				return c.handle(ctx, d)
 			})
@@ -53,7 +56,7 @@ func TestStuckPartition(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, "what is in partition 1", func() bool { return c.count() == behind })
-			close(release)
+			release()
 			until(t, "what is in partition 0", func() bool { return c.count() == 2*behind+1 })
 		})
 	}
