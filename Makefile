@@ -22,7 +22,7 @@ MEMORY  := memory (in process)
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
 # The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
-KINDS          := nats kafka
+KINDS          := nats kafka rabbitmq
 packages-nats  := ./nats
 packages-kafka := ./kafka
 ADAPTERS       := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
@@ -104,18 +104,22 @@ unit: ## every test that needs no broker, with -race, the suite on memory among 
 	$(TESTSUM) -name unit -against '$(MEMORY)' -record $(STEPS) -- \
 		go test -race -shuffle=on -timeout $(TIMEOUT) -json $$(go list ./... | grep -vxF "$$without")
 
-# Tests that are not named after a kind take NATS for an example.
-containers-run-nats  := -skip '^TestKafka'
-containers-run-kafka := -run '^TestKafka'
+# How the tests of a kind are called; those that are not called after any take NATS for an example.
+containers-tests-kafka    := Kafka
+containers-tests-rabbitmq := RabbitMQ
 
 .PHONY: containers
 containers: ## what starts and breaks brokers, on real ones
-	@there=(); for kind in $(KINDS); do if [ $$($(SETUP) state $$kind) = container ]; then there+=($$kind); fi; done; \
-	case "$${there[*]}" in \
-	'') $(TESTSUM) -name containers -not-run 'no broker is to be run in a container' -record $(STEPS); exit;; \
-	'nats kafka') only=();; \
-	nats) only=($(containers-run-nats));; \
-	kafka) only=($(containers-run-kafka));; \
+	@there=(); named=(); without=(); \
+	for kind in $(foreach k,$(KINDS),$k/$(containers-tests-$k)); do \
+		if [ $$($(SETUP) state $${kind%/*}) != container ]; then without+=("$${kind#*/}"); continue; fi; \
+		there+=("$${kind%/*}"); named+=("$${kind#*/}"); \
+	done; \
+	if [ $${#there[@]} = 0 ]; then $(TESTSUM) -name containers -not-run 'no broker is to be run in a container' -record $(STEPS); exit; fi; \
+	pattern() { local IFS='|'; echo "^Test($$*)"; }; \
+	case " $${there[*]} " in \
+	*' nats '*) only=($${without:+-skip "$$(pattern "$${without[@]}")"});; \
+	*) only=(-run "$$(pattern "$${named[@]}")");; \
 	esac; \
 	$(TESTSUM) -name containers -against "$${there[*]} in containers" -record $(STEPS) -- \
 		go test -race -count=1 -timeout $(CONTAINERS_TIMEOUT) -json "$${only[@]}" $(CONTAINERS)

@@ -71,6 +71,8 @@ var mayLink = map[string][]string{
 
 	// the client, and what it links: ed25519 keys, names of inboxes, compressed websockets
 	"nats": {"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys"},
+
+	"rabbitmq": {"github.com/rabbitmq/amqp091-go"}, // the client, which links nothing else
 }
 
 // mayRequire is all that go.mod may name. What only a tool needs is in tools.mod.
@@ -91,6 +93,8 @@ var mayRequire = []string{
 	// the adapter nats
 	"github.com/nats-io/nats.go", // the client; NATS clients of the tests of conformance/containers, too
 	"github.com/nats-io/nuid",    // names of messages that wait for their time; nats.go links it anyway
+
+	"github.com/rabbitmq/amqp091-go", // the client of the adapter rabbitmq, and of the tests of conformance/containers
 
 	// conformance/containers
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network

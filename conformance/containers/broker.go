@@ -39,7 +39,7 @@ type Params struct {
 	CAFile    string `json:",omitempty"` // PEM; signs the broker's certificate, which is valid for 127.0.0.1 and localhost
 	CertFile  string `json:",omitempty"` // PEM; the client's, where the broker asks for one
 	KeyFile   string `json:",omitempty"` // PEM; of CertFile
-	Mechanism string `json:",omitempty"` // of SASL, as Kafka names it: "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" or "OAUTHBEARER"
+	Mechanism string `json:",omitempty"` // of SASL, where there are several: "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" or "OAUTHBEARER" for Kafka, "EXTERNAL" for RabbitMQ
 	User      string `json:",omitempty"`
 	Password  string `json:",omitempty"`
 	Token     string `json:",omitempty"` // for OAUTHBEARER a JWT that is valid for a day

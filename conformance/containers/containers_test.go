@@ -33,8 +33,11 @@ func TestMain(m *testing.M) {
 		return
 	}
 	for _, e := range os.Environ() { // these tests break what they start
-		if name, _, _ := strings.Cut(e, "="); strings.HasSuffix(name, "_URL") && (strings.HasPrefix(name, "OMNIBUS_NATS_") || strings.HasPrefix(name, "OMNIBUS_KAFKA_")) {
-			os.Unsetenv(name)
+		name, _, _ := strings.Cut(e, "=")
+		for _, kind := range []string{"NATS", "KAFKA", "RABBITMQ"} {
+			if strings.HasPrefix(name, "OMNIBUS_"+kind+"_") && strings.HasSuffix(name, "_URL") {
+				os.Unsetenv(name)
+			}
 		}
 	}
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, one for all connections

@@ -34,6 +34,15 @@
 // another one may lose its data. A topic of a cluster has three replicas, of which one may be away. Where [Broker.Version] has "4.3", Kafka
 // says no more.
 //
+// # RabbitMQ
+//
+// The scheme of its URL is rabbitmq, or rabbitmqs with TLS; the path is the virtual host, "/" where there is none. Its parameter "management" has the
+// URL of every node's management, past the proxies, and that of the variant "classic" says queue=classic: the server is the same. Users
+// are guest with the password guest, or those of Params, who administrate; the variant "mtls" takes them at the management only. The
+// nodes of a cluster share an epmd of their own, and rabbitmq-1 is rabbitmq-1@localhost there. A node whose data was removed joins again as a new
+// member. A node is ready once it has its part in every quorum queue: then another one may lose its data. What a quorum queue holds survives
+// a kill only 2 s after the queue was declared.
+//
 // # Faults
 //
 // Faults of a process and faults of the network can be combined. Each can be shown to have happened: a killed process comes

@@ -186,7 +186,7 @@ func (e *engine) start(ctx context.Context, variant string, proxied bool) (_ *Br
 	if err := b.Restart(ctx); err != nil {
 		return nil, errors.Join(err, b.all(func(n *Node) error { return n.lastWords(context.WithoutCancel(ctx)) }))
 	}
-	b.url = p.scheme + "://" + strings.Join(addrs, ",")
+	b.url = p.scheme + "://" + strings.Join(addrs, ",") + p.tail
 	if b.version, err = e.kind.version(ctx, local(p.nodes[0].client.outside)); b.version == "" && err == nil {
 		b.version, err = e.kind.version(ctx, local(p.nodes[0].admin.outside))
 	}

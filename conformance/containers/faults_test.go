@@ -64,6 +64,21 @@ func TestKafkaFaults(t *testing.T) {
 	}
 }
 
+func TestRabbitMQFaults(t *testing.T) {
+	for variant, names := range map[string]string{
+		"default": "pause, black hole, half-open, cut, latency",
+		"cluster": "pause, black hole, half-open, cut, latency, kill rabbitmq-0, pause rabbitmq-0, wipe rabbitmq-0, " +
+			"kill rabbitmq-1, pause rabbitmq-1, wipe rabbitmq-1, kill rabbitmq-2, pause rabbitmq-2, wipe rabbitmq-2",
+	} {
+		t.Run(variant, func(t *testing.T) {
+			b := startRabbitMQ(t, variant)
+			q := newRabbitQueue(t, b, "orders")
+			rabbitChatter(t, b)
+			strikeAll(t, b, names, func() bool { q.mustSend(t, "after"); return true })
+		})
+	}
+}
+
 // strikeAll has every fault of a broker, which are to be those named, and sees it work and the broker serve again.
 func strikeAll(t *testing.T, b *containers.Broker, names string, serves func() bool) {
 	t.Helper()

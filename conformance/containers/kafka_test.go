@@ -18,7 +18,7 @@ import (
 // Every variant stores a message, asks for what its Params say, and announces its proxies and nothing else.
 func TestKafkaVariants(t *testing.T) {
 	for _, variant := range containers.Variants("kafka") {
-		if image(t, variant) != image(t, "") {
+		if image(t, "kafka", variant) != image(t, "kafka", "") {
 			continue // another version, whose image `make matrix` asks for: there the suite is the test
 		}
 		t.Run(variant, func(t *testing.T) {
@@ -66,9 +66,9 @@ func TestKafkaVariants(t *testing.T) {
 	}
 }
 
-func image(t *testing.T, variant string) string {
+func image(t *testing.T, kind, variant string) string {
 	t.Helper()
-	name, err := containers.Image("kafka", variant)
+	name, err := containers.Image(kind, variant)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,188 +120,12 @@ func wantRefused(t *testing.T, b *containers.Broker, p containers.Params) {
 
 // Every fault of a node takes effect on a client, and ends.
 func TestKafkaBreaks(t *testing.T) {
-	b := broken{startKafka(t, "default")}
-	t.Run("latency", b.testLatency)
-	t.Run("half-open", b.testHalfOpen)
-	t.Run("black hole", b.testBlackHole)
-	t.Run("cut", b.testCut)
-	t.Run("pause", b.testPause)
-	t.Run("kill", b.testKill)
-	t.Run("wipe", b.testWipe)
-}
-
-// A broken broker is one that several tests break, one after another.
-type broken struct{ *containers.Broker }
-
-func (b broken) testLatency(t *testing.T) {
-	l := mustOpenLine(t, b.Broker)
-	roundTrip := func() time.Duration {
-		begin := time.Now()
-		if err := <-l.ask(); err != nil {
-			t.Fatal(err)
-		}
-		return time.Since(begin)
-	}
-	const each = 150 * time.Millisecond
-	if err := b.Latency(each); err != nil {
-		t.Fatal(err)
-	}
-	if took := roundTrip(); took < 2*each {
-		t.Errorf("a round trip took %v, want twice %v", took, each)
-	}
-	if err := b.Mend(); err != nil {
-		t.Fatal(err)
-	}
-	fastest := time.Hour
-	for range 20 {
-		fastest = min(fastest, roundTrip())
-	}
-	if fastest >= 2*each {
-		t.Errorf("still %v after Mend", fastest)
-	}
-}
-
-func (b broken) testHalfOpen(t *testing.T) {
-	k := newKafkaTopic(t, b.Broker, "half-open")
-	if err := b.HalfOpen(); err != nil {
-		t.Fatal(err)
-	}
-	answer := k.send("arrives")
-	if answered, err := hears(answer); answered {
-		t.Errorf("the broker was heard: %v", err)
-	}
-	if err := b.Mend(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-answer; err == nil {
-		t.Error("a stream with a hole has an answer")
-	}
-	waitFor(t, func() bool { return k.messages(t) == 2 })
-}
-
-func (b broken) testBlackHole(t *testing.T) {
-	k, l := newKafkaTopic(t, b.Broker, "black-hole"), mustOpenLine(t, b.Broker)
-	if err := b.BlackHole(); err != nil {
-		t.Fatal(err)
-	}
-	before := b.Traffic()
-	sent, asked := k.send("lost"), l.ask()
-	for _, answer := range []<-chan error{sent, asked} {
-		if answered, err := hears(answer); answered {
-			t.Errorf("something came through: %v", err)
-		}
-	}
-	after := b.Traffic()
-	if after.Up != before.Up || after.Down != before.Down || after.Dropped == before.Dropped {
-		t.Errorf("%+v, then %+v: want the same up and down, and more dropped", before, after)
-	}
-	conn, err := net.Dial("tcp", b.Nodes()[0].Addr())
-	if err != nil {
-		t.Fatalf("a new connection is refused: %v", err)
-	}
-	defer conn.Close()
-	if err := b.Mend(); err != nil {
-		t.Fatal(err)
-	}
-	for _, answer := range []<-chan error{sent, asked} {
-		if err := <-answer; err == nil {
-			t.Error("a stream with a hole has an answer")
-		}
-	}
-	if n := k.messages(t); n != 1 {
-		t.Errorf("%d messages, want the one from before", n)
-	}
-}
-
-func (b broken) testCut(t *testing.T) {
-	k, l := newKafkaTopic(t, b.Broker, "cut"), mustOpenLine(t, b.Broker)
-	if err := b.Cut(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-l.ask(); err == nil {
-		t.Error("a connection survived the cut")
-	}
-	if c, err := net.Dial("tcp", b.Nodes()[0].Addr()); err == nil {
-		c.Close()
-		t.Error("a cut proxy accepts a connection")
-	}
-	if err := <-k.send("lost"); err == nil {
-		t.Error("something came through")
-	}
-	if err := b.Mend(); err != nil {
-		t.Fatal(err)
-	}
-	if n := k.messages(t); n != 1 {
-		t.Errorf("%d messages, want the one from before", n)
-	}
-}
-
-func (b broken) testPause(t *testing.T) {
-	k, l := newKafkaTopic(t, b.Broker, "pause"), mustOpenLine(t, b.Broker)
-	if err := b.Pause(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	sent, asked := k.send("late"), l.ask()
-	for _, answer := range []<-chan error{sent, asked} {
-		if answered, err := hears(answer); answered {
-			t.Errorf("a paused broker answers: %v", err)
-		}
-	}
-	if err := b.Unpause(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, answer := range []<-chan error{sent, asked} {
-		if err := <-answer; err != nil {
-			t.Errorf("the pause cost the connection, or the message: %v", err)
-		}
-	}
-}
-
-func (b broken) testKill(t *testing.T) {
-	k, l := newKafkaTopic(t, b.Broker, "kill"), mustOpenLine(t, b.Broker)
-	node := b.Nodes()[0]
-	before, err := node.PID(t.Context())
-	if err != nil || before == 0 {
-		t.Fatal(before, err)
-	}
-	if err := b.Pause(t.Context()); err != nil { // Kill must cope with that
-		t.Fatal(err)
-	}
-	asked := l.ask()
-	if err := b.Kill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-asked; err == nil {
-		t.Error("a killed broker answers")
-	}
-	if err := b.Kill(t.Context()); err == nil {
-		t.Error("a second Kill had nothing to kill and says nil")
-	}
-	begin := time.Now()
-	if err := b.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("back after %v", time.Since(begin))
-	after, err := node.PID(t.Context())
-	if err != nil || after == 0 || after == before {
-		t.Errorf("process %d before, %d after: %v", before, after, err)
-	}
-	if n := k.messages(t); n != 1 {
-		t.Errorf("%d messages after the restart, want 1", n)
-	}
-}
-
-func (b broken) testWipe(t *testing.T) {
-	k := newKafkaTopic(t, b.Broker, "wipe")
-	if err := b.Wipe(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if n := k.messages(t); n != 0 {
-		t.Errorf("%d messages after Wipe", n)
-	}
+	b := startKafka(t, "default")
+	broken{
+		Broker: b,
+		topic:  func(t *testing.T, name string) topic { return newKafkaTopic(t, b, name) },
+		line:   func(t *testing.T) asker { return mustOpenLine(t, b) },
+	}.test(t)
 }
 
 // A cluster confirms nothing that only the leader has. It goes on when a leader and all its data are gone, and gives both back, one leader

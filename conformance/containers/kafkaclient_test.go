@@ -209,16 +209,6 @@ func (l line) ask() <-chan error {
 	return answer
 }
 
-// hears waits a while for an answer.
-func hears(answer <-chan error) (answered bool, err error) {
-	select {
-	case err := <-answer:
-		return true, err
-	case <-time.After(300 * time.Millisecond):
-		return false, nil
-	}
-}
-
 // kafkaChatter keeps clients busy until the test ends: a black hole shows only where somebody speaks.
 func kafkaChatter(t *testing.T, b *containers.Broker) {
 	t.Helper()

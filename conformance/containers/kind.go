@@ -31,6 +31,7 @@ type kind struct {
 // A plan says which processes make a broker.
 type plan struct {
 	scheme string // of the URL
+	tail   string // of the URL: what follows the addresses, a path and parameters
 	nodes  []nodePlan
 	params Params
 	token  func(valid time.Duration) (string, error) // makes what Params.Token is; nil = the broker wants none, or one certain
@@ -55,7 +56,7 @@ func (p nodePlan) ports() []port { return []port{p.client, p.admin} }
 // A port is a listener of a container: its number inside, and on the host.
 type port struct{ inside, outside int }
 
-func kinds() []kind { return []kind{natsKind(), kafkaKind()} }
+func kinds() []kind { return []kind{natsKind(), kafkaKind(), rabbitmqKind()} }
 
 // Variants names the variants of a kind, "default" first; nil if there is no such kind.
 func Variants(kind string) []string {

@@ -1,0 +1,105 @@
+package containers
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+)
+
+// A rabbitmqAccess is how clients get in: what a variant adds to a node.
+type rabbitmqAccess struct {
+	scheme      string // of the URL
+	path        string // of the URL: the virtual host; "" is "/"
+	management  string // the scheme of the management's URL
+	conf        string // lines of the configuration
+	plugins     []string
+	files       map[string]string
+	definitions string // users and what they may do
+	params      Params
+}
+
+// The user with whom this package asks the management. It may look, and may open no virtual host.
+const rabbitmqWatcher = "omnibus-watcher"
+
+const (
+	rabbitmqCA   = "/etc/rabbitmq/omnibus-ca.pem"
+	rabbitmqCert = "/etc/rabbitmq/omnibus-cert.pem"
+	rabbitmqKey  = "/etc/rabbitmq/omnibus-key.pem"
+)
+
+func newRabbitMQAccess(variant string, s *site) (a rabbitmqAccess, err error) {
+	a = rabbitmqAccess{scheme: "rabbitmq", management: "http"}
+	user, password, vhost := "guest", "guest", "/" // as a server has them that nobody has configured
+	switch variant {
+	case "tls", "mtls":
+		if a, err = rabbitmqTLS(variant == "mtls", s); err != nil {
+			return a, err
+		}
+	case "userpass":
+		a.params.User, a.params.Password = "omnibus", secret()
+	case "vhost":
+		vhost = "team/a"
+		a.path = "/" + url.PathEscape(vhost)
+	}
+	if a.params.User != "" {
+		user, password = a.params.User, a.params.Password
+	}
+	definitions, err := json.Marshal(map[string]any{
+		"vhosts": []map[string]string{{"name": vhost}},
+		"users": []map[string]string{
+			{"name": user, "password": password, "tags": "administrator"},
+			{"name": rabbitmqWatcher, "password": rabbitmqWatcher, "tags": "monitoring"},
+		},
+		"permissions": []map[string]string{{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}},
+	})
+	a.definitions = string(definitions)
+	return a, err
+}
+
+// rabbitmqTLS has TLS for clients and for the management. With mutual, clients are who their certificate says, and User and Password are for
+// the management only.
+func rabbitmqTLS(mutual bool, s *site) (a rabbitmqAccess, err error) {
+	ca, err := newAuthority()
+	if err != nil {
+		return a, err
+	}
+	cert, key, err := ca.issue("rabbitmq")
+	if err != nil {
+		return a, err
+	}
+	if a.params.CAFile, err = s.write("ca.pem", ca.pem); err != nil {
+		return a, err
+	}
+	a.scheme, a.management = "rabbitmqs", "https"
+	a.files = map[string]string{rabbitmqCA: ca.pem, rabbitmqCert: cert, rabbitmqKey: key}
+	if !mutual {
+		return a, nil
+	}
+	a.plugins = []string{"rabbitmq_auth_mechanism_ssl"}
+	a.conf = `ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+ssl_cert_login_from = common_name
+auth_mechanisms.1 = EXTERNAL
+`
+	a.params.Mechanism, a.params.User, a.params.Password = "EXTERNAL", "omnibus", secret()
+	if cert, key, err = ca.issue(a.params.User); err != nil {
+		return a, err
+	}
+	if a.params.CertFile, err = s.write("client.pem", cert); err != nil {
+		return a, err
+	}
+	a.params.KeyFile, err = s.write("client-key.pem", key)
+	return a, err
+}
+
+// listeners configures where clients and the management are listened to.
+func (a rabbitmqAccess) listeners(host string, client, management int) string {
+	if a.files == nil {
+		return fmt.Sprintf("listeners.tcp.1 = %s:%d\nmanagement.tcp.ip = %s\nmanagement.tcp.port = %d\n", host, client, host, management) + a.conf
+	}
+	conf := fmt.Sprintf("listeners.tcp = none\nlisteners.ssl.1 = %s:%d\nmanagement.ssl.ip = %s\nmanagement.ssl.port = %d\n", host, client, host, management)
+	for _, prefix := range []string{"ssl_options", "management.ssl"} {
+		conf += fmt.Sprintf("%s.cacertfile = %s\n%[1]s.certfile = %s\n%[1]s.keyfile = %s\n", prefix, rabbitmqCA, rabbitmqCert, rabbitmqKey)
+	}
+	return conf + a.conf
+}
