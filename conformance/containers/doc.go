@@ -36,12 +36,12 @@
 //
 // # RabbitMQ
 //
-// The scheme of its URL is rabbitmq, or rabbitmqs with TLS; the path is the virtual host, "/" where there is none. Its parameter "management" has the
-// URL of every node's management, past the proxies, and that of the variant "classic" says queue=classic: the server is the same. Users
-// are guest with the password guest, or those of Params, who administrate; the variant "mtls" takes them at the management only. The
-// nodes of a cluster share an epmd of their own, and rabbitmq-1 is rabbitmq-1@localhost there. A node whose data was removed joins again as a new
-// member. A node is ready once it has its part in every quorum queue: then another one may lose its data. What a quorum queue holds survives
-// a kill only 2 s after the queue was declared.
+// The URL's path is the virtual host, "/" where there is none. The server of the variant "classic" is that of "default": of which type a queue is
+// says who declares it, and the URL has the parameter queue_type=classic, which clients other than the adapter do not know. Users
+// are guest with the password guest, or those of Params; they administrate, so that tests can make others. In "mtls" clients
+// are who their certificate says, and guest is for the management ([Node.Admin]) only. The nodes of a cluster have an epmd of their own, where
+// rabbitmq-1 is called rabbitmq-1@localhost. One whose data was removed joins again as a new member. A node is ready once it has its part in
+// every quorum queue: then another one may lose its data. A quorum queue that is killed less than 2 s after it was declared comes back empty.
 //
 // # Faults
 //

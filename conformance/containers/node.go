@@ -40,6 +40,10 @@ func (n *Node) Name() string { return n.name }
 // Addr is where the node's clients connect: host and port of its proxy.
 func (n *Node) Addr() string { return local(n.plan.front) }
 
+// Admin is where the node answers to operators, past its proxy: host and port of NATS' monitoring, of RabbitMQ's management, which has TLS
+// where clients have it, or of Kafka's listener for brokers.
+func (n *Node) Admin() string { return local(n.plan.admin.outside) }
+
 // PID is the process id on the daemon's host; 0 while the node does not run.
 func (n *Node) PID(ctx context.Context) (int, error) {
 	n.mu.Lock()
@@ -245,7 +249,7 @@ func (n *Node) waitReady(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := n.engine.kind.ready(ctx, local(n.plan.admin.outside))
+		err := n.engine.kind.ready(ctx, n.Admin())
 		if err == nil {
 			return nil
 		}

@@ -39,15 +39,12 @@ func planRabbitMQ(variant string, s *site) (*plan, error) {
 		n.front, n.script = s.front(n.client), "exec rabbitmq-server"
 		nodes = []rabbitmqNode{n}
 	}
-	p := &plan{scheme: a.scheme, params: a.params}
-	var management []string
+	p := &plan{scheme: a.scheme, tail: a.path, params: a.params}
+	if variant == "classic" {
+		p.tail += "?queue_type=classic"
+	}
 	for i, n := range nodes {
 		p.nodes = append(p.nodes, n.configured(i, a))
-		management = append(management, a.management+"://"+local(n.admin.outside))
-	}
-	p.tail = a.path + "?management=" + strings.Join(management, ",")
-	if variant == "classic" {
-		p.tail += "&queue=classic"
 	}
 	return p, nil
 }

@@ -30,13 +30,15 @@ func TestRabbitMQVariants(t *testing.T) {
 				t.Errorf("Version is %q, the client says %q", b.Version(), got)
 			}
 			u := parseRabbitMQ(t, b)
-			if secured := b.Params.CAFile != ""; secured != (u.scheme == "rabbitmqs") {
+			if secured := b.Params.CAFile != ""; secured != (u.scheme == "amqps") {
 				t.Errorf("the scheme is %s", u.scheme)
 			}
-			if got := u.query.Get("queue"); (got == "classic") != (variant == "classic") {
-				t.Errorf("queue is %q", got)
+			if got := u.query.Get("queue_type"); (got == "classic") != (variant == "classic") {
+				t.Errorf("queue_type is %q", got)
 			}
-			testManagement(t, b, strings.Split(u.query.Get("management"), ","))
+			for _, n := range b.Nodes() {
+				testManagement(t, n, b.Params)
+			}
 			for what, p := range rabbitStrangers(b) {
 				t.Run(what, func(t *testing.T) {
 					conn, err := openRabbitMQ(t, b, u.addrs[0], p)
@@ -46,7 +48,7 @@ func TestRabbitMQVariants(t *testing.T) {
 					t.Log(err)
 				})
 			}
-			t.Setenv(containers.URLVariable("rabbitmq", variant), b.URL()+"&some=parameter")
+			t.Setenv(containers.URLVariable("rabbitmq", variant), b.URL())
 			byURL := startRabbitMQ(t, variant)
 			if got := byURL.Version(); got != b.Version() && (variant != "mtls" || got != "") { // TLS asks for a certificate before RabbitMQ says a word
 				t.Errorf("by URL the version is %q, not %q", got, b.Version())
@@ -66,26 +68,19 @@ func TestRabbitMQVariants(t *testing.T) {
 	}
 }
 
-// testManagement sees that every node's management tells its clients what their queues hold, and strangers nothing.
-func testManagement(t *testing.T, b *containers.Broker, urls []string) {
+// testManagement sees that a node's management tells its clients which queues there are, and strangers nothing.
+func testManagement(t *testing.T, n *containers.Node, p containers.Params) {
 	t.Helper()
-	if len(urls) != len(b.Nodes()) {
-		t.Errorf("%d nodes have their management at %q", len(b.Nodes()), urls)
+	var queues []struct{ Name, Type string }
+	if err := askManagement(t, n, "/api/queues?disable_stats=true", p, &queues); err != nil || len(queues) != 1 || queues[0].Name != "orders" || queues[0].Type != "quorum" {
+		t.Errorf("the queues of %s are %+v: %v", n.Name(), queues, err)
 	}
-	p := b.Params
 	if p.User == "" {
-		p.User, p.Password = "guest", "guest"
+		p.User = "guest"
 	}
-	for _, url := range urls {
-		var queues []struct{ Name, Type string }
-		if err := askManagement(t, url+"/api/queues?disable_stats=true", p, &queues); err != nil || len(queues) != 1 || queues[0].Name != "orders" {
-			t.Errorf("%s has the queues %+v: %v", url, queues, err)
-		}
-		wrong := p
-		wrong.Password = "wr0ng"
-		if err := askManagement(t, url+"/api/queues", wrong, &queues); err == nil || !strings.Contains(err.Error(), "401") {
-			t.Errorf("%s answers to a wrong password with %v", url, err)
-		}
+	p.Password = "wr0ng"
+	if err := askManagement(t, n, "/api/queues", p, &queues); err == nil || !strings.Contains(err.Error(), "401") {
+		t.Errorf("%s answers to a wrong password with %v", n.Name(), err)
 	}
 }
 
@@ -223,7 +218,7 @@ func TestRabbitMQIsElsewhere(t *testing.T) {
 		}
 	}()
 	for _, addr := range []string{"127.0.0.1:1", other.Addr().String()} {
-		t.Setenv("OMNIBUS_RABBITMQ_URL", "rabbitmq://user:hush@"+addr)
+		t.Setenv("OMNIBUS_RABBITMQ_URL", "amqp://user:hush@"+addr)
 		if b, err := containers.Start(t.Context(), "rabbitmq", ""); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%v, %v", b, err)
 		}
@@ -240,8 +235,7 @@ func TestRabbitMQPasswordsAreNewEachTime(t *testing.T) {
 // A lent broker has no proxy, and clients of it need no more than its URL.
 func TestRabbitMQLend(t *testing.T) {
 	err := containers.Lend(t.Context(), "rabbitmq", "classic", func(url string) error {
-		addr, _, _ := strings.Cut(strings.TrimPrefix(url, "rabbitmq://"), "?")
-		conn, err := amqp.Dial("amqp://" + addr)
+		conn, err := amqp.Dial(url)
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,6 @@ import (
 type rabbitmqAccess struct {
 	scheme      string // of the URL
 	path        string // of the URL: the virtual host; "" is "/"
-	management  string // the scheme of the management's URL
 	conf        string // lines of the configuration
 	plugins     []string
 	files       map[string]string
@@ -18,17 +17,17 @@ type rabbitmqAccess struct {
 	params      Params
 }
 
-// The user with whom this package asks the management. It may look, and may open no virtual host.
-const rabbitmqWatcher = "omnibus-watcher"
-
 const (
+	rabbitmqWatcher   = "omnibus-watcher"   // asks the management for this package. It may look, and may open no virtual host
+	rabbitmqCertified = "omnibus-certified" // has no password, only a certificate
+
 	rabbitmqCA   = "/etc/rabbitmq/omnibus-ca.pem"
 	rabbitmqCert = "/etc/rabbitmq/omnibus-cert.pem"
 	rabbitmqKey  = "/etc/rabbitmq/omnibus-key.pem"
 )
 
 func newRabbitMQAccess(variant string, s *site) (a rabbitmqAccess, err error) {
-	a = rabbitmqAccess{scheme: "rabbitmq", management: "http"}
+	a.scheme = "amqp"
 	user, password, vhost := "guest", "guest", "/" // as a server has them that nobody has configured
 	switch variant {
 	case "tls", "mtls":
@@ -44,20 +43,26 @@ func newRabbitMQAccess(variant string, s *site) (a rabbitmqAccess, err error) {
 	if a.params.User != "" {
 		user, password = a.params.User, a.params.Password
 	}
+	certified := map[string]string{"name": rabbitmqCertified, "password_hash": "", "tags": ""} // no password is right
 	definitions, err := json.Marshal(map[string]any{
 		"vhosts": []map[string]string{{"name": vhost}},
 		"users": []map[string]string{
 			{"name": user, "password": password, "tags": "administrator"},
 			{"name": rabbitmqWatcher, "password": rabbitmqWatcher, "tags": "monitoring"},
+			certified,
 		},
-		"permissions": []map[string]string{{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}},
+		"permissions": []map[string]string{all(user, vhost), all(rabbitmqCertified, vhost)},
 	})
 	a.definitions = string(definitions)
 	return a, err
 }
 
-// rabbitmqTLS has TLS for clients and for the management. With mutual, clients are who their certificate says, and User and Password are for
-// the management only.
+// all is what the owner of a virtual host may do.
+func all(user, vhost string) map[string]string {
+	return map[string]string{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+}
+
+// rabbitmqTLS has TLS for clients and for the management. With mutual, clients are who their certificate says.
 func rabbitmqTLS(mutual bool, s *site) (a rabbitmqAccess, err error) {
 	ca, err := newAuthority()
 	if err != nil {
@@ -70,7 +75,7 @@ func rabbitmqTLS(mutual bool, s *site) (a rabbitmqAccess, err error) {
 	if a.params.CAFile, err = s.write("ca.pem", ca.pem); err != nil {
 		return a, err
 	}
-	a.scheme, a.management = "rabbitmqs", "https"
+	a.scheme = "amqps"
 	a.files = map[string]string{rabbitmqCA: ca.pem, rabbitmqCert: cert, rabbitmqKey: key}
 	if !mutual {
 		return a, nil
@@ -81,8 +86,8 @@ ssl_options.fail_if_no_peer_cert = true
 ssl_cert_login_from = common_name
 auth_mechanisms.1 = EXTERNAL
 `
-	a.params.Mechanism, a.params.User, a.params.Password = "EXTERNAL", "omnibus", secret()
-	if cert, key, err = ca.issue(a.params.User); err != nil {
+	a.params.Mechanism = "EXTERNAL"
+	if cert, key, err = ca.issue(rabbitmqCertified); err != nil {
 		return a, err
 	}
 	if a.params.CertFile, err = s.write("client.pem", cert); err != nil {

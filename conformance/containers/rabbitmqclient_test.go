@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -59,11 +58,10 @@ func openRabbitMQ(t *testing.T, b *containers.Broker, addr string, p containers.
 	case p.User != "":
 		c.SASL = []amqp.Authentication{&amqp.PlainAuth{Username: p.User, Password: p.Password}}
 	}
-	scheme := strings.Replace(u.scheme, "rabbitmq", "amqp", 1)
 	if p.CAFile != "" {
 		c.TLSClientConfig = tlsConfig(t, p)
 	}
-	conn, err := amqp.DialConfig(scheme+"://"+addr, c)
+	conn, err := amqp.DialConfig(u.scheme+"://"+addr, c)
 	if err != nil {
 		return nil, err
 	}
@@ -187,10 +185,8 @@ func (q *rabbitQueue) leader(t *testing.T) *containers.Node {
 	at := -1
 	waitFor(t, func() bool {
 		var info struct{ Leader string }
-		for _, management := range strings.Split(parseRabbitMQ(t, q.b).query.Get("management"), ",") {
-			err := askManagement(t, management+"/api/queues/%2F/"+q.name, containers.Params{User: "guest", Password: "guest"}, &info)
-			if err != nil {
-				t.Log(err)
+		for _, n := range q.b.Nodes() {
+			if err := askManagement(t, n, "/api/queues/%2F/"+q.name, q.b.Params, &info); err != nil {
 				continue
 			}
 			name, _, _ := strings.Cut(info.Leader, "@")
@@ -202,25 +198,28 @@ func (q *rabbitQueue) leader(t *testing.T) *containers.Node {
 	return q.b.Nodes()[at]
 }
 
-// askManagement asks the management as a user.
-func askManagement(t *testing.T, url string, p containers.Params, answer any) error {
+// askManagement asks a node's management as a user.
+func askManagement(t *testing.T, n *containers.Node, path string, p containers.Params, answer any) error {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	scheme, transport := "http", &http.Transport{DisableKeepAlives: true}
+	if p.CAFile != "" {
+		scheme, transport.TLSClientConfig = "https", tlsConfig(t, containers.Params{CAFile: p.CAFile})
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, scheme+"://"+n.Admin()+path, http.NoBody)
 	if err != nil {
 		return err
 	}
-	req.SetBasicAuth(p.User, p.Password)
-	transport := &http.Transport{DisableKeepAlives: true}
-	if p.CAFile != "" {
-		transport.TLSClientConfig = tlsConfig(t, containers.Params{CAFile: p.CAFile})
+	if p.User == "" {
+		p.User, p.Password = "guest", "guest"
 	}
+	req.SetBasicAuth(p.User, p.Password)
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
+		return errors.New(resp.Status)
 	}
 	return json.NewDecoder(resp.Body).Decode(answer)
 }

@@ -24,6 +24,7 @@ have() { docker image inspect "$1" >/dev/null 2>&1; }
 
 # url_variable names what holds the URL: OMNIBUS_NATS_URL for nats and nats/default, OMNIBUS_NATS_TLS_URL for nats/tls.
 url_variable() { local name=${1%/default}; name=${name//[\/.]/_}; echo "OMNIBUS_${name^^}_URL"; }
+scheme() { case ${1%%/*} in rabbitmq) echo amqp ;; *) echo "${1%%/*}" ;; esac; }
 image_variable() { local name=${1//[\/.]/_}; name=OMNIBUS_${name^^}_IMAGE; echo "${!name:-}"; }
 
 state() {
@@ -203,7 +204,7 @@ ready() {
 	END
 	for broker in "${brokers[@]}"; do
 		[[ " ${missing[*]} " == *" ${broker%%/*} "* || " ${missing[*]} " == *" $broker "* ]] || continue
-		echo "  $(url_variable "$broker")=${broker%%/*}://... make ...    uses a broker that runs already" >&2
+		echo "  $(url_variable "$broker")=$(scheme "$broker")://... make ...    uses a broker that runs already" >&2
 	done
 	echo "  OMNIBUS_BROKERS=memory make test    leaves them out: they count as skipped" >&2
 	exit 2
