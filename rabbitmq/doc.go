@@ -1,0 +1,48 @@
+// Package rabbitmq is the adapter for RabbitMQ, amqp://host:5672.
+//
+// # Meaning
+//
+// A topic is a routing key of one topic exchange, "omnibus" unless ?exchange= names another. A group is a durable queue TOPIC__GROUP that is bound to it, a
+// quorum queue unless ?queue_type=classic asks for another. What else a group needs has names that begin with "omnibus.", see names.go: its quarantine,
+// its dead letters, which lie in a stream, and the ladder in which all groups' retries wait, see ladder.go. Messages are described in header.go; those of
+// other clients are read as they are.
+//
+// A nil from Publish means that every queue which the message was routed to has it on disk ([pubsub.Disk]; in a cluster a quorum queue also has it on
+// most of its nodes, but AMQP does not say how many there are). Publish is mandatory: where no queue takes the message it is [pubsub.ErrUnroutable]. A
+// message that one of several queues refuses, because it is full, is [pubsub.ErrExhausted], and lies in the others.
+//
+// A group that keeps an order by key is a queue with a single active consumer; of a topic with partitions it has one queue for each, which its members share
+// out among themselves. Everything goes back in its place when the active member leaves. Other groups compete for one queue.
+//
+// Retries that keep no order are copies, which wait in the ladder and come back to their queue: no plugin is needed. What is published with a delay waits
+// there too.
+//
+// # What it needs
+//
+// RabbitMQ with quorum queues and streams: 3.10 or later. The user may configure, write and read what is named in names.go; with [pubsub.Verify]
+// nothing is made, and of what is there only names and arguments are compared.
+//
+// Queues and exchanges that are there can be used as they are: ?exchange= names an exchange of any type, and ?queues={group} (or a name made of {topic} and
+// {group}) the queues of groups. Those are neither declared nor bound; their retries wait in the process, and orders across members, patterns and the
+// quarantine are refused or left out, since nobody knows what those queues are.
+//
+// # URL
+//
+// amqp://user:password@host1:5672,host2:5672/vhost?queue_type=quorum, amqps:// over TLS. [Config] names every parameter; an unknown one is refused.
+// A secret may be in a file: password_file. With auth=external the certificate says who we are.
+//
+// # Limits
+//
+//   - A quorum queue that was made less than about a second before its only node is killed comes back empty, confirmed messages gone: the server's doing.
+//     Make groups when a service is set up, not when it is about to crash.
+//   - A hand-back counts as a delivery. A message that is handed back more often than MaxAttempts goes to its group's quarantine, where it is handled like any
+//     other, one at a time. Classic queues count nothing: there a message that takes its process down is not found.
+//   - A lease ends with its channel: the server ends that when a message is held for 30 minutes (consumer_timeout).
+//   - MaxInFlightBytes bounds what is handed to handlers. The client holds up to MaxInFlight messages, whatever their size: lower it where they are large.
+//   - All headers of a message have to fit into one frame, 128 KiB by default; a published message may fill it but for 17 KiB.
+//   - A queue keeps no history: groups start when they are made. TopicSpec.Retention, MaxBytes and Replicas are refused; policies of the server bound queues.
+//   - Lag is what no member has got yet. What members hold, and what waits in the ladder, AMQP does not count.
+//   - Dead letters lie in a stream, which the server leaves to the system to write to the disk, and which it keeps for ever unless a policy ends that.
+//   - While the broker is short of memory or disk it takes no messages: publishers wait, and Ping says so. Consumers go on.
+//   - No priorities, no deduplication.
+package rabbitmq

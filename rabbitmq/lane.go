@@ -1,0 +1,277 @@
+package rabbitmq
+
+import (
+	"context"
+	"math"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+const (
+	maxArrived = 64          // messages that are taken in at once
+	shareCheck = time.Second // how often the members of an exclusive group look how many they are
+)
+
+// A lane is one queue that a source reads, and the channel for it. Its fields below the line are guarded by the source's mu.
+type lane struct {
+	s     *source
+	id    int32
+	queue string
+
+	ch       *amqp.Channel
+	tag      string
+	ended    chan struct{} // closed when the channel brings nothing more
+	gen      uint32        // counts the channels
+	canceled bool          // the consumer ends because we want it to
+	gained   bool          // the engine knows that the lane is ours
+	losing   time.Time     // until when it is ours; zero = it stays
+	paused   bool
+	back     bool        // something goes back with the channel
+	buf      []*delivery // not handed out
+	held     []*delivery // all from the oldest that is not settled, in the order of their tags
+}
+
+// attach begins to consume on a new channel.
+func (ln *lane) attach(ctx context.Context) error {
+	type consumer struct {
+		ch     *amqp.Channel
+		in     <-chan amqp.Delivery
+		closed chan *amqp.Error
+	}
+	s := ln.s
+	tag := "omnibus-" + s.spec.Member
+	tag = tag[:min(len(tag), shortText)]
+	c, err := call(ctx, func() (c consumer, err error) {
+		if c.ch, err = s.conn.Channel(); err != nil {
+			return c, err
+		}
+		c.closed = c.ch.NotifyClose(make(chan *amqp.Error, 1))
+		if err = c.ch.Qos(s.prefetch, 0, false); err == nil {
+			c.in, err = c.ch.Consume(ln.queue, tag, false, false, false, false, nil)
+		}
+		if err != nil {
+			_ = c.ch.Close() // the broker has closed it already
+		}
+		return c, err
+	}, func(c consumer) { _ = c.ch.Close() })
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	ln.gen++
+	gen, ended := ln.gen, make(chan struct{})
+	ln.ch, ln.tag, ln.ended, ln.canceled = c.ch, tag, ended, false
+	if !s.exclusive {
+		ln.gain()
+	}
+	s.mu.Unlock()
+	go func() { defer close(ended); ln.read(gen, c.in, c.closed) }()
+	if !s.exclusive {
+		return nil
+	}
+	q, _, err := s.link.queue(ctx, ln.queue)
+	if err != nil {
+		return err
+	}
+	if q.Consumers == 1 { // nobody else's; else the first message tells that the lane is ours
+		s.mu.Lock()
+		if ln.gen == gen && !ln.gained {
+			ln.gain()
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// gain tells the engine that the lane is ours. The source's mu is held.
+func (ln *lane) gain() {
+	ln.gained = true
+	ln.s.events = append(ln.s.events, pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneGained})
+	poke(ln.s.ready)
+}
+
+// read takes in what the channel brings until it ends.
+func (ln *lane) read(gen uint32, in <-chan amqp.Delivery, closed chan *amqp.Error) {
+	for d := range in {
+		list := append(make([]*delivery, 0, 1), ln.take(gen, d))
+		for more := true; more && len(list) < maxArrived; {
+			select {
+			case d, ok := <-in:
+				if more = ok; ok {
+					list = append(list, ln.take(gen, d))
+				}
+			default:
+				more = false
+			}
+		}
+		ln.s.arrive(ln, gen, list)
+	}
+	var why error = errCanceled
+	select {
+	case e, ok := <-closed:
+		if ok {
+			why = e
+		}
+	default:
+	}
+	ln.s.mu.Lock()
+	defer ln.s.mu.Unlock()
+	if ln.gen == gen && !ln.canceled {
+		ln.s.fail(why)
+	}
+}
+
+// take makes the engine's view of a message.
+func (ln *lane) take(gen uint32, d amqp.Delivery) *delivery {
+	s := ln.s
+	dl := &delivery{lane: ln, gen: gen, native: d, msg: decode(&d), topic: s.spec.From.Topic}
+	private := d.RoutingKey == ln.queue // it came by the queue's name: somebody has sent it to this group alone
+	if pubsub.IsPattern(dl.topic) {
+		if topic := text(d.Headers[hdrTopic]); private && topic != "" {
+			dl.topic = topic
+		} else if !private {
+			dl.topic = topicOf(d.RoutingKey)
+		}
+	}
+	if private {
+		dl.failed = failures(d.Headers)
+	}
+	if s.d.caps.Deliveries && s.spec.From.Group != pubsub.Broadcast {
+		dl.deliveries = 1
+		if n, ok := integer(d.Headers["x-delivery-count"]); ok && d.Redelivered { // else somebody has made it up
+			dl.deliveries = int32(min(max(n+1, 2), math.MaxInt32))
+		}
+	}
+	return dl
+}
+
+// flush tells the broker what is acknowledged: all up to a message at once where nothing before it is open, the others one by one. The source's mu is held.
+func (ln *lane) flush() (err error) {
+	n, last := 0, uint64(0)
+	for ; n < len(ln.held) && ln.held[n].state >= deliveryAcked; n++ {
+		if ln.held[n].state == deliveryAcked {
+			last = ln.held[n].native.DeliveryTag // one of which the broker knows already must not be named again
+		}
+	}
+	clear(ln.held[:n])
+	ln.held = ln.held[n:]
+	if last > 0 {
+		err = ln.ch.Ack(last, true)
+	}
+	for _, dl := range ln.held {
+		if dl.state == deliveryAcked && err == nil {
+			dl.state = deliveryDone
+			err = ln.ch.Ack(dl.native.DeliveryTag, false)
+		}
+	}
+	return err
+}
+
+// close ends the channel: what is not settled goes back.
+func (ln *lane) close(ctx context.Context) {
+	ln.s.mu.Lock()
+	ch := ln.ch
+	ln.canceled = true
+	ln.s.mu.Unlock()
+	if ch != nil && !ch.IsClosed() {
+		_, _ = call(ctx, func() (struct{}, error) { return struct{}{}, ch.Close() }, nil) // else the connection breaks
+	}
+}
+
+// leave gives the lane up to who stands by, and stands by itself. told says that the engine knows.
+func (ln *lane) leave(ctx context.Context, told bool) error {
+	s := ln.s
+	s.mu.Lock()
+	if s.dead != nil || ln.losing.IsZero() {
+		defer s.mu.Unlock()
+		return s.dead
+	}
+	if !told {
+		s.events = append(s.events, pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLost})
+		poke(s.ready)
+	}
+	ln.gen++ // what comes yet is for nobody
+	ln.gained, ln.losing, ln.back, ln.buf, ln.held = false, time.Time{}, false, nil, nil
+	s.mu.Unlock()
+	ln.close(ctx)
+	if err := ln.attach(ctx); err != nil {
+		s.die(err)
+		return err
+	}
+	return nil
+}
+
+// LaneDone implements pubsub.Source.
+func (s *source) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
+	s.mu.Lock()
+	var done *lane
+	for _, ln := range s.lanes {
+		if ln.id == losing.Lane && ln.gen == losing.Gen && !ln.losing.IsZero() {
+			done = ln
+		}
+	}
+	dead := s.dead
+	s.mu.Unlock()
+	if done == nil {
+		return dead
+	}
+	return done.leave(ctx, true)
+}
+
+// share gives up lanes while others have fewer. Each member is a consumer of each queue; those that are not active stand in line, so nobody
+// has to be told who is next.
+func (s *source) share(life context.Context) {
+	tick := time.NewTicker(shareCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-life.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(life, dialTimeout)
+		q, there, err := s.link.queue(ctx, s.lanes[0].queue)
+		if err == nil && there {
+			for _, ln := range s.surplus(q.Consumers, time.Now()) {
+				if err = ln.leave(ctx, false); err != nil {
+					break
+				}
+			}
+		}
+		cancel()
+	}
+}
+
+// surplus begins to give up the lanes that are too many for so many members, and returns those that have taken too long.
+func (s *source) surplus(members int, now time.Time) (late []*lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stay := 0
+	for _, ln := range s.lanes {
+		if ln.gained && ln.losing.IsZero() {
+			stay++
+		}
+	}
+	members = max(members, 1)
+	fair := (len(s.lanes) + members - 1) / members
+	for i := len(s.lanes) - 1; i >= 0; i-- {
+		ln := s.lanes[i]
+		switch {
+		case !ln.losing.IsZero() && now.After(ln.losing):
+			late = append(late, ln)
+		case ln.gained && ln.losing.IsZero() && stay > fair && !s.quiet && s.dead == nil:
+			stay--
+			ln.losing = now.Add(s.spec.AckWait)
+			for _, dl := range ln.buf {
+				dl.state = deliveryBack
+			}
+			ln.buf = nil
+			s.events = append(s.events, pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLosing, Deadline: ln.losing})
+			poke(s.ready)
+		}
+	}
+	return late
+}

@@ -1,0 +1,372 @@
+package rabbitmq
+
+import (
+	"context"
+	"strconv"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+const (
+	maxPartitions = 256
+	notOurs       = -1        // partitions of a topic that nobody of us has made: whether queues are bound to it the broker knows
+	deliveryLimit = 1_000_000 // fixed and far above any MaxAttempts: a hand-back counts, and what is above it goes to the dead letters
+)
+
+// found says whether something is there that a passive declaration asks for.
+func (l *link) found(ctx context.Context, ask func(ch *amqp.Channel) error) (bool, error) {
+	err := l.with(ctx, ask)
+	if is(err, amqp.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// queue asks for one.
+func (l *link) queue(ctx context.Context, name string) (q amqp.Queue, there bool, err error) {
+	there, err = l.found(ctx, func(ch *amqp.Channel) (err error) {
+		q, err = ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		return err
+	})
+	return q, there, err
+}
+
+// Ensure implements pubsub.Driver.
+func (d *driver) Ensure(ctx context.Context, t pubsub.Topology, m pubsub.Manage) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	at, err := d.in.connected(ctx)
+	if err != nil {
+		return err
+	}
+	for _, spec := range t.Topics {
+		if spec.Replicas != 0 || spec.Retention != 0 || spec.MaxBytes != 0 {
+			return says(pubsub.ErrUnsupported, "TopicSpec.Replicas, Retention or MaxBytes of %q: queues keep messages, not topics; policies of the server bound them", spec.Name)
+		}
+		if spec.Partitions > maxPartitions {
+			return says(pubsub.ErrUnsupported, "TopicSpec.Partitions above %d of %q", maxPartitions, spec.Name)
+		}
+		if _, err := d.ensureTopic(ctx, at, spec.Name, spec.Partitions, m); err != nil {
+			return err
+		}
+	}
+	for _, g := range t.Groups {
+		spec := pubsub.SourceSpec{From: pubsub.Place{Topic: g.Topic, Group: g.Group}, Start: g.Start, Order: g.Order, AckWait: g.AckWait, Manage: m}
+		if _, err := d.ensureGroup(ctx, at, spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureExchange makes the exchange of the topics; one that is there may be of any type.
+func (d *driver) ensureExchange(ctx context.Context, at *link, m pubsub.Manage) error {
+	d.mu.Lock()
+	seen := d.exchange
+	d.mu.Unlock()
+	if seen {
+		return nil
+	}
+	name := d.names.exchange
+	there, err := at.found(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
+	})
+	if err == nil && !there {
+		if m != pubsub.Create {
+			return says(pubsub.ErrNotFound, "there is no exchange %q", name)
+		}
+		err = at.with(ctx, func(ch *amqp.Channel) error {
+			return ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil)
+		})
+	}
+	if err == nil {
+		d.mu.Lock()
+		d.exchange = true
+		d.mu.Unlock()
+	}
+	return err
+}
+
+// mark declares the exchange that says of a topic how many partitions it has. An argument of another value is refused, which is how they are read: AMQP
+// compares arguments, and shows none.
+func (d *driver) mark(ctx context.Context, at *link, topic string, parts int) error {
+	return at.with(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclare(d.names.topic(topic), amqp.ExchangeFanout, true, false, true, false,
+			amqp.Table{"alternate-exchange": d.names.own("partitions." + strconv.Itoa(parts))})
+	})
+}
+
+// ensureTopic makes a topic, or looks at the one that is there, and returns how many partitions it has. want may be 0, whatever it has. Between the question
+// whether it is there and the one for its partitions somebody may remove it; then the second question makes it again.
+func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want int, m pubsub.Manage) (parts int, err error) {
+	if err := d.ensureExchange(ctx, at, m); err != nil {
+		return 0, err
+	}
+	there, err := at.found(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(d.names.topic(topic), amqp.ExchangeFanout, true, false, true, false, nil)
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case !there && m != pubsub.Create:
+		return 0, says(pubsub.ErrNotFound, "there is no topic %q", topic)
+	}
+	first, last := 1, maxPartitions
+	if want > 0 || !there {
+		first = max(want, 1)
+		last = first
+	}
+	for parts = first; parts <= last; parts++ {
+		if err = d.mark(ctx, at, topic, parts); err == nil {
+			d.mu.Lock()
+			d.topics[topic] = parts
+			d.mu.Unlock()
+			return parts, nil
+		}
+		if !is(err, amqp.PreconditionFailed) {
+			return 0, err
+		}
+	}
+	if want == 0 && !there { // somebody was faster, with another number
+		return d.ensureTopic(ctx, at, topic, want, pubsub.Verify)
+	}
+	return 0, says(pubsub.ErrConflict, "topic %q does not have %d partitions", topic, want)
+}
+
+// partsOf is how many partitions a topic has to which something is published, or notOurs.
+func (d *driver) partsOf(ctx context.Context, topic string) (int, error) {
+	d.mu.Lock()
+	n := d.topics[topic]
+	d.mu.Unlock()
+	if n != 0 {
+		return n, nil
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	at, err := d.in.connected(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, err = d.ensureTopic(ctx, at, topic, 0, pubsub.Verify)
+	if code, _ := codeOf(err); code == pubsub.ErrNotFound {
+		d.mu.Lock()
+		d.topics[topic] = notOurs // until a message to it is returned
+		d.mu.Unlock()
+		return notOurs, nil
+	}
+	return n, err
+}
+
+// lanesOf is how many queues a group has for what is sent to it alone.
+func (d *driver) lanesOf(ctx context.Context, p pubsub.Place) (int, error) {
+	p = pubsub.Place{Topic: p.Topic, Group: p.Group}
+	d.mu.Lock()
+	n := d.lanes[p]
+	d.mu.Unlock()
+	if n > 0 || pubsub.IsPattern(p.Topic) || d.names.queues != "" {
+		return max(n, 1), nil
+	}
+	n, err := d.partsOf(ctx, p.Topic)
+	if err != nil {
+		return 0, err
+	}
+	if n > 1 { // a group whose members compete has one queue all the same
+		ctx, cancel := withTimeout(ctx)
+		defer cancel()
+		at, err := d.in.connected(ctx)
+		if err != nil {
+			return 0, err
+		}
+		_, there, err := at.queue(ctx, d.names.queue(p, 1))
+		if err != nil {
+			return 0, err
+		}
+		if !there {
+			n = 1
+		}
+	}
+	n = max(n, 1)
+	d.mu.Lock()
+	d.lanes[p] = n
+	d.mu.Unlock()
+	return n, nil
+}
+
+// ensureGroup makes what a group needs, or checks what is there, and returns its queues, lane by lane.
+func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSpec) (queues []string, err error) {
+	p := spec.From
+	own := []string{d.names.queue(pubsub.Place{Topic: p.Topic, Group: p.Group, Kind: pubsub.PlaceDead}, 0)}
+	if d.caps.Deliveries {
+		own = append(own, d.names.queue(pubsub.Place{Topic: p.Topic, Group: p.Group, Kind: pubsub.PlaceQuarantine}, 0))
+	}
+	if d.names.queues != "" {
+		queues = []string{d.names.queue(p, 0)}
+		if _, there, err := at.queue(ctx, queues[0]); err != nil || !there {
+			if err == nil {
+				err = says(pubsub.ErrNotFound, "there is no queue %q for group %q of %q", queues[0], p.Group, p.Topic)
+			}
+			return nil, err
+		}
+		if spec.Manage == pubsub.Create {
+			err = at.with(ctx, func(ch *amqp.Channel) error { return d.declareOwn(ch, own, "") })
+		}
+		return queues, err
+	}
+	lanes := 1
+	if pubsub.IsPattern(p.Topic) {
+		err = d.ensureExchange(ctx, at, spec.Manage)
+	} else {
+		lanes, err = d.ensureTopic(ctx, at, p.Topic, 0, spec.Manage)
+	}
+	if err == nil {
+		err = d.ensureLadder(ctx, at, spec.Manage)
+	}
+	if err != nil {
+		return nil, err
+	}
+	lane := int32(-1)
+	if lanes == 1 || !spec.Order.Exclusive() {
+		lanes = 1
+	} else {
+		lane = 0
+	}
+	for i := range lanes {
+		queues = append(queues, d.names.queue(p, int32(i)))
+	}
+	if spec.Manage != pubsub.Create {
+		for _, name := range append(own, queues...) {
+			if _, there, err := at.queue(ctx, name); err != nil || !there {
+				if err == nil {
+					err = says(pubsub.ErrNotFound, "there is no queue %q of group %q of %q", name, p.Group, p.Topic)
+				}
+				return nil, err
+			}
+		}
+	}
+	lost := of(p) + "/" + spec.AckWait.String() // a part of the queue's arguments, so that members with another ack wait are refused
+	err = at.with(ctx, func(ch *amqp.Channel) error {
+		if spec.Manage == pubsub.Create { // where the group is there, so is what it needs
+			if err := d.declareOwn(ch, own, lost); err != nil {
+				return err
+			}
+		}
+		for i, name := range queues {
+			if err := d.declareGroup(ch, name, lost, spec); err != nil {
+				return err
+			}
+			if spec.Manage != pubsub.Create {
+				continue
+			}
+			if err := ch.QueueBind(name, name, d.names.due(), false, nil); err != nil {
+				return err
+			}
+			for _, key := range bindings(p.Topic, min(lane, 0)+int32(i)) {
+				if err := ch.QueueBind(name, key, d.names.exchange, false, nil); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if is(err, amqp.PreconditionFailed) {
+		err = says(pubsub.ErrConflict, "group %q of %q has another ack wait than %v, is exclusive=%v, or its queue was made otherwise: %v",
+			p.Group, p.Topic, spec.AckWait, !spec.Order.Exclusive(), err)
+	}
+	return queues, err
+}
+
+// declareGroup declares a queue of a group, with the arguments that it has if it was made for such members.
+func (d *driver) declareGroup(ch *amqp.Channel, name, lost string, spec pubsub.SourceSpec) error {
+	args := d.kept(lost)
+	if spec.Order.Exclusive() {
+		args[amqp.SingleActiveConsumerArg] = true
+	}
+	_, err := ch.QueueDeclare(name, true, false, false, false, args)
+	return err
+}
+
+// kept are the arguments of a queue that loses nothing: what it gives up by itself goes to the dead letters under that key.
+func (d *driver) kept(lost string) amqp.Table {
+	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic, "x-dead-letter-exchange": d.names.lost(), "x-dead-letter-routing-key": lost}
+	if !d.cfg.Classic {
+		args[amqp.QueueTypeArg], args["x-delivery-limit"] = amqp.QueueTypeQuorum, deliveryLimit
+		d.atLeastOnce(args)
+	}
+	return args
+}
+
+// atLeastOnce lets a quorum queue keep what it dead-letters until that is confirmed. Without one of the two it would not, and say nothing.
+func (d *driver) atLeastOnce(args amqp.Table) {
+	args["x-dead-letter-strategy"], args[amqp.QueueOverflowArg] = "at-least-once", amqp.QueueOverflowRejectPublish
+	if d.cfg.Replicas > 0 {
+		args["x-quorum-initial-group-size"] = d.cfg.Replicas
+	}
+}
+
+// declareOwn makes the dead letters of a group, which lie in a stream: reading takes nothing away there; and its quarantine.
+func (d *driver) declareOwn(ch *amqp.Channel, own []string, lost string) error {
+	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeStream}
+	if d.cfg.Replicas > 0 {
+		args["x-initial-cluster-size"] = d.cfg.Replicas
+	}
+	if _, err := ch.QueueDeclare(own[0], true, false, false, false, args); err != nil || lost == "" {
+		return err
+	}
+	if err := ch.ExchangeDeclare(d.names.lost(), amqp.ExchangeDirect, true, false, false, false, nil); err != nil {
+		return err
+	}
+	if err := ch.QueueBind(own[0], lost, d.names.lost(), false, nil); err != nil || len(own) == 1 {
+		return err
+	}
+	args = d.kept(lost)
+	args[amqp.SingleActiveConsumerArg] = true
+	if _, err := ch.QueueDeclare(own[1], true, false, false, false, args); err != nil {
+		return err
+	}
+	return ch.QueueBind(own[1], own[1], d.names.due(), false, nil)
+}
+
+// codeOf is classify, for errors that may be nil.
+func codeOf(err error) (pubsub.Code, bool) {
+	if err == nil {
+		return 0, false
+	}
+	return classify(err)
+}
+
+// Lag implements pubsub.Lagger: what no member has got. What members hold and what waits in the ladder AMQP does not count.
+func (d *driver) Lag(ctx context.Context, topic, group string) (pubsub.Lag, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	p := pubsub.Place{Topic: topic, Group: group}
+	at, err := d.in.connected(ctx)
+	if err != nil {
+		return pubsub.Lag{}, err
+	}
+	lanes, err := d.lanesOf(ctx, p)
+	if err != nil {
+		return pubsub.Lag{}, err
+	}
+	var queues []string
+	for i := range lanes {
+		queues = append(queues, d.names.queue(p, int32(i)))
+	}
+	if d.caps.Deliveries {
+		p.Kind = pubsub.PlaceQuarantine
+		queues = append(queues, d.names.queue(p, 0))
+	}
+	lag := pubsub.Lag{Kind: pubsub.LagPartial}
+	for _, name := range queues {
+		q, there, err := at.queue(ctx, name)
+		if err != nil {
+			return pubsub.Lag{}, err
+		}
+		if !there {
+			return pubsub.Lag{}, says(pubsub.ErrNotFound, "there is no queue %q of group %q of %q", name, group, topic)
+		}
+		lag.Messages += int64(q.Messages)
+	}
+	return lag, nil
+}
