@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -25,7 +26,7 @@ import (
 //   - A header stands under its name, unless another one before it does, or the name is empty, longer than 255 bytes, not printable ASCII, or has a meaning:
 //     then the entry of the n-th header, from 0, is omnibus.h<n>.
 //   - A kind is named in the list where the entry has another type: because the value cannot be said in that, as a time with fractions of seconds, or
-//     because the message lies in a stream, which does not keep all types.
+//     because the message lies in a stream, which does not keep all types. "a;text" is a text that is no UTF-8, of which a stream makes bytes.
 //   - omnibus.nil says that the payload is nil, not empty.
 //
 // A message of any other client is read as it is, its headers sorted by name; properties that a Message has no field for are headers "amqp-reply-to" and so on.
@@ -47,7 +48,7 @@ const (
 	shortText  = 255
 )
 
-func kindNames() []string { return []string{"", "null", "int", "float", "bool", "time", "native"} }
+func kindNames() []string { return []string{"text", "null", "int", "float", "bool", "time", "native"} }
 
 // meant says whether the broker gives a header of that name a meaning, or writes one itself.
 func meant(name string) bool {
@@ -103,8 +104,8 @@ func encode(m *pubsub.Message, stream bool) amqp.Publishing {
 		if _, taken := p.Headers[name]; taken || name == "" || meant(name) || !printable(name) {
 			name, listed = hdrAlias+strconv.Itoa(i), true
 		}
-		value, exact := h.Value, h.Kind == pubsub.HeaderText
-		var v any = value
+		var v any = h.Value
+		exact := h.Kind == pubsub.HeaderText && (!stream || utf8.ValidString(h.Value))
 		if !exact && !stream {
 			if typed, ok := typed(h); ok {
 				v, exact = typed, true

@@ -1,0 +1,47 @@
+package rabbitmq
+
+import (
+	"net"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// What the tests of the wire format and of the names look into.
+var (
+	Encode      = encode
+	Decode      = decode
+	Typed       = typed
+	ParseNative = parseNative
+	Native      = formatNative
+	Bindings    = bindings
+	Key         = key
+	TopicOf     = topicOf
+	PartitionOf = partitionOf
+	Classify    = classify
+	HeaderBytes = headerBytes
+)
+
+// QueueName is what a place is called where the topics are in an exchange.
+func QueueName(exchange, template string, p pubsub.Place, lane int32) string {
+	return names{exchange, template}.queue(p, lane)
+}
+
+// LongestName is the longest that a group of a topic needs.
+func LongestName(exchange string, p pubsub.Place) string {
+	p.Kind = pubsub.PlaceQuarantine
+	return names{exchange, ""}.queue(p, 0)
+}
+
+// Delay is where a message goes that is to wait; it gets the headers for that.
+func Delay(m *amqp.Publishing, d time.Duration) (exchange string) {
+	return names{exchange: defaultExchange}.delay(m, d)
+}
+
+// Corked is a connection that can be corked.
+func Corked(c net.Conn) (conn net.Conn, cork func(), uncork func() error) {
+	w := &wire{Conn: c}
+	return w, w.cork, w.uncork
+}
