@@ -28,10 +28,16 @@ type driver struct {
 	careful atomic.Bool // a message has ended the channel: the next ones go one by one, to find it
 
 	mu       sync.Mutex
-	topics   map[string]int       // partitions of those that were seen
+	topics   map[string]seenTopic
 	lanes    map[pubsub.Place]int // queues of the groups that were seen; Kind is PlaceMain
 	exchange bool                 // it was seen
 	ladder   bool                 // it was seen
+}
+
+// A seenTopic is what was found when a topic was looked for.
+type seenTopic struct {
+	parts int // or notOurs
+	at    time.Time
 }
 
 var (

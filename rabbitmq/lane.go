@@ -12,7 +12,7 @@ import (
 
 const (
 	maxArrived = 64          // messages that are taken in at once
-	shareCheck = time.Second // how often the members of an exclusive group look how many they are
+	pollPause  = time.Second // where there is none
 )
 
 // A lane is one queue that a source reads, and the channel for it. Its fields below the line are guarded by the source's mu.
@@ -49,6 +49,9 @@ func (ln *lane) attach(ctx context.Context) error {
 			return c, err
 		}
 		c.closed = c.ch.NotifyClose(make(chan *amqp.Error, 1))
+		if s.polls {
+			return c, nil
+		}
 		if err = c.ch.Qos(s.prefetch, 0, false); err == nil {
 			c.in, err = c.ch.Consume(ln.queue, tag, false, false, false, false, nil)
 		}
@@ -68,21 +71,15 @@ func (ln *lane) attach(ctx context.Context) error {
 		ln.gain()
 	}
 	s.mu.Unlock()
-	go func() { defer close(ended); ln.read(gen, c.in, c.closed) }()
-	if !s.exclusive {
-		return nil
-	}
-	q, _, err := s.link.queue(ctx, ln.queue)
-	if err != nil {
-		return err
-	}
-	if q.Consumers == 1 { // nobody else's; else the first message tells that the lane is ours
-		s.mu.Lock()
-		if ln.gen == gen && !ln.gained {
-			ln.gain()
+	go func() {
+		defer close(ended)
+		if s.polls {
+			ln.poll(gen, c.ch)
+		} else {
+			ln.read(gen, c.in)
 		}
-		s.mu.Unlock()
-	}
+		ln.over(gen, c.closed)
+	}()
 	return nil
 }
 
@@ -94,7 +91,7 @@ func (ln *lane) gain() {
 }
 
 // read takes in what the channel brings until it ends.
-func (ln *lane) read(gen uint32, in <-chan amqp.Delivery, closed chan *amqp.Error) {
+func (ln *lane) read(gen uint32, in <-chan amqp.Delivery) {
 	for d := range in {
 		list := append(make([]*delivery, 0, 1), ln.take(gen, d))
 		for more := true; more && len(list) < maxArrived; {
@@ -109,6 +106,40 @@ func (ln *lane) read(gen uint32, in <-chan amqp.Delivery, closed chan *amqp.Erro
 		}
 		ln.s.arrive(ln, gen, list)
 	}
+}
+
+// poll asks for one message after the other, each when the one before it is settled. A queue may send a consumer a message when that has just ended, and count
+// a delivery that nobody has seen: in the quarantine it would pass for one that no process survives.
+func (ln *lane) poll(gen uint32, ch *amqp.Channel) {
+	s := ln.s
+	tick := time.NewTicker(pollPause)
+	defer tick.Stop()
+	for {
+		s.mu.Lock()
+		over, free := s.dead != nil || s.quiet, len(ln.held) == 0
+		s.mu.Unlock()
+		if over {
+			return
+		}
+		if free {
+			d, ok, err := ch.Get(ln.queue, false)
+			if err != nil {
+				return
+			}
+			if ok {
+				s.arrive(ln, gen, []*delivery{ln.take(gen, d)})
+				continue
+			}
+		}
+		select {
+		case <-s.again:
+		case <-tick.C:
+		}
+	}
+}
+
+// over ends the session, unless the lane was to end.
+func (ln *lane) over(gen uint32, closed chan *amqp.Error) {
 	var why error = errCanceled
 	select {
 	case e, ok := <-closed:
@@ -117,10 +148,11 @@ func (ln *lane) read(gen uint32, in <-chan amqp.Delivery, closed chan *amqp.Erro
 		}
 	default:
 	}
-	ln.s.mu.Lock()
-	defer ln.s.mu.Unlock()
+	s := ln.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if ln.gen == gen && !ln.canceled {
-		ln.s.fail(why)
+		s.fail(why)
 	}
 }
 
@@ -161,6 +193,9 @@ func (ln *lane) flush() (err error) {
 	if last > 0 {
 		err = ln.ch.Ack(last, true)
 	}
+	if len(ln.held) == 0 {
+		poke(ln.s.again)
+	}
 	for _, dl := range ln.held {
 		if dl.state == deliveryAcked && err == nil {
 			dl.state = deliveryDone
@@ -176,8 +211,8 @@ func (ln *lane) close(ctx context.Context) {
 	ch := ln.ch
 	ln.canceled = true
 	ln.s.mu.Unlock()
-	if ch != nil && !ch.IsClosed() {
-		_, _ = call(ctx, func() (struct{}, error) { return struct{}{}, ch.Close() }, nil) // else the connection breaks
+	if ch != nil {
+		shut(ctx, ch)
 	}
 }
 
@@ -219,59 +254,4 @@ func (s *source) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
 		return dead
 	}
 	return done.leave(ctx, true)
-}
-
-// share gives up lanes while others have fewer. Each member is a consumer of each queue; those that are not active stand in line, so nobody
-// has to be told who is next.
-func (s *source) share(life context.Context) {
-	tick := time.NewTicker(shareCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-life.Done():
-			return
-		}
-		ctx, cancel := context.WithTimeout(life, dialTimeout)
-		q, there, err := s.link.queue(ctx, s.lanes[0].queue)
-		if err == nil && there {
-			for _, ln := range s.surplus(q.Consumers, time.Now()) {
-				if err = ln.leave(ctx, false); err != nil {
-					break
-				}
-			}
-		}
-		cancel()
-	}
-}
-
-// surplus begins to give up the lanes that are too many for so many members, and returns those that have taken too long.
-func (s *source) surplus(members int, now time.Time) (late []*lane) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stay := 0
-	for _, ln := range s.lanes {
-		if ln.gained && ln.losing.IsZero() {
-			stay++
-		}
-	}
-	members = max(members, 1)
-	fair := (len(s.lanes) + members - 1) / members
-	for i := len(s.lanes) - 1; i >= 0; i-- {
-		ln := s.lanes[i]
-		switch {
-		case !ln.losing.IsZero() && now.After(ln.losing):
-			late = append(late, ln)
-		case ln.gained && ln.losing.IsZero() && stay > fair && !s.quiet && s.dead == nil:
-			stay--
-			ln.losing = now.Add(s.spec.AckWait)
-			for _, dl := range ln.buf {
-				dl.state = deliveryBack
-			}
-			ln.buf = nil
-			s.events = append(s.events, pubsub.LaneEvent{Lane: ln.id, Gen: ln.gen, Kind: pubsub.LaneLosing, Deadline: ln.losing})
-			poke(s.ready)
-		}
-	}
-	return late
 }

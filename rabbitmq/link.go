@@ -285,9 +285,11 @@ func call[T any](ctx context.Context, f func() (T, error), late func(T)) (v T, e
 	return v, err
 }
 
-// channel opens one.
-func (l *link) channel(ctx context.Context) (*amqp.Channel, error) {
-	return call(ctx, l.conn.Channel, func(ch *amqp.Channel) { _ = ch.Close() })
+// shut closes a channel; where that fails the connection breaks.
+func shut(ctx context.Context, ch *amqp.Channel) {
+	if !ch.IsClosed() {
+		_, _ = call(ctx, func() (struct{}, error) { return struct{}{}, ch.Close() }, nil)
+	}
 }
 
 // with does something on a channel of its own: what the broker refuses ends that.

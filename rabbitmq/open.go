@@ -204,7 +204,7 @@ func (c Config) Driver(ctx context.Context) (pubsub.Driver, error) {
 		return nil, &brokerError{pubsub.ErrInvalid, true, err.Error()}
 	}
 	c = c.withDefaults()
-	d := &driver{cfg: c, names: names{c.Exchange, c.Queues}, topics: map[string]int{}, lanes: map[pubsub.Place]int{}}
+	d := &driver{cfg: c, names: names{c.Exchange, c.Queues}, topics: map[string]seenTopic{}, lanes: map[pubsub.Place]int{}}
 	d.in, d.out = newLine(&d.cfg, "consuming"), newLine(&d.cfg, "publishing")
 	at, err := d.in.connected(ctx)
 	if err != nil {

@@ -270,6 +270,9 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (m amqp.Publishin
 	if err != nil {
 		return m, "", "", err
 	}
+	if parts == notOurs && d.names.exchange == defaultExchange {
+		return m, "", "", errUnknown
+	}
 	lane := partitionOf(o.Msg.Key, parts)
 	if o.Msg.Key == "" && parts > 1 {
 		lane = int32(p.rr % uint32(parts))
@@ -398,9 +401,6 @@ func (p *producer) Close(ctx context.Context) error {
 	}
 	p.die(errGone)
 	p.remove(p)
-	if p.ch.IsClosed() {
-		return nil
-	}
-	_, err := call(ctx, func() (struct{}, error) { return struct{}{}, p.ch.Close() }, nil)
-	return err
+	shut(ctx, p.ch)
+	return nil
 }

@@ -19,11 +19,15 @@ type source struct {
 	d         *driver
 	spec      pubsub.SourceSpec
 	exclusive bool
+	polls     bool          // the quarantine, see poll
 	prefetch  int           // of each lane
+	members   *amqp.Channel // of an exclusive group, see meet
+	called    <-chan amqp.Delivery
 	ready     chan struct{} // a token: look again
 	kick      chan struct{} // the same for carry
+	again     chan struct{} // the same for poll
 	end       context.CancelFunc
-	helpers   sync.WaitGroup // carry and share
+	helpers   sync.WaitGroup // carry and tend
 
 	mu     sync.Mutex
 	lanes  []*lane
@@ -72,8 +76,9 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 		return nil, err
 	}
 	s := &source{
-		link: at, d: d, spec: spec, ready: make(chan struct{}, 1), kick: make(chan struct{}, 1), copies: map[uint64]copyOf{}, end: func() {},
+		link: at, d: d, spec: spec, ready: make(chan struct{}, 1), kick: make(chan struct{}, 1), again: make(chan struct{}, 1), copies: map[uint64]copyOf{}, end: func() {},
 		exclusive: spec.From.Kind == pubsub.PlaceMain && spec.From.Group != pubsub.Broadcast && spec.Order.Exclusive() && d.caps.Exclusive,
+		polls:     spec.From.Kind == pubsub.PlaceQuarantine,
 	}
 	var queues []string
 	switch {
@@ -98,6 +103,9 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 			}
 		}
 	}
+	if err == nil && s.exclusive {
+		err = s.meet(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -109,8 +117,8 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	s.mu.Unlock()
 	s.helpers.Go(func() { s.carry(life) })
-	if s.exclusive && len(s.lanes) > 1 {
-		s.helpers.Go(func() { s.share(life) })
+	if s.exclusive {
+		s.helpers.Go(func() { s.tend(life) })
 	}
 	return s, nil
 }
@@ -167,6 +175,7 @@ func (s *source) fail(err error) {
 	s.end()
 	s.settleMoves()
 	poke(s.ready)
+	poke(s.again)
 }
 
 // arrive takes in what a lane's channel has brought.
@@ -288,7 +297,12 @@ func (s *source) Quiesce(ctx context.Context) error {
 		ch, tag, ended := ln.ch, ln.tag, ln.ended
 		ln.canceled = true
 		s.mu.Unlock()
-		_, err := call(ctx, func() (struct{}, error) { return struct{}{}, ch.Cancel(tag, false) }, nil)
+		var err error
+		if s.polls {
+			poke(s.again)
+		} else {
+			_, err = call(ctx, func() (struct{}, error) { return struct{}{}, ch.Cancel(tag, false) }, nil)
+		}
 		if err == nil {
 			select {
 			case <-ended: // all that the broker had sent is here
@@ -318,6 +332,9 @@ func (s *source) Close(ctx context.Context) error {
 	var all sync.WaitGroup
 	for _, ln := range s.lanes {
 		all.Go(func() { ln.close(ctx) })
+	}
+	if s.members != nil {
+		all.Go(func() { shut(ctx, s.members) })
 	}
 	all.Wait()
 	s.remove(s)

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"strconv"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -11,8 +12,9 @@ import (
 
 const (
 	maxPartitions = 256
-	notOurs       = -1        // partitions of a topic that nobody of us has made: whether queues are bound to it the broker knows
-	deliveryLimit = 1_000_000 // fixed and far above any MaxAttempts: a hand-back counts, and what is above it goes to the dead letters
+	notOurs       = -1          // partitions of a topic that nobody of us has made
+	topicAge      = time.Minute // how long a publisher believes what was found
+	deliveryLimit = 1_000_000   // fixed and far above any MaxAttempts: a hand-back counts, and what is above it goes to the dead letters
 )
 
 // found says whether something is there that a passive declaration asks for.
@@ -111,6 +113,7 @@ func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want i
 	case err != nil:
 		return 0, err
 	case !there && m != pubsub.Create:
+		d.note(topic, notOurs)
 		return 0, says(pubsub.ErrNotFound, "there is no topic %q", topic)
 	}
 	first, last := 1, maxPartitions
@@ -120,9 +123,7 @@ func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want i
 	}
 	for parts = first; parts <= last; parts++ {
 		if err = d.mark(ctx, at, topic, parts); err == nil {
-			d.mu.Lock()
-			d.topics[topic] = parts
-			d.mu.Unlock()
+			d.note(topic, parts)
 			return parts, nil
 		}
 		if !is(err, amqp.PreconditionFailed) {
@@ -135,13 +136,24 @@ func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want i
 	return 0, says(pubsub.ErrConflict, "topic %q does not have %d partitions", topic, want)
 }
 
+// note remembers what was found. A topic that has to be made before somebody publishes to it may be made any moment.
+func (d *driver) note(topic string, parts int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if parts == notOurs && d.names.exchange == defaultExchange {
+		delete(d.topics, topic)
+	} else {
+		d.topics[topic] = seenTopic{parts, time.Now()}
+	}
+}
+
 // partsOf is how many partitions a topic has to which something is published, or notOurs.
 func (d *driver) partsOf(ctx context.Context, topic string) (int, error) {
 	d.mu.Lock()
-	n := d.topics[topic]
+	seen := d.topics[topic]
 	d.mu.Unlock()
-	if n != 0 {
-		return n, nil
+	if seen.parts != 0 && time.Since(seen.at) < topicAge {
+		return seen.parts, nil
 	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
@@ -149,14 +161,11 @@ func (d *driver) partsOf(ctx context.Context, topic string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err = d.ensureTopic(ctx, at, topic, 0, pubsub.Verify)
+	parts, err := d.ensureTopic(ctx, at, topic, 0, pubsub.Verify)
 	if code, _ := codeOf(err); code == pubsub.ErrNotFound {
-		d.mu.Lock()
-		d.topics[topic] = notOurs // until a message to it is returned
-		d.mu.Unlock()
 		return notOurs, nil
 	}
-	return n, err
+	return parts, err
 }
 
 // lanesOf is how many queues a group has for what is sent to it alone.
@@ -320,9 +329,7 @@ func (d *driver) declareOwn(ch *amqp.Channel, own []string, lost string) error {
 	if err := ch.QueueBind(own[0], lost, d.names.lost(), false, nil); err != nil || len(own) == 1 {
 		return err
 	}
-	args = d.kept(lost)
-	args[amqp.SingleActiveConsumerArg] = true
-	if _, err := ch.QueueDeclare(own[1], true, false, false, false, args); err != nil {
+	if _, err := ch.QueueDeclare(own[1], true, false, false, false, d.kept(lost)); err != nil {
 		return err
 	}
 	return ch.QueueBind(own[1], own[1], d.names.due(), false, nil)
