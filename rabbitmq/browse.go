@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	positionKind   = 2 // a position is an offset in a stream
-	browsePrefetch = 256
+	positionKind = 2 // a position is an offset in a stream
+	pageSize     = 64
 )
 
 // Browse implements pubsub.Browser, of dead letters: they lie in a stream. What lies in a queue nobody can look at without taking it.
@@ -32,87 +32,55 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		return err
 	}
 	name := d.names.queue(p, 0)
-	q, there, err := at.queue(ctx, name)
-	if err != nil || !there || q.Messages == 0 {
+	if _, there, err := at.queue(ctx, name); err != nil || !there {
 		return err
 	}
-	start := any("first")
+	ch, err := call(ctx, func() (*amqp.Channel, error) {
+		ch, err := at.conn.Channel()
+		if err == nil {
+			err = ch.Qos(pageSize, 0, false)
+		}
+		return ch, err
+	}, func(ch *amqp.Channel) { _ = ch.Close() })
+	if err != nil {
+		return err
+	}
+	defer shut(context.WithoutCancel(ctx), ch)
+	next := int64(0)
 	if kind, offset, _, _ := from.Parts(); kind == positionKind {
-		start = offset
+		next = offset
 	}
-	first, err := at.firstOffset(ctx, name)
-	if err != nil {
-		return err
-	}
-	last := first + int64(q.Messages) - 1
-	if offset, ok := start.(int64); ok && offset > last {
-		return nil
-	}
-	ch, in, err := at.stream(ctx, name, start, browsePrefetch)
-	if err != nil {
-		return err
-	}
-	defer func() { go func() { _ = ch.Close() }() }() // nobody waits for what else it brings
-	for n := 1; ; n++ {
-		select {
-		case m, ok := <-in:
-			if !ok {
-				return errCanceled
-			}
+	for {
+		page, err := call(ctx, func() ([]amqp.Delivery, error) { return readPage(ch, name, next) }, nil)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for i := range page {
+			m := &page[i]
 			offset, _ := integer(m.Headers[hdrOffset])
-			if wanted, ok := start.(int64); !ok || offset >= wanted { // the stream begins with a whole chunk
-				r := pubsub.Record{Msg: decode(&m), Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, offset, 0, 0)}
-				if !yield(r) {
-					return nil
-				}
-			}
-			if offset >= last {
+			next = offset + 1
+			if !yield(pubsub.Record{Msg: decode(m), Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, offset, 0, 0)}) {
 				return nil
 			}
-			if n%(browsePrefetch/2) == 0 {
-				if err := ch.Ack(m.DeliveryTag, true); err != nil {
-					return err
-				}
-			}
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }
 
-// stream reads a stream from somewhere on.
-func (l *link) stream(ctx context.Context, name string, from any, prefetch int) (*amqp.Channel, <-chan amqp.Delivery, error) {
-	type reader struct {
-		ch *amqp.Channel
-		in <-chan amqp.Delivery
-	}
-	r, err := call(ctx, func() (r reader, err error) {
-		if r.ch, err = l.conn.Channel(); err != nil {
-			return r, err
-		}
-		if err = r.ch.Qos(prefetch, 0, false); err == nil {
-			r.in, err = r.ch.Consume(name, "", false, false, false, false, amqp.Table{"x-stream-offset": from})
-		}
-		return r, err
-	}, func(r reader) { _ = r.ch.Close() })
-	return r.ch, r.in, err
-}
-
-// firstOffset is where a stream that is not empty begins.
-func (l *link) firstOffset(ctx context.Context, name string) (int64, error) {
-	ch, in, err := l.stream(ctx, name, "first", 1)
+// readPage reads what lies in a stream from an offset on. The broker sends what is there, as much as the channel may have, before it looks at what it is asked
+// next, so an empty page is the end: how many messages a stream has the broker says only some seconds later.
+func readPage(ch *amqp.Channel, name string, from int64) (page []amqp.Delivery, err error) {
+	const tag = "omnibus"
+	in, err := ch.Consume(name, tag, false, false, false, false, amqp.Table{hdrOffset: from})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer func() { go func() { _ = ch.Close() }() }() // nobody waits for what else it brings
-	select {
-	case m, ok := <-in:
-		if !ok {
-			return 0, errCanceled
+	if err := ch.Cancel(tag, false); err != nil {
+		return nil, err
+	}
+	for m := range in {
+		if offset, _ := integer(m.Headers[hdrOffset]); offset >= from { // a chunk may begin before
+			page = append(page, m)
 		}
-		offset, _ := integer(m.Headers[hdrOffset])
-		return offset, nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
 	}
+	return page, nil
 }

@@ -57,7 +57,9 @@ func (s *source) meeting() string { return s.d.names.own("members." + of(s.spec.
 
 // look counts the members. One that is alone has all lanes; one that has more than its share begins to give some up.
 func (s *source) look(ctx context.Context) (members int, err error) {
-	q, err := call(ctx, func() (amqp.Queue, error) { return s.members.QueueDeclarePassive(s.meeting(), true, true, false, false, nil) }, nil)
+	q, err := call(ctx, func() (amqp.Queue, error) {
+		return s.members.QueueDeclarePassive(s.meeting(), true, true, false, false, nil)
+	}, nil)
 	if err != nil {
 		return 0, err
 	}
