@@ -68,7 +68,8 @@ func (n rabbitmqNode) configured(node int, a rabbitmqAccess) nodePlan {
 	p.files = map[string]string{
 		rabbitmqPlugins:     "[" + strings.Join(append([]string{"rabbitmq_management", "rabbitmq_stream"}, a.plugins...), ",") + "].\n",
 		rabbitmqDefinitions: a.definitions,
-		rabbitmqConfig: fmt.Sprintf(`load_definitions = %s
+		rabbitmqConfig: fmt.Sprintf(`definitions.import_backend = local_filesystem
+definitions.local.path = %s
 definitions.skip_if_unchanged = true
 loopback_users = none
 stream.listeners.tcp.1 = %s:%d

@@ -104,7 +104,7 @@ func (a rabbitmqAccess) listeners(host string, client, management int) string {
 	}
 	conf := fmt.Sprintf("listeners.tcp = none\nlisteners.ssl.1 = %s:%d\nmanagement.ssl.ip = %s\nmanagement.ssl.port = %d\n", host, client, host, management)
 	for _, prefix := range []string{"ssl_options", "management.ssl"} {
-		conf += fmt.Sprintf("%s.cacertfile = %s\n%[1]s.certfile = %s\n%[1]s.keyfile = %s\n", prefix, rabbitmqCA, rabbitmqCert, rabbitmqKey)
+		conf += fmt.Sprintf("%[1]s.cacertfile = %[2]s\n%[1]s.certfile = %[3]s\n%[1]s.keyfile = %[4]s\n", prefix, rabbitmqCA, rabbitmqCert, rabbitmqKey)
 	}
 	return conf + a.conf
 }

@@ -16,40 +16,28 @@ import (
 	"time"
 )
 
-// A rabbitmqOverview is what the management says of the node that is asked.
-type rabbitmqOverview struct {
-	Node      string
-	Version   string `json:"rabbitmq_version"`
-	Listeners []struct{ Node, Protocol string }
-}
-
-// rabbitmqReady asks the management: that the node listens to clients, which it begins last.
+// rabbitmqReady asks the node's management: that it listens to clients, which it begins last.
 func rabbitmqReady(ctx context.Context, admin string) error {
 	const attempt = 5 * time.Second // a node that is busy with another one may not answer
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	var o rabbitmqOverview
-	if err := askRabbitMQ(ctx, admin, "/api/overview?disable_stats=true", &o); err != nil {
-		return err
-	}
-	for _, l := range o.Listeners {
-		if l.Node == o.Node && (l.Protocol == "amqp" || l.Protocol == "amqp/ssl") {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s does not listen to clients yet", o.Node)
-}
-
-// askRabbitMQ asks the management with TLS, or without if it does not want any.
-func askRabbitMQ(ctx context.Context, admin, path string, answer any) error {
-	err := getRabbitMQ(ctx, "http://"+admin+path, answer)
+	err := rabbitmqServes(ctx, "http://"+admin, "amqp")
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	return errors.Join(err, getRabbitMQ(ctx, "https://"+admin+path, answer))
+	secured := rabbitmqServes(ctx, "https://"+admin, "amqps")
+	if secured == nil {
+		return nil
+	}
+	return errors.Join(err, secured)
 }
 
-func getRabbitMQ(ctx context.Context, url string, answer any) error {
+func rabbitmqServes(ctx context.Context, management, protocol string) error {
+	return askRabbitMQ(ctx, management+"/api/health/checks/protocol-listener/"+protocol, new(any))
+}
+
+// askRabbitMQ asks a node's management.
+func askRabbitMQ(ctx context.Context, url string, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return err
@@ -74,8 +62,8 @@ func getRabbitMQ(ctx context.Context, url string, answer any) error {
 	return json.Unmarshal(text, answer)
 }
 
-// rabbitmqVersion reads what the server says first to who speaks AMQP, with TLS if it wants that. It is "" where TLS asks for a certificate.
-// The management is asked, if the address is its own.
+// rabbitmqVersion reads what the server says first to who speaks AMQP, with TLS if it wants that. It is "" where TLS asks for a certificate:
+// then the management tells, of which that may be the address.
 func rabbitmqVersion(ctx context.Context, client string) (string, error) {
 	version, err := greetRabbitMQ(ctx, client, nil)
 	if err == nil || ctx.Err() != nil {
@@ -92,9 +80,11 @@ func rabbitmqVersion(ctx context.Context, client string) (string, error) {
 	if secured == nil || mutual.Load() {
 		return version, nil
 	}
-	var o rabbitmqOverview
-	if askRabbitMQ(ctx, client, "/api/overview?disable_stats=true", &o) == nil {
-		return o.Version, nil
+	var overview struct {
+		Version string `json:"rabbitmq_version"`
+	}
+	if askRabbitMQ(ctx, "https://"+client+"/api/overview?disable_stats=true", &overview) == nil {
+		return overview.Version, nil
 	}
 	return "", errors.Join(err, secured)
 }

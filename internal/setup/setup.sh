@@ -9,7 +9,7 @@
 # install, ready and state take a variant, too: nats/tls is the broker of OMNIBUS_NATS_TLS_URL, or a container of the kind; kafka/4.0, which is
 # another version, has an image of its own.
 #
-# A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder. The result
+# A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder; debian.sh helps with that. The result
 # is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, or omnibus-KIND:local-VARIANT, which tests look for.
 # clients/KIND has get.sh, which gets a client in another language into build/clients/KIND, its working folder.
 # A file "needs" beside either has a line for each command that it needs, with the packages that have it.
@@ -67,7 +67,7 @@ images_of() {
 	done | sort -u
 }
 
-built_tag() { echo "omnibus-${1%%/*}:$({ official "$1"; cat "$here/${1%%/*}"/*; } | sha256sum | cut -c1-12)"; }
+built_tag() { echo "omnibus-${1%%/*}:$({ official "$1"; cat "$here/debian.sh" "$here/${1%%/*}"/*; } | sha256sum | cut -c1-12)"; }
 local_tag() { local variant=${1#"${1%%/*}"}; echo "omnibus-${1%%/*}:local${variant/\//-}"; }
 
 # present reports whether an image is here: the one asked for by name, the one of this recipe, or the official one.

@@ -1,13 +1,11 @@
 # Kafka from Maven Central in a small Debian with a Java runtime, laid out as in the official image: what starts one starts the other.
 # The jars are fetched here and not in a container, which lacks the certificates and settings of this machine.
 recipe=$(dirname "${BASH_SOURCE[0]}")
-source "$recipe/debian.sh"
+. "$recipe/../debian.sh"
 
 mvn -q -B -f "$recipe/pom.xml" -Dkafka="$VERSION" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/libs" >mvn.log 2>&1 &
 jars=$!
-image=$(debian trixie)
-java=$(debian_with "$image" : openjdk-21-jre-headless)
-trap 'docker rm -f "$java" "${trained:-}" >/dev/null 2>&1 || true' EXIT
+debian trixie openjdk-21-jre-headless
 wait $jars || { tail -n 20 mvn.log >&2; exit 2; }
 
 kafka=rootfs/opt/kafka
@@ -30,9 +28,8 @@ done <<-END
 END
 chown -R 1000:1000 $kafka rootfs/var/lib/kafka
 
-tar -C rootfs -c . | docker cp - "$java":/
-docker commit --change 'USER 1000' "$java" "$TAG-untrained" >/dev/null
-trap 'docker rm -f "$java" "${trained:-}" >/dev/null 2>&1 || true; docker rmi "$TAG-untrained" >/dev/null' EXIT
+tar -C rootfs -c . | docker import --change 'USER 1000' - "$TAG-untrained" >/dev/null
+trap 'docker rm -f "${trained:-}" >/dev/null 2>&1 || true; docker rmi "$TAG-untrained" >/dev/null' EXIT
 trained=$(docker create --network none "$TAG-untrained" sh /train.sh)
 docker start -a "$trained" >train.log 2>&1 || { tail -n 20 train.log >&2; exit 2; }
 docker commit --change 'CMD ["/bin/bash"]' --change 'VOLUME /var/lib/kafka/data' "$trained" "$TAG" >/dev/null
