@@ -85,6 +85,7 @@ log.console.level = warning
 	p.cmd = append([]string{"sh", "-c", "ulimit -n 65536\n" + n.script, "rabbitmq"}, n.args...)
 	p.env = map[string]string{
 		"HOSTNAME":                            "localhost",
+		"RUNNING_UNDER_SYSTEMD":               "1", // then no shell waits for the server: what is killed is the server itself
 		"RABBITMQ_NODENAME":                   rabbitmqName(node),
 		"RABBITMQ_CONFIG_FILE":                rabbitmqConfig,
 		"RABBITMQ_ENABLED_PLUGINS_FILE":       rabbitmqPlugins,

@@ -10,6 +10,7 @@ esac
 found=$(chroot rootfs dpkg-query -W -f '${Version}' rabbitmq-server)
 echo "setup: Debian has RabbitMQ $found"
 [[ $found == "$wanted".* ]] || { echo "setup: that is not $wanted any more" >&2; exit 2; }
+chroot rootfs install -d -o rabbitmq -g rabbitmq /var/log/rabbitmq # which went with the logs of the installation
 tar -C rootfs -c . | docker import --change 'ENV PATH=/usr/lib/rabbitmq/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
 	--change 'ENV HOME=/var/lib/rabbitmq' --change 'WORKDIR /var/lib/rabbitmq' --change 'VOLUME /var/lib/rabbitmq' --change 'USER rabbitmq' \
 	--change 'CMD ["rabbitmq-server"]' - "$TAG" >/dev/null

@@ -5,62 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync/atomic"
-	"time"
 )
-
-// rabbitmqReady asks the node's management: that it listens to clients, which it begins last.
-func rabbitmqReady(ctx context.Context, admin string) error {
-	const attempt = 5 * time.Second // a node that is busy with another one may not answer
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
-	err := rabbitmqServes(ctx, "http://"+admin, "amqp")
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	secured := rabbitmqServes(ctx, "https://"+admin, "amqps")
-	if secured == nil {
-		return nil
-	}
-	return errors.Join(err, secured)
-}
-
-func rabbitmqServes(ctx context.Context, management, protocol string) error {
-	return askRabbitMQ(ctx, management+"/api/health/checks/protocol-listener/"+protocol, new(any))
-}
-
-// askRabbitMQ asks a node's management.
-func askRabbitMQ(ctx context.Context, url string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	req.SetBasicAuth(rabbitmqWatcher, rabbitmqWatcher)
-	direct := &http.Transport{ // past the proxies of the environment
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // it is told nothing that is secret
-	}
-	resp, err := direct.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %.200s", url, resp.Status, text)
-	}
-	return json.Unmarshal(text, answer)
-}
 
 // rabbitmqVersion reads what the server says first to who speaks AMQP, with TLS if it wants that. It is "" where TLS asks for a certificate:
 // then the management tells, of which that may be the address.
@@ -80,11 +31,10 @@ func rabbitmqVersion(ctx context.Context, client string) (string, error) {
 	if secured == nil || mutual.Load() {
 		return version, nil
 	}
-	var overview struct {
-		Version string `json:"rabbitmq_version"`
-	}
-	if askRabbitMQ(ctx, "https://"+client+"/api/overview?disable_stats=true", &overview) == nil {
-		return overview.Version, nil
+	m := newRabbitMQManagement("https://" + client)
+	defer m.close()
+	if o, err := m.overview(ctx); err == nil {
+		return o.Version, nil
 	}
 	return "", errors.Join(err, secured)
 }
