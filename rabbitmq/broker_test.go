@@ -157,3 +157,12 @@ func (s *server) foreignPublish(ctx context.Context, topic string, m pubsub.Mess
 		return err
 	})
 }
+
+// ctl is an operator's command on the first node.
+func (s *server) ctl(t *testing.T, command ...string) {
+	t.Helper()
+	mayKill(t, s.Broker)
+	if err := s.Nodes()[0].Do(t.Context(), append([]string{"rabbitmqctl", "-q"}, command...)...); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -32,6 +32,7 @@ func TestConformance(t *testing.T) {
 		ServerVersion: s.Version(),
 		ClientVersion: clientVersion,
 	}
+	h.Intruders, h.Secrets = s.intruders(t)
 	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
 		h.Kill, h.Start = s.kill, s.Restart
 		h.Faults = s.networkFaults()

@@ -200,6 +200,24 @@ func (l *link) gate() (gate chan struct{}, reason string) {
 	return l.blocked, l.reason
 }
 
+// opened waits while the broker takes no messages, until stop is closed.
+func (l *link) opened(ctx context.Context, stop <-chan struct{}) error {
+	gate, reason := l.gate()
+	if gate == nil {
+		return nil
+	}
+	select {
+	case <-gate:
+		return nil
+	case <-l.gone:
+		return l.broken()
+	case <-stop:
+		return errGone
+	case <-ctx.Done():
+		return blockedError(reason)
+	}
+}
+
 // drop ends the sessions, so that the engine opens the next ones.
 func (l *link) drop(why error) {
 	l.mu.Lock()

@@ -172,7 +172,7 @@ func (p *producer) hold(ctx context.Context, look, f func() error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := p.opened(ctx); err != nil {
+	if err := p.opened(ctx, p.stop); err != nil {
 		return err
 	}
 	if err := look(); err != nil {
@@ -185,22 +185,6 @@ func (p *producer) hold(ctx context.Context, look, f func() error) (err error) {
 		}
 	}()
 	return f()
-}
-
-// opened waits while the broker takes no messages.
-func (p *producer) opened(ctx context.Context) error {
-	gate, reason := p.gate()
-	if gate == nil {
-		return nil
-	}
-	select {
-	case <-gate:
-		return nil
-	case <-p.stop:
-		return p.dead()
-	case <-ctx.Done():
-		return blockedError(reason)
-	}
 }
 
 // look finds out about topics and groups that are new, before anything is held back.

@@ -176,7 +176,7 @@ func (s *source) carry(life context.Context) {
 		}
 		var err error
 		if p == nil {
-			p, err = s.d.newProducer(life, pubsub.ProducerSpec{MaxPending: s.spec.MaxInFlight}, s.copied)
+			p, err = s.carrier(life)
 		}
 		if err == nil {
 			err = s.sendCopies(life, p, first, list)
@@ -184,6 +184,23 @@ func (s *source) carry(life context.Context) {
 		if err != nil {
 			s.die(err)
 			return
+		}
+	}
+}
+
+// carrier opens the producer of the copies. A connection that publishes is not answered while the broker takes no messages.
+func (s *source) carrier(life context.Context) (*producer, error) {
+	for {
+		at, err := s.d.out.connected(life)
+		if err == nil {
+			err = at.opened(life, life.Done())
+		}
+		if err != nil {
+			return nil, err
+		}
+		p, err := s.d.newProducer(life, pubsub.ProducerSpec{MaxPending: s.spec.MaxInFlight}, s.copied)
+		if gate, _ := at.gate(); err == nil || gate == nil {
+			return p, err
 		}
 	}
 }
