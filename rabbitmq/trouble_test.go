@@ -278,13 +278,17 @@ func TestMemoryAlarm(t *testing.T) {
 		return errors.Is(err, pubsub.ErrExhausted) && strings.Contains(err.Error(), "memory")
 	})
 	go func() { blocked <- b.Publish(t.Context(), "alarm", pubsub.Message{ID: "blocked"}) }()
-	var failed, retried atomic.Bool
+	var failed, retried, last atomic.Bool
 	c, err := b.Subscribe(t.Context(), sub, func(_ context.Context, d *pubsub.Delivery) error {
 		switch {
 		case d.ID == "before-0" && !failed.Swap(true):
 			return errors.New("to be retried")
 		case d.ID == "before-0":
 			retried.Store(true)
+		case d.ID == "impatient":
+			t.Error("what was given up while the broker took nothing was sent all the same")
+		case d.ID == "last":
+			last.Store(true)
 		case strings.HasPrefix(d.ID, "before-"):
 			handled.Add(1)
 		}
@@ -313,7 +317,8 @@ func TestMemoryAlarm(t *testing.T) {
 			t.Errorf("a publish that waited: %v", err)
 		}
 	}
-	eventually(t, "the retry, and Ping to be content", func() bool { return retried.Load() && b.Ping(t.Context()) == nil })
+	publish(t, b, "alarm", "last")
+	eventually(t, "the rest, and Ping to be content", func() bool { return retried.Load() && last.Load() && b.Ping(t.Context()) == nil })
 }
 
 // A queue that is deleted under its consumer ends it as not found, after the grace, and is not made again.
