@@ -18,7 +18,7 @@ type rabbitmqAccess struct {
 }
 
 const (
-	rabbitmqWatcher   = "omnibus-watcher"   // asks the management for this package. It may look, and may open no virtual host
+	rabbitmqWatcher   = "omnibus-watcher"   // asks the management for this package; it may use nothing
 	rabbitmqCertified = "omnibus-certified" // has no password, only a certificate
 
 	rabbitmqCA   = "/etc/rabbitmq/omnibus-ca.pem"
@@ -51,15 +51,18 @@ func newRabbitMQAccess(variant string, s *site) (a rabbitmqAccess, err error) {
 			{"name": rabbitmqWatcher, "password": rabbitmqWatcher, "tags": "monitoring"},
 			certified,
 		},
-		"permissions": []map[string]string{all(user, vhost), all(rabbitmqCertified, vhost)},
+		"permissions": []map[string]string{
+			permission(user, vhost, ".*"), permission(rabbitmqCertified, vhost, ".*"),
+			permission(rabbitmqWatcher, vhost, ""), // without any, no queue is shown
+		},
 	})
 	a.definitions = string(definitions)
 	return a, err
 }
 
-// all is what the owner of a virtual host may do.
-func all(user, vhost string) map[string]string {
-	return map[string]string{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+// permission lets a user make, write and read what has a name that the pattern matches; "" matches none.
+func permission(user, vhost, pattern string) map[string]string {
+	return map[string]string{"user": user, "vhost": vhost, "configure": pattern, "write": pattern, "read": pattern}
 }
 
 // rabbitmqTLS has TLS for clients and for the management. With mutual, clients are who their certificate says.
