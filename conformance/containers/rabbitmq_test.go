@@ -177,6 +177,18 @@ func TestRabbitMQBreaks(t *testing.T) {
 		line:   func(t *testing.T) asker { return newRabbitLine(t, b) },
 		young:  rabbitYoung,
 	}.test(t)
+	t.Run("kill at once", func(t *testing.T) {
+		q := newRabbitQueue(t, b, "young")
+		if err := b.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Restart(t.Context()); err != nil { // it does not wait for a leader that is never elected
+			t.Fatal(err)
+		}
+		if n := q.messages(t); n != 0 {
+			t.Errorf("%d messages: what is said of young queues does not hold any more", n)
+		}
+	})
 }
 
 // Nodes go on when one of them has gone, and take it back.

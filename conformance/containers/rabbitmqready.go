@@ -106,7 +106,8 @@ func (m rabbitmqManagement) overview(ctx context.Context) (o rabbitmqOverview, e
 }
 
 // member returns once a node has a vote in a quorum queue and all that the queue's leader had when it was first asked, and fails if it has no
-// vote or the queue no leader. Servers before 3.13 are not asked: they do not tell.
+// vote or the queue no leader. Servers before 3.13 are not asked: they do not tell. A queue of which no member has heard of an election
+// never has one: its servers were killed too soon after it was declared.
 func (m rabbitmqManagement) member(ctx context.Context, node, vhost, queue string) error {
 	mark := -1.
 	for {
@@ -120,6 +121,9 @@ func (m rabbitmqManagement) member(ctx context.Context, node, vhost, queue strin
 		}
 		lead := slices.IndexFunc(members, func(m map[string]any) bool { return m["Raft State"] == "leader" })
 		own := slices.IndexFunc(members, func(m map[string]any) bool { return m["Node Name"] == node && m["Membership"] == "voter" })
+		if lead < 0 && !slices.ContainsFunc(members, func(m map[string]any) bool { return m["Term"] != 0. }) {
+			return nil
+		}
 		if lead < 0 || own < 0 {
 			return fmt.Errorf("%s has no vote, or nobody leads: %v", node, members)
 		}
