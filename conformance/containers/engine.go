@@ -173,7 +173,9 @@ func (e *engine) start(ctx context.Context, variant string, proxied bool) (_ *Br
 	for i, np := range p.nodes {
 		n := &Node{engine: e, plan: np, files: filepath.Base(dir), name: e.kind.name + "-" + strconv.Itoa(i)}
 		b.nodes = append(b.nodes, n)
-		addrs = append(addrs, local(np.front))
+		if !np.inner {
+			addrs = append(addrs, local(np.front))
+		}
 		if proxied {
 			if n.proxy, err = startProxy(local(np.front), local(np.client.outside)); err != nil {
 				return nil, err

@@ -2,6 +2,7 @@ package containers_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +80,24 @@ func TestRabbitMQFaults(t *testing.T) {
 	}
 }
 
+func TestRedisFaults(t *testing.T) {
+	all := "pause, black hole, half-open, cut, latency"
+	for variant, size := range map[string]int{"default": 1, "cluster": 6, "sentinel": 5} {
+		names := all
+		for i := range size {
+			if size > 1 {
+				names += fmt.Sprintf(", kill redis-%d, pause redis-%[1]d, wipe redis-%[1]d", i)
+			}
+		}
+		t.Run(variant, func(t *testing.T) {
+			b := startRedis(t, variant)
+			r := newRedisStream(t, b, "orders")
+			redisChatter(t, b)
+			strikeAll(t, b, names, func() bool { return <-r.send("after") == nil })
+		})
+	}
+}
+
 // strikeAll has every fault of a broker, which are to be those named, and sees it work and the broker serve again.
 func strikeAll(t *testing.T, b *containers.Broker, names string, serves func() bool) {
 	t.Helper()
@@ -88,7 +107,7 @@ func strikeAll(t *testing.T, b *containers.Broker, names string, serves func() b
 		if f.Loses != strings.HasPrefix(f.Name, "wipe") {
 			t.Errorf("%s loses data: %v", f.Name, f.Loses)
 		}
-		if strings.HasSuffix(f.Name, "-1") || strings.HasSuffix(f.Name, "-2") {
+		if last := f.Name[len(f.Name)-1]; last >= '1' && last <= '9' {
 			continue // the same as of the first node
 		}
 		end := strike(t, f)

@@ -48,6 +48,7 @@ type nodePlan struct {
 	client port // where clients connect, by way of the proxy
 	admin  port // what ready asks
 	front  int  // what the node announces to clients; see site.front
+	inner  bool // clients hear of it from the others: it is not in the URL
 }
 
 // ports are what the host reaches.
@@ -56,7 +57,7 @@ func (p nodePlan) ports() []port { return []port{p.client, p.admin} }
 // A port is a listener of a container: its number inside, and on the host.
 type port struct{ inside, outside int }
 
-func kinds() []kind { return []kind{natsKind(), kafkaKind(), rabbitmqKind()} }
+func kinds() []kind { return []kind{natsKind(), kafkaKind(), rabbitmqKind(), redisKind()} }
 
 // Variants names the variants of a kind, "default" first; nil if there is no such kind.
 func Variants(kind string) []string {

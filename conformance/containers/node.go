@@ -137,8 +137,16 @@ func (n *Node) Wipe(ctx context.Context) error {
 	if err := n.removeLocked(ctx); err != nil { // what it stored lies in the container
 		return err
 	}
+	n.plan.env = maps.Clone(n.plan.env)
+	if n.plan.env == nil {
+		n.plan.env = map[string]string{}
+	}
+	n.plan.env[wipedVariable] = "1"
 	return n.createLocked(ctx)
 }
+
+// wipedVariable is set where a process begins with nothing because of Wipe.
+const wipedVariable = "OMNIBUS_WIPED"
 
 // Cut closes every connection of clients to the node and refuses new ones.
 func (n *Node) Cut() error { return n.proxy.cut() }
