@@ -1,0 +1,92 @@
+package redisstreams
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A Broadcast has no group at the server: it reads on from the entry that was the last one when it began. What it is to deliver again it looks up by its id.
+
+// begin finds that entry.
+func (ln *leg) begin(ctx context.Context) error {
+	r, err := ln.s.d.ask(ctx, "XINFO", "STREAM", ln.parts[0].key)
+	if err != nil {
+		return err
+	}
+	id, ok := parseID([]byte(r.table()["last-generated-id"]))
+	if !ok {
+		return errGarbled
+	}
+	ln.next = id
+	return r.err
+}
+
+// readLive reads once: what is to be delivered again, or what is new.
+func (ln *leg) readLive(n int) error {
+	s, p, ctx := ln.s, &ln.parts[0], context.Background()
+	now := time.Now()
+	var due []again
+	s.mu.Lock()
+	block := readTurn
+	for i := 0; i < len(ln.retries) && len(due) < n; {
+		if a := ln.retries[i]; a.at.After(now) {
+			block = min(block, max(a.at.Sub(now), time.Millisecond))
+			i++
+		} else {
+			due = append(due, a)
+			ln.retries = append(ln.retries[:i], ln.retries[i+1:]...)
+		}
+	}
+	gen := ln.gen
+	s.mu.Unlock()
+	var all []*flight
+	for _, a := range due {
+		cmd := redis.NewRawCmd(ctx, "XRANGE", p.key, a.id.String(), a.id.String())
+		if err := ln.wire.Process(ctx, cmd); err != nil {
+			return err
+		}
+		r, err := rawReply(cmd.Val())
+		if err != nil {
+			return err
+		}
+		ln.fields = r.entries(ln.fields, func(id entryID, fields [][]byte) {
+			f := ln.flight(p, id, fields, 1, now)
+			f.deliveries, f.failed = a.deliveries+1, a.failed
+			all = append(all, f)
+		})
+		if r.err != nil {
+			return r.err
+		}
+	}
+	if len(all) == 0 {
+		cmd := redis.NewRawCmd(ctx, "XREAD", "COUNT", n, "BLOCK", block.Milliseconds(), "STREAMS", p.key, ln.next.String())
+		if err := ln.wire.Process(ctx, cmd); err != nil {
+			return err
+		}
+		var err error
+		if all, err = ln.streams(cmd.Val(), ln.parts); err != nil {
+			return err
+		}
+		if len(all) > 0 {
+			ln.next = all[len(all)-1].id
+		}
+	}
+	return ln.arrive(gen, all, false)
+}
+
+// settleLive settles a message of a Broadcast. mu is held.
+func (ln *leg) settleLive(f *flight, st *pubsub.Settlement, now time.Time) {
+	if st.As != pubsub.SettleAck {
+		a := again{id: f.id, at: now.Add(max(st.Delay, 0)), failed: st.Failed, deliveries: f.deliveries}
+		if st.As == pubsub.SettleRelease || st.Failed == f.failed {
+			a.deliveries--
+		}
+		ln.retries = append(ln.retries, a)
+	}
+	ln.s.drop(f)
+	wake(ln.kick)
+}

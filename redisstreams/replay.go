@@ -1,0 +1,181 @@
+package redisstreams
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// Lag implements pubsub.Lagger: what no member has got, and what is not settled, what waits included. The server does not know it of a group that began
+// in the middle and has not come to the end yet, and where entries were deleted.
+func (d *driver) Lag(ctx context.Context, topic, group string) (lag pubsub.Lag, err error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	t, err := d.lookup(ctx, topic)
+	if err == nil && !t.there {
+		err = says(pubsub.ErrNotFound, "there is no topic %q", topic)
+	}
+	if err != nil {
+		return lag, err
+	}
+	lag.Kind = pubsub.LagExact
+	p := pubsub.Place{Topic: topic, Group: group}
+	retry := p
+	retry.Kind = pubsub.PlaceRetry
+	for lane := range int32(t.partitions) {
+		for _, key := range []string{placeKey(p, lane), placeKey(retry, lane)} {
+			n, known, err := d.behind(ctx, key, group)
+			if err != nil {
+				return lag, err
+			}
+			if lag.Messages += n; !known {
+				lag.Kind = pubsub.LagUnknown
+			}
+		}
+	}
+	if lag.Kind == pubsub.LagUnknown {
+		lag.Messages = 0
+	}
+	return lag, nil
+}
+
+// behind is how many entries of a stream a group has not settled.
+func (d *driver) behind(ctx context.Context, key, group string) (n int64, known bool, err error) {
+	r, err := d.ask(ctx, "XINFO", "GROUPS", key)
+	if err != nil {
+		return 0, false, err
+	}
+	found := false
+	r.each(func() {
+		g := r.table()
+		if g["name"] != group {
+			return
+		}
+		found = true
+		known = g["lag"] != ""
+		n = number(g["lag"]) + number(g["pending"])
+	})
+	if r.err == nil && !found {
+		return 0, false, says(pubsub.ErrNotFound, "there is no group %q of %q", group, key)
+	}
+	return n, known, r.err
+}
+
+// Seek implements pubsub.Seeker. What the group had pending is dropped with its place. After an error each partition stands where it stood or where it was
+// to go, and Seek can be called again.
+func (d *driver) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if _, err := d.Lag(ctx, topic, group); err != nil { // it is there
+		return err
+	}
+	p := pubsub.Place{Topic: topic, Group: group}
+	r, err := d.run(ctx, membersScript, []string{groupKey("members", p, 0)}, "", 0)
+	if err != nil {
+		return err
+	}
+	if r.list() > 0 {
+		return says(pubsub.ErrConflict, "group %q of %q has members", group, topic)
+	}
+	t, err := d.lookup(ctx, topic)
+	if err != nil {
+		return err
+	}
+	for lane := range int32(t.partitions) {
+		if _, err := d.run(ctx, seekScript, []string{streamKey(topic, lane), groupKey("due", p, lane)}, group, startID(to, lane)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// browsePage is how many entries are read at a time.
+const browsePage = 128
+
+// A page is a partition that is browsed.
+type page struct {
+	lane    int32
+	key     string
+	from    entryID
+	records []pubsub.Record
+	ids     []entryID
+	end     entryID // what came later is not shown
+	over    bool
+}
+
+// Browse implements pubsub.Browser: all partitions together, in the order of the ids, which are times.
+func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
+	return func(yield func(pubsub.Record, error) bool) {
+		if err := d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) }); err != nil {
+			yield(pubsub.Record{}, err)
+		}
+	}
+}
+
+func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {
+	t, err := d.lookup(ctx, p.Topic)
+	switch {
+	case err != nil:
+		return err
+	case !t.there && p.Kind == pubsub.PlaceMain:
+		return says(pubsub.ErrNotFound, "there is no topic %q", p.Topic)
+	case p.Kind == pubsub.PlaceQuarantine:
+		t.partitions = 1
+	}
+	now := uint64(time.Now().Add(time.Minute).UnixMilli()) // clocks differ; it is only not to go on for ever
+	pages := make([]*page, t.partitions)
+	for lane := range pages {
+		pages[lane] = &page{lane: int32(lane), key: placeKey(p, int32(lane)), from: idAt(from, int32(lane), p.Kind), end: entryID{ms: now}}
+	}
+	for {
+		var first *page
+		for _, pg := range pages {
+			if len(pg.records) == 0 && !pg.over {
+				if err := d.turnPage(ctx, p, pg); err != nil {
+					return err
+				}
+			}
+			if len(pg.records) > 0 && (first == nil || pg.ids[0].less(first.ids[0])) {
+				first = pg
+			}
+		}
+		if first == nil {
+			return ctx.Err()
+		}
+		r := first.records[0]
+		first.records, first.ids = first.records[1:], first.ids[1:]
+		if !yield(r) {
+			return nil
+		}
+	}
+}
+
+// turnPage reads on.
+func (d *driver) turnPage(ctx context.Context, p pubsub.Place, pg *page) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	r, err := d.ask(ctx, "XRANGE", pg.key, pg.from.String(), pg.end.String(), "COUNT", browsePage)
+	if err != nil {
+		return err
+	}
+	pg.records, pg.ids = pg.records[:0], pg.ids[:0]
+	var dec decoder
+	r.entries(nil, func(id entryID, fields [][]byte) {
+		m := new(pubsub.Message)
+		bad := dec.decode(m, fields)
+		pg.ids = append(pg.ids, id)
+		pg.records = append(pg.records, pubsub.Record{Msg: m, Topic: p.Topic, Pos: id.position(pg.lane, p.Kind), Bad: bad})
+	})
+	if len(pg.ids) > 0 {
+		last := pg.ids[len(pg.ids)-1]
+		if pg.from = (entryID{last.ms, last.seq + 1}); pg.from.seq == 0 {
+			pg.from.ms++
+		}
+	}
+	pg.over = len(pg.ids) < browsePage
+	pg.records, pg.ids = slices.Clip(pg.records), slices.Clip(pg.ids)
+	return r.err
+}
