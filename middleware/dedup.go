@@ -7,19 +7,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/dedup"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A DedupKey names a message within a group.
-type DedupKey struct{ Topic, Group, ID string }
+// A DedupKey names a message within a group, by its Topic, Group and ID.
+type DedupKey = dedup.Key
 
 // DedupState is what a store knows of a message.
-type DedupState uint8
+type DedupState = dedup.State
 
 const (
-	DedupNew     DedupState = iota // nobody has it: it is the caller's now
-	DedupRunning                   // somebody's handler has it
-	DedupDone                      // it was handled within the window
+	DedupNew     = dedup.New     // nobody has it: it is the caller's now
+	DedupRunning = dedup.Running // somebody's handler has it
+	DedupDone    = dedup.Done    // it was handled within the window
 )
 
 // A DedupStore remembers which messages were handled. Many goroutines call it; a store that others share must be atomic in itself: of two
@@ -87,7 +88,7 @@ func Dedup(opts DedupOptions) pubsub.Middleware {
 	if opts.Again == 0 {
 		opts.Again = defaultDedupAgain
 	}
-	s := &dedup{DedupOptions: opts}
+	s := &dedupLayer{DedupOptions: opts}
 	s.claims.Store(rand.Uint64()) // other processes begin elsewhere
 	m.Incoming = func(next pubsub.Handler) pubsub.Handler {
 		return func(ctx context.Context, d *pubsub.Delivery) error { return s.handle(ctx, d, next) }
@@ -95,13 +96,13 @@ func Dedup(opts DedupOptions) pubsub.Middleware {
 	return m
 }
 
-type dedup struct {
+type dedupLayer struct {
 	DedupOptions
 	claims atomic.Uint64
 }
 
-func (s *dedup) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
-	key := DedupKey{d.Topic, d.Group, d.ID}
+func (s *dedupLayer) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
+	key := DedupKey{Topic: d.Topic, Group: d.Group, ID: d.ID}
 	if s.Key != nil {
 		key.ID = s.Key(d)
 	}
@@ -137,7 +138,7 @@ func (s *dedup) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Hand
 }
 
 // done notes a success, also when ctx has ended meanwhile.
-func (s *dedup) done(ctx context.Context, d *pubsub.Delivery, key DedupKey) error {
+func (s *dedupLayer) done(ctx context.Context, d *pubsub.Delivery, key DedupKey) error {
 	if ctx.Err() != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
