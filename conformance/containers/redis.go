@@ -246,17 +246,19 @@ func redisReady(ctx context.Context, admin string) error {
 	case info["role"] == "slave" && info["master_link_status"] != "up":
 		return missing("a replica without its master")
 	}
-	replies, err := askRedis(ctx, admin, nil, "CONFIG GET replica-announce-port", "CLUSTER INFO")
-	if err != nil {
-		return nil //nolint:nilerr // who may not ask this is alone
-	}
-	alone := strings.HasSuffix(strings.TrimSpace(replies[0]), "0") || replies[0] == ""
+	question, together := "CONFIG GET replica-announce-port", func(reply string) bool { return reply != "" && !strings.HasSuffix(reply, "\n0") }
 	if info["cluster_enabled"] == "1" {
-		if alone = false; !strings.Contains(replies[1], "cluster_state:ok") {
-			return missing("the cluster is not complete")
-		}
+		question, together = "CLUSTER INFO", func(reply string) bool { return strings.Contains(reply, "cluster_state:ok") }
 	}
-	if !alone && info["role"] == "master" && !strings.Contains(info["slave0"], "state=online") {
+	replies, err := askRedis(ctx, admin, nil, question)
+	switch {
+	case errors.Is(err, errNoAuth): // it is alone
+		return nil
+	case err != nil:
+		return err
+	case info["cluster_enabled"] == "1" && !together(replies[0]):
+		return missing("the cluster is not complete")
+	case together(replies[0]) && info["role"] == "master" && !strings.Contains(info["slave0"], "state=online"):
 		return missing("a master without its replica")
 	}
 	return nil

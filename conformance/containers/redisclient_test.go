@@ -78,7 +78,9 @@ func (r *redisStream) add(text string) error {
 	one, alone := r.client.(*redis.Client)
 	if c, ok := r.client.(*redis.ClusterClient); ok {
 		var err error
-		if one, err = c.MasterForKey(ctx, r.name); err != nil {
+		one, err = c.MasterForKey(ctx, r.name)
+		c.ReloadState(ctx) // for the next time
+		if err != nil {
 			return err
 		}
 	}
@@ -126,6 +128,7 @@ func (r *redisStream) master(t *testing.T, b *containers.Broker) *containers.Nod
 			if one, err := c.MasterForKey(context.Background(), r.name); err == nil {
 				addr = one.Options().Addr
 			}
+			c.ReloadState(context.Background()) // for the next time
 		case *redis.Client: // of sentinels
 			o := redisOptions(t, b, b.Params)
 			s := redis.NewSentinelClient(&redis.Options{Addr: o.Addrs[0]})

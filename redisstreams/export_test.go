@@ -1,0 +1,56 @@
+package redisstreams
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// AddrOf finds the server that has a topic.
+func AddrOf(ctx context.Context, d pubsub.Driver, topic string) (string, error) {
+	return d.(*driver).addrOf(ctx, topic)
+}
+
+// Fields is a message as the fields of an entry.
+func Fields(m *pubsub.Message) [][]byte {
+	var all [][]byte
+	for _, x := range encode(nil, m) {
+		switch v := x.(type) {
+		case *string:
+			all = append(all, []byte(*v))
+		case []byte:
+			all = append(all, v)
+		default:
+			all = append(all, fmt.Append(nil, v))
+		}
+	}
+	return all
+}
+
+// Decode reads the fields of an entry.
+func Decode(fields [][]byte) (*pubsub.Message, error) {
+	m := new(pubsub.Message)
+	err := new(decoder).decode(m, fields)
+	return m, err
+}
+
+// ReadReply reads an answer to XREADGROUP as a leg does.
+func ReadReply(b []byte) (entries int, err error) {
+	r, err := rawReply(b)
+	if err != nil {
+		return 0, err
+	}
+	r.each(func() {
+		r.list()
+		r.text()
+		r.entries(nil, func(entryID, [][]byte) { entries++ })
+	})
+	return entries, r.err
+}
+
+// PlaceKey is the stream of a place, PartitionOf the partition of a key.
+var (
+	PlaceKey    = placeKey
+	PartitionOf = partitionOf
+)

@@ -1,0 +1,326 @@
+package redisstreams_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// Processes that kill themselves with SIGKILL, at a point that their test has chosen: this program, started again.
+
+// fateVariable holds what such a process is to do.
+const fateVariable = "OMNIBUS_REDIS_FATE"
+
+// A fate is what a process does, and when it dies.
+type fate struct {
+	URL, Topic, Group string
+	MaxInFlight       int
+	Concurrency       int
+	MaxAttempts       int
+	AckWait           time.Duration
+	Held              int // the handler of a killer waits until it holds so many
+
+	Journal string // replays what lies in the dead letters of Group, and goes on where this file ends; "" = it consumes
+	Resume  bool
+
+	At  int      // dies at so many copies, to the dead letters or to the group; 0 = never
+	Way deathWay // where it is then
+}
+
+// A deathWay is a point between the copy and the ack of the original.
+type deathWay uint8
+
+const (
+	whenSent      deathWay = iota // the broker has the copy, and whatever it answers is not heard
+	whenConfirmed                 // the broker has stored it, which only the driver knows
+	whenToldAll                   // the engine knows, and is about to ack the original
+	deathWays
+)
+
+func (f fate) subscription() pubsub.Subscription {
+	return pubsub.Subscription{
+		Topic: f.Topic, Group: f.Group, Order: pubsub.OrderNone, Concurrency: f.Concurrency, MaxInFlight: f.MaxInFlight, AckWait: f.AckWait,
+		Retry: pubsub.Policy{MaxAttempts: f.MaxAttempts, Delays: []time.Duration{20 * time.Millisecond}},
+	}
+}
+
+// die ends this process as nothing else does.
+func die() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// mortal is for the beginning of TestMain. In a process that a test has started to see it die it does not return.
+func mortal() {
+	text := os.Getenv(fateVariable)
+	if text == "" {
+		return
+	}
+	var f fate
+	err := json.Unmarshal([]byte(text), &f)
+	if err == nil {
+		err = f.live()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (f fate) live() (err error) {
+	ctx := context.Background()
+	below, err := dial(ctx, f.URL)
+	if err != nil {
+		return err
+	}
+	d := &mortalDriver{fullDriver: below.(fullDriver), fate: f}
+	b, err := pubsub.New(ctx, d, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if f.Journal != "" {
+		return f.replay(ctx, b)
+	}
+	if _, err = b.Subscribe(ctx, f.subscription(), d.handle); err != nil {
+		return err
+	}
+	fmt.Println("there")
+	_, err = io.Copy(io.Discard, os.Stdin) // until the test has seen enough
+	return err
+}
+
+func (f fate) replay(ctx context.Context, b *pubsub.Broker) error {
+	q := dlq.Open(b, f.Topic, f.Group)
+	file, err := os.OpenFile(f.Journal, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	o := dlq.Replay{Journal: file}
+	var plan *dlq.Plan
+	if f.Resume {
+		plan, err = q.Resume(ctx, file, o)
+	} else {
+		plan, err = q.Plan(ctx, dlq.Filter{}, o)
+	}
+	if err != nil {
+		return err
+	}
+	report, err := plan.Run(ctx)
+	fmt.Println("replayed", report.Replayed, "failed", report.Failed)
+	return err
+}
+
+// fullDriver is what the adapter's driver can do.
+type fullDriver interface {
+	pubsub.Driver
+	pubsub.Browser
+	pubsub.Lagger
+	pubsub.Seeker
+}
+
+// A mortalDriver is the adapter's, and knows when to die.
+type mortalDriver struct {
+	fullDriver
+	fate
+
+	copies atomic.Int64
+	held   atomic.Int64           // received, and not settled
+	deadly atomic.Pointer[string] // the message at whose copy it dies
+}
+
+// handle is the handler of all these processes. What it says first reaches the test, whatever it does then.
+func (d *mortalDriver) handle(_ context.Context, m *pubsub.Delivery) error {
+	fmt.Println("start", m.ID, m.Attempt)
+	switch m.Type {
+	case "kills":
+		for end := time.Now().Add(time.Minute); d.held.Load() < int64(d.Held); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				fmt.Fprintf(os.Stderr, "only %d of %d messages were prefetched within a minute\n", d.held.Load(), d.Held)
+				os.Exit(1)
+			}
+		}
+		die()
+	case "fails":
+		return pubsub.Permanent(errors.New("it never works"))
+	}
+	return nil
+}
+
+// counts says whether the message is a copy by which the fate counts.
+func (d *mortalDriver) counts(o *pubsub.Out) bool {
+	return d.At > 0 && (o.To.Kind == pubsub.PlaceDead || d.Journal != "" && o.To.Kind == pubsub.PlaceRetry)
+}
+
+func (d *mortalDriver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
+	p := &mortalProducer{d: d}
+	below, err := d.fullDriver.OpenProducer(ctx, s, func(rs []pubsub.Result) {
+		for _, r := range rs {
+			if at := p.deadly.Load(); at == 0 || r.Seq != at-1 {
+				continue
+			}
+			switch {
+			case d.Way == whenSent:
+				select {} // Send is about to end all this
+			case d.Way == whenConfirmed && r.Fate == pubsub.FateAccepted:
+				die()
+			}
+		}
+		report(rs)
+	})
+	p.Producer = below
+	return p, err
+}
+
+type mortalProducer struct {
+	pubsub.Producer
+	d      *mortalDriver
+	deadly atomic.Uint64 // the number of the message at which it dies, and 1
+}
+
+func (p *mortalProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	for i := range run {
+		deadly := p.d.counts(&run[i]) && p.d.copies.Add(1) == int64(p.d.At)
+		if deadly {
+			p.deadly.Store(run[i].Seq + 1)
+			p.d.deadly.Store(&run[i].Msg.ID)
+		}
+		if n, err := p.Producer.Send(ctx, run[i:i+1]); n == 0 || err != nil {
+			return i + n, err
+		}
+		if deadly && p.d.Way == whenSent {
+			die() // the server has answered, which nobody has heard
+		}
+	}
+	return len(run), nil
+}
+
+func (d *mortalDriver) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Source, error) {
+	below, err := d.fullDriver.OpenSource(ctx, s)
+	return &mortalSource{Source: below, d: d, ids: map[pubsub.Token]string{}}, err
+}
+
+type mortalSource struct {
+	pubsub.Source
+	d *mortalDriver
+
+	mu  sync.Mutex
+	ids map[pubsub.Token]string // of what it has received, until it is settled
+}
+
+func (s *mortalSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
+	n, events, err := s.Source.Recv(ctx, buf, maxBytes)
+	s.mu.Lock()
+	for _, r := range buf[:n] {
+		s.ids[r.Token] = r.Msg.ID
+	}
+	s.mu.Unlock()
+	s.d.held.Add(int64(n))
+	return n, events, err
+}
+
+func (s *mortalSource) Settle(ctx context.Context, list []pubsub.Settlement, errs []error) error {
+	deadly := s.d.deadly.Load()
+	s.mu.Lock()
+	for _, x := range list {
+		if s.d.Way == whenToldAll && deadly != nil && x.As == pubsub.SettleAck && s.ids[x.Token] == *deadly {
+			die() // the original of a copy is acked by nobody who has not been told of it
+		}
+		delete(s.ids, x.Token)
+	}
+	s.mu.Unlock()
+	s.d.held.Add(-int64(len(list)))
+	return s.Source.Settle(ctx, list, errs)
+}
+
+// A body is a process as its test sees it.
+type body struct {
+	cmd  *exec.Cmd
+	in   io.Closer
+	said chan string // lines; closed at its end
+}
+
+func (f fate) start(t *testing.T) *body {
+	t.Helper()
+	text, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &body{cmd: exec.CommandContext(t.Context(), self, "-test.run=^$"), said: make(chan string)}
+	x.cmd.Env, x.cmd.Stderr = append(os.Environ(), fateVariable+"="+string(text)), os.Stderr
+	in, err := x.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := x.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.in = in
+	if err := x.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(x.said)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			x.said <- lines.Text()
+		}
+	}()
+	t.Cleanup(func() { // if it has not ended
+		_ = x.cmd.Process.Kill()
+		for range x.said {
+		}
+		_ = x.cmd.Wait()
+	})
+	return x
+}
+
+// listen tells hear what the process says until it ends, and returns whether it died of SIGKILL. It tells the process to end once enough says so,
+// which is asked at each line and ten times a second.
+func (x *body) listen(t *testing.T, hear func(word, rest string), enough func() bool) (killed bool) {
+	t.Helper()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	patience := time.After(2 * time.Minute)
+	for open := true; open; {
+		var line string
+		select {
+		case line, open = <-x.said:
+			word, rest, _ := strings.Cut(line, " ")
+			hear(word, rest)
+		case <-look.C:
+		case <-patience:
+			t.Fatal("a process has neither died nor come to its end within 2 min")
+		}
+		if enough() {
+			_ = x.in.Close()
+		}
+	}
+	err := x.cmd.Wait()
+	status, ok := x.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	killed = ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+	if err != nil && !killed {
+		t.Fatalf("a process ended with %v", err)
+	}
+	return killed
+}
