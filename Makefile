@@ -22,9 +22,10 @@ MEMORY  := memory (in process)
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
 # The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
-KINDS          := nats kafka rabbitmq
+KINDS          := nats kafka rabbitmq redis
 packages-nats  := ./nats
 packages-kafka := ./kafka
+packages-redis := ./redisstreams
 ADAPTERS       := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
 UP             ?= $(KINDS)
 
@@ -107,6 +108,7 @@ unit: ## every test that needs no broker, with -race, the suite on memory among 
 # How the tests of a kind are called; those that are not called after any take NATS for an example.
 containers-tests-kafka    := Kafka
 containers-tests-rabbitmq := RabbitMQ
+containers-tests-redis    := Redis
 
 .PHONY: containers
 containers: ## what starts and breaks brokers, on real ones
@@ -170,6 +172,7 @@ $(BENCHMARK_STEPS): benchmarks-%:
 suite-memory := ./conformance
 suite-nats   := ./nats
 suite-kafka  := ./kafka
+suite-redis  := ./redisstreams
 
 # get_broker is for the shell: it gets BROKER in the variant $(1), or refuses what is not to be had, and says in $against which one it is.
 define get_broker
@@ -210,6 +213,7 @@ matrix-%:
 soak-memory := ./conformance
 soak-nats   := ./nats
 soak-kafka  := ./kafka
+soak-redis  := ./redisstreams
 MINUTES     ?= 20
 
 # What else takes minutes there; in `make test` it is short.
@@ -217,7 +221,7 @@ soak-too-kafka := |MembersComeAndGo|MemoryIsBounded
 
 .PHONY: soak
 soak: ## fault schedules, repeatable by seed: make soak BROKER=nats VARIANT=cluster MINUTES=20 SEED=n; writes build/reports/soak-*.json
-	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory, nats and kafka exist'; exit 2; }
+	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory, nats, kafka and redis exist'; exit 2; }
 	@$(call get_broker,$(VARIANT)); MINUTES='$(MINUTES)' OMNIBUS_VARIANT='$(VARIANT)' $(if $(SEED),SEED='$(SEED)') \
 		$(TESTSUM) -name soak -show TestSoak -against "$$against, variant $(VARIANT)" -- \
 		go test -race -count=1 -timeout $$(( $$(printf '%.0f' '$(MINUTES)') + 10 ))m -json -run '^Test(Soak$(soak-too-$(BROKER)))$$' $(soak-$(BROKER))

@@ -69,6 +69,9 @@ var mayLink = map[string][]string{
 		"golang.org/x/net", "golang.org/x/sys", "golang.org/x/text",
 	},
 
+	// the client, and what it links: hashes for its caches, atomics
+	"redisstreams": {"github.com/redis/go-redis/v9", "github.com/cespare/xxhash/v2", "go.uber.org/atomic", "golang.org/x/sys"},
+
 	// the client, and what it links: ed25519 keys, names of inboxes, compressed websockets
 	"nats": {"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys"},
 
@@ -95,6 +98,9 @@ var mayRequire = []string{
 	"github.com/nats-io/nuid",    // names of messages that wait for their time; nats.go links it anyway
 
 	"github.com/rabbitmq/amqp091-go", // the client of the adapter rabbitmq, and of the tests of conformance/containers
+
+	// the adapter redisstreams
+	"github.com/redis/go-redis/v9", // the client; the tests of conformance/containers have it, too
 
 	// conformance/containers
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network

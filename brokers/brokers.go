@@ -5,6 +5,10 @@
 //	kafka://host:9092       [github.com/omnibus-go/omnibus/kafka]: Kafka; several hosts of a cluster with commas
 //	nats://host:4222        [github.com/omnibus-go/omnibus/nats]: NATS JetStream; several hosts of a cluster with commas
 //	nats+core://host:4222   [github.com/omnibus-go/omnibus/nats]: NATS without JetStream, at most once
+//	redis://host:6379       [github.com/omnibus-go/omnibus/redisstreams]: Redis Streams, of Redis or Valkey
+//	rediss://host:6379      [github.com/omnibus-go/omnibus/redisstreams]: the same with TLS
+//	redis+cluster://host    [github.com/omnibus-go/omnibus/redisstreams]: a cluster; several of its hosts with commas
+//	redis+sentinel://h/name [github.com/omnibus-go/omnibus/redisstreams]: what sentinels watch under that name; several of them with commas
 //
 // Each adapter documents the parameters of its URLs. One that it does not know is refused.
 package brokers
@@ -16,6 +20,7 @@ import (
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
+	"github.com/omnibus-go/omnibus/redisstreams"
 )
 
 // Open opens url. ctx bounds the opening only; 10 s where it has no deadline. A nil opts is the zero value. An unknown scheme, a URL
@@ -30,5 +35,5 @@ func Open(ctx context.Context, url string, opts *pubsub.Options) (*pubsub.Broker
 // All has the openers of every adapter, for what takes a [pubsub.Mux]; append one of your own. What is opened as mem://name through one
 // All is one broker.
 func All() pubsub.Mux {
-	return pubsub.Mux{memory.Opener(), kafka.Opener(), nats.Opener()}
+	return pubsub.Mux{memory.Opener(), kafka.Opener(), nats.Opener(), redisstreams.Opener()}
 }

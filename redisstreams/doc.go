@@ -35,6 +35,7 @@
 //     acked. Nothing else is ever removed, so a group that nobody reads any more keeps all that came since (XGROUP DESTROY ends that). Who trims with
 //     MAXLEN takes from the groups what they have not read.
 //   - Messages have at most 16 MiB.
+//   - The client writes to the standard error when it cannot connect; redis.SetLogger, which is the whole program's, stops that.
 //   - No patterns and no priorities.
 //   - A message that is sent again, because its confirmation was lost, is stored twice before Redis 8.6, unless its publisher deduplicates by ID or it was
 //     for one group alone, as replays and dead letters are.

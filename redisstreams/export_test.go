@@ -3,6 +3,9 @@ package redisstreams
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -54,3 +57,11 @@ var (
 	PlaceKey    = placeKey
 	PartitionOf = partitionOf
 )
+
+// Trim removes what is too old and settled.
+func Trim(ctx context.Context, b *pubsub.Broker, topic string, age time.Duration) error {
+	var c redis.UniversalClient
+	b.As(&c)
+	_, err := (&driver{client: c}).run(ctx, trimScript, []string{topic}, age.Milliseconds())
+	return err
+}

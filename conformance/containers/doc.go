@@ -43,6 +43,13 @@
 // rabbitmq-1 is called rabbitmq-1@localhost. One whose data was removed joins again as a new member. A node is ready once it has its part in
 // every quorum queue: then another one may lose its data. A quorum queue that is killed less than 2 s after it was declared comes back empty.
 //
+// # Redis
+//
+// It writes each command to the disk before it answers. The cluster has three masters, redis-0 to redis-2, and a replica of each; behind the sentinels,
+// redis-2 to redis-4, are a master and a replica, and clients find them by the name [RedisMaster]. Servers give each other up after 2 s. Replicas and
+// sentinels reach a server as clients do, through its proxy, since a server announces one address only: a fault of the network between clients and a node is
+// one between the nodes, too. A server that was wiped begins 5 s later: as an empty master it would have its replica throw away what that has.
+//
 // # Faults
 //
 // Faults of a process and faults of the network can be combined. Each can be shown to have happened: a killed process comes

@@ -25,6 +25,7 @@ func kinds() map[string]func(version string) string {
 	return map[string]func(string) string{
 		"nats":  func(version string) string { return "NATS " + version },
 		"kafka": func(string) string { return "Kafka" },
+		"redis": func(version string) string { return "Redis " + version },
 	}
 }
 
