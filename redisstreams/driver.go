@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -27,6 +28,7 @@ type driver struct {
 	id         string        // of this driver among all, for the server's idempotence
 	idempotent bool          // the server has XADD IDMP
 	numbers    atomic.Uint64 // of consumers
+	members    sync.Map      // by the engine's name of a consumer: when it was here first
 
 	mu       sync.Mutex
 	sessions map[session]struct{}
@@ -140,6 +142,12 @@ func (d *driver) remove(s session) {
 	d.mu.Lock()
 	delete(d.sessions, s)
 	d.mu.Unlock()
+}
+
+// member is the name of a consumer among its group: it begins with when the consumer was here first, also if it has lost its session since.
+func (d *driver) member(name string) string {
+	since, _ := d.members.LoadOrStore(name, fmt.Sprintf("%020d.%s", time.Now().UnixNano(), name))
+	return since.(string)
 }
 
 // partitions finds a topic.

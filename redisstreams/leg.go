@@ -39,6 +39,7 @@ type leg struct {
 	pollAt  time.Time // when to read again, where nobody waits at the server
 	next    entryID   // of a Broadcast: the last one that was read
 	alone   bool      // there is room for one message: the turn of what is for the group alone
+	hot     bool      // the last read has found something. mu is held
 	swept   uint32    // the gen in which what this consumer had before was given back
 	retries []again   // of a Broadcast. mu is held
 
@@ -141,6 +142,9 @@ func (ln *leg) run() {
 		s.asked -= n
 		close(ln.reading)
 		ln.reading = nil
+		if len(s.legs) > 1 {
+			s.wakeLegs()
+		}
 		s.mu.Unlock()
 		if err != nil {
 			s.die(err)
@@ -195,18 +199,14 @@ func (ln *leg) room() int {
 	}
 	share := max(1, s.spec.MaxInFlight/max(active, 1))
 	n := min(s.spec.MaxInFlight-s.unsettled-s.asked, share)
-	if left := s.spec.MaxInFlightBytes - s.bytes; n > 1 {
-		n = min(n, int(max(left/s.typical, 1)))
-		if left <= 0 {
-			n = 0
-		}
-	} else if left <= 0 {
-		n = 0
-	}
-	if n < share/4 && !s.hungry {
+	left := s.spec.MaxInFlightBytes - s.bytes
+	switch {
+	case n <= 0 || left <= 0, n < share/4 && !s.hungry:
 		return 0
+	case active > 1 && !ln.hot: // what a read asks for that waits at the server the others cannot have
+		n = min(n, max(1, share/8))
 	}
-	return n
+	return min(n, int(max(left/s.typical, 1)))
 }
 
 // turn reads once: what was left, what is due, or what is new.
@@ -232,7 +232,7 @@ func (ln *leg) turn(n int) error {
 	s.mu.Unlock()
 	var all []*flight
 	if old && ln.exclusive && ln.swept != gen { // of a time before the lane was lost and came again
-		if err := ln.leave(s.life, false); err != nil {
+		if err := ln.leave(s.life, false, false); err != nil {
 			return err
 		}
 		ln.swept = gen
@@ -285,7 +285,7 @@ func (ln *leg) arrive(gen uint32, all []*flight, claimed bool) error {
 		s.hold(f)
 		bytes += f.size
 	}
-	if len(all) == 0 {
+	if ln.hot = len(all) > 0; !ln.hot {
 		return nil
 	}
 	s.typical = max(bytes/int64(len(all)), 64)
@@ -312,10 +312,8 @@ func (ln *leg) read(n int, gen uint32) (all []*flight, err error) {
 		}
 	}
 	args := append(make([]any, 0, 12), "XREADGROUP", "GROUP", &s.spec.From.Group, &s.name, "COUNT", max(n/len(parts), 1))
-	if block := ln.blocks(); block > 0 && !ln.polls() && len(parts) == len(ln.parts) {
+	if block := ln.blocks(len(parts) < len(ln.parts)); block > 0 {
 		args = append(args, "BLOCK", block.Milliseconds())
-	} else if !ln.polls() && !ln.alone {
-		args = append(args, "BLOCK", min(block, turnOfOne).Milliseconds()+1)
 	}
 	args = append(args, "STREAMS")
 	for i := range parts {
@@ -373,14 +371,19 @@ func (ln *leg) read(n int, gen uint32) (all []*flight, err error) {
 // turnOfOne is how long a read waits that is for one message: other places have their turn then.
 const turnOfOne = 250 * time.Millisecond
 
-// blocks is how long a read may wait: until something is due.
-func (ln *leg) blocks() time.Duration {
-	ln.s.mu.Lock()
-	defer ln.s.mu.Unlock()
-	if len(ln.s.legs) > ln.s.spec.MaxInFlight { // they take turns
-		return turnOfOne
+// blocks is how long a read may wait: until something is due; not at all where that would keep from others what they could have.
+func (ln *leg) blocks(one bool) time.Duration {
+	s := ln.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := min(max(time.Until(ln.claimAt)+time.Millisecond, time.Millisecond), readTurn)
+	switch {
+	case ln.polls(), one && ln.alone, ln.hot && len(s.legs) > 1:
+		return 0
+	case one, len(s.legs) > s.spec.MaxInFlight: // they take turns
+		wait = min(wait, turnOfOne)
 	}
-	return min(max(time.Until(ln.claimAt)+time.Millisecond, time.Millisecond), readTurn)
+	return wait
 }
 
 // streams reads the answer to XREADGROUP.
@@ -488,11 +491,11 @@ func (ln *leg) claim(p *part, n int, old bool) (all []*flight, more bool, err er
 	return all, more, r.err
 }
 
-// leave gives back all that this consumer has of the leg at the server, and then the lane.
-func (ln *leg) leave(ctx context.Context, lane bool) error {
+// leave gives back all that this consumer has of the leg at the server, and then the lane. Where a hand-back is not counted the delivery is taken off.
+func (ln *leg) leave(ctx context.Context, lane, counted bool) error {
 	for i := range ln.parts {
 		p, last := &ln.parts[i], i == len(ln.parts)-1
-		if _, err := ln.s.d.run(ctx, leaveScript, []string{p.key, p.due, ln.lease}, ln.s.spec.From.Group, ln.s.name, flag(ln.exclusive), flag(lane && last)); err != nil {
+		if _, err := ln.s.d.run(ctx, leaveScript, []string{p.key, p.due, ln.lease}, ln.s.spec.From.Group, ln.s.name, flag(ln.exclusive), flag(lane && last), flag(!counted)); err != nil {
 			return err
 		}
 	}

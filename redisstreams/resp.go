@@ -71,10 +71,10 @@ func (r *reply) text() []byte {
 	}
 	n, err := strconv.Atoi(string(head))
 	switch {
-	case err != nil || kind != '$' && kind != '*' || n > len(r.rest)-2 || kind == '*' && n >= 0:
-		r.fail(errGarbled)
+	case err == nil && n < 0 && (kind == '$' || kind == '*'):
 		return nil
-	case n < 0:
+	case err != nil || kind != '$' || n > len(r.rest)-2:
+		r.fail(errGarbled)
 		return nil
 	}
 	b := r.rest[:n:n]

@@ -150,9 +150,10 @@ end
 return lost
 `)
 
-// leaveScript gives back all that a consumer has, uncounted, and removes it. What an exclusive group gets back waits for the next owner, which takes it
-// in its order; else it is due.
-// KEYS: stream, due, lease. ARGV: group, consumer, whether the group is exclusive (1), whether the lease ends too (1).
+// leaveScript gives back all that a consumer has, and removes it. What an exclusive group gets back waits for the next owner, which takes it in its order;
+// else it is due.
+// KEYS: stream, due, lease. ARGV: group, consumer, whether the group is exclusive (1), whether the lease ends too (1), how many deliveries it takes off the
+// counts.
 var leaveScript = newScript(`
 local key, due, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local to = ARGV[3] == '1' and '` + leftName + `' or '` + waitingName + `'
@@ -162,7 +163,7 @@ while true do
 	if #list == 0 then break end
 	for _, p in ipairs(list) do
 		local count = p[4]
-		if count % 1000000 > 0 then count = count - 1 end
+		if count % 1000000 > 0 then count = count - ARGV[5] end
 		redis.call('XCLAIM', key, group, to, 0, p[1], 'RETRYCOUNT', count, 'JUSTID')
 		if to == '` + waitingName + `' then redis.call('ZADD', due, 0, p[1]) end
 	end
@@ -186,12 +187,14 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 `)
 
-// membersScript says that a member is there, and returns all that are.
+// membersScript says that a member is there, and returns all that are, in the order of their names.
 // KEYS: members. ARGV: member ("" = nobody), for how long.
 var membersScript = newScript(clock + `
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if ARGV[1] ~= '' then redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1]) end
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+local all = redis.call('ZRANGE', KEYS[1], 0, -1)
+table.sort(all)
+return all
 `)
 
 // trimScript removes entries that are older than that, up to the first one that a group has not acked.

@@ -15,7 +15,7 @@ func (s *source) find(t pubsub.Token, now time.Time, state flightState) *flight 
 	if !ok || f.leg.s != s || f.state != state || f.leg.exclusive && (!f.leg.gained || f.gen != f.leg.gen) {
 		return nil
 	}
-	if until := f.until(); !until.IsZero() && !until.After(now) {
+	if !f.lease.IsZero() && !f.lease.After(now) {
 		return nil
 	}
 	return f
@@ -55,7 +55,7 @@ func (s *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 		}
 		x := step{f: f, at: i, failed: st.Failed}
 		switch {
-		case st.As == pubsub.SettleAck && f.until().Sub(now) > s.spec.AckWait/3:
+		case st.As == pubsub.SettleAck && f.lease.Sub(now) > s.spec.AckWait/3:
 			young[f.part] = append(young[f.part], f)
 			continue
 		case st.As == pubsub.SettleAck:
@@ -296,6 +296,11 @@ func (s *source) keep(ctx context.Context, ln *leg, list []pubsub.Renewal, errs 
 	if have && r.err == nil {
 		if ln.gained {
 			ln.until, ln.renewed = now.Add(s.spec.AckWait), now
+			for i := range list {
+				if f, ok := list[i].Token.Ref.(*flight); ok && f.leg == ln && errs[i] == nil {
+					f.lease = ln.until
+				}
+			}
 		}
 		return nil
 	}

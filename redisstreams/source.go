@@ -16,15 +16,16 @@ import (
 // A source reads the partitions of a place, each through a leg. What is asked for, what lies here and what the engine has out are together at
 // most MaxInFlight.
 type source struct {
-	d     *driver
-	spec  pubsub.SourceSpec
-	name  string // of this session's consumer: another one for each session, so that a late word of the last one is none of this one's
-	mine  string // with this the names of all of them begin
-	ready chan struct{}
-	life  context.Context
-	stop  context.CancelFunc
-	all   sync.WaitGroup // what goes on in the background
-	lanes sync.Mutex     // one change of who has a lane at a time; taken before mu
+	d      *driver
+	spec   pubsub.SourceSpec
+	name   string // of this session's consumer: another one for each session, so that a late word of the last one is none of this one's
+	mine   string // with this the names of all of them begin
+	member string // by which the members of the group know each other: the older ones come first
+	ready  chan struct{}
+	life   context.Context
+	stop   context.CancelFunc
+	all    sync.WaitGroup // what goes on in the background
+	lanes  sync.Mutex     // one change of who has a lane at a time; taken before mu
 
 	mu        sync.Mutex
 	legs      []*leg
@@ -49,8 +50,8 @@ type flight struct {
 	gen        uint32
 	id         entryID
 	deliveries int32
-	failed     int32 // as the server has it
-	lease      time.Time
+	failed     int32     // as the server has it
+	lease      time.Time // of an exclusive lane: as the engine knows it, once it does
 	size       int64
 	bad        error
 	state      flightState
@@ -79,6 +80,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	s := &source{d: d, spec: spec, mine: spec.Member + ".", ready: make(chan struct{}, 1), typical: 8 << 10}
 	s.name = fmt.Sprintf("%s%d", s.mine, d.numbers.Add(1))
+	s.member = d.member(spec.Member)
 	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	var t topicInfo
 	var err error
@@ -111,7 +113,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 		s.stop()
 		return nil, err
 	}
-	if err := s.round(ctx); err != nil {
+	if err := s.join(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	s.all.Go(s.tend)
@@ -193,15 +195,17 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 			f := ln.buf[0]
 			ln.buf[0] = nil
 			ln.buf = ln.buf[1:]
-			until := f.until()
-			if !until.IsZero() && !until.After(now) { // it was not renewed in time, and comes again
+			if ln.exclusive {
+				f.lease = ln.until
+			}
+			if !f.lease.IsZero() && !f.lease.After(now) { // it was not renewed in time, and comes again
 				s.drop(f)
 				continue
 			}
 			f.state = flightOut
 			maxBytes -= f.size
 			r := &buf[n]
-			r.Msg, r.Topic, r.Bad, r.LeaseUntil = &f.msg, s.spec.From.Topic, f.bad, until
+			r.Msg, r.Topic, r.Bad, r.LeaseUntil = &f.msg, s.spec.From.Topic, f.bad, f.lease
 			r.Pos = f.id.position(ln.lane, f.part.kind)
 			r.Token = pubsub.Token{Lane: ln.lane, Gen: f.gen, A: f.id.ms, B: f.id.seq, Ref: f}
 			r.Deliveries, r.Failed = f.deliveries, f.failed
@@ -210,14 +214,6 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	}
 	s.from++
 	return n
-}
-
-// until is when the lease of a flight ends; zero = never. mu is held.
-func (f *flight) until() time.Time {
-	if f.leg.exclusive {
-		return f.leg.until
-	}
-	return f.lease
 }
 
 // hold adds a flight, drop removes it. mu is held.
@@ -347,18 +343,21 @@ func (s *source) giveUp(ctx context.Context, ln *leg) error {
 	s.mu.Lock()
 	ln.lose(false)
 	s.mu.Unlock()
-	return ln.leave(ctx, true)
+	return ln.leave(ctx, true, false)
 }
 
 // Close implements pubsub.Source. What is not settled goes back, at once if the server answers.
 func (s *source) Close(ctx context.Context) error {
-	s.end(ctx)
+	s.shut(ctx, false)
 	s.d.remove(s)
 	return nil
 }
 
-// end implements session. It does nothing the second time.
-func (s *source) end(ctx context.Context) {
+// end implements session: it ends as with its process, so that what it had counts as delivered.
+func (s *source) end(ctx context.Context) { s.shut(ctx, true) }
+
+// shut does nothing the second time.
+func (s *source) shut(ctx context.Context, counted bool) {
 	s.mu.Lock()
 	alive := s.dead == nil
 	s.quiet = true
@@ -378,12 +377,13 @@ func (s *source) end(ctx context.Context) {
 		if ln.wire != nil {
 			ln.wire.close()
 		}
-		if alive && !ln.live && ln.leave(ctx, true) != nil {
+		if alive && !ln.live && ln.leave(ctx, true, counted) != nil {
 			alive = false // what it had comes again when its leases end
 		}
 	}
 	if alive && s.balanced() {
-		_, _ = s.d.ask(ctx, "ZREM", groupKey("members", s.spec.From, 0), s.spec.Member) // else it is forgotten in time
+		_, _ = s.d.ask(ctx, "ZREM", groupKey("members", s.spec.From, 0), s.member) // else it is forgotten in time
+		s.d.members.Delete(s.spec.Member)
 	}
 }
 
