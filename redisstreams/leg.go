@@ -38,8 +38,8 @@ type leg struct {
 	claimAt time.Time // when to look for what is due, or was left. mu is held
 	pollAt  time.Time // when to read again, where nobody waits at the server
 	next    entryID   // of a Broadcast: the last one that was read
-	alone   bool      // there is room for one message: the turn of what is for the group alone
-	hot     bool      // the last read has found something. mu is held
+	turns   int       // reads of one stream
+	hot     bool      // the last read has found all that it asked for. mu is held
 	swept   uint32    // the gen in which what this consumer had before was given back
 	retries []again   // of a Broadcast. mu is held
 
@@ -247,7 +247,7 @@ func (ln *leg) turn(n int) error {
 			all, more = append(all, got...), more || rest
 		}
 		if more || len(all) >= n {
-			return ln.arrive(gen, all, true)
+			return ln.arrive(gen, all)
 		}
 		s.mu.Lock()
 		if ln.gen == gen {
@@ -255,18 +255,18 @@ func (ln *leg) turn(n int) error {
 		}
 		s.mu.Unlock()
 		if len(all) > 0 {
-			return ln.arrive(gen, all, true)
+			return ln.arrive(gen, all)
 		}
 	}
-	all, err := ln.read(n, gen)
+	all, err := ln.read(n)
 	if err != nil {
 		return err
 	}
-	return ln.arrive(gen, all, false)
+	return ln.arrive(gen, all)
 }
 
 // arrive takes flights in.
-func (ln *leg) arrive(gen uint32, all []*flight, claimed bool) error {
+func (ln *leg) arrive(gen uint32, all []*flight) error {
 	s := ln.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -285,7 +285,7 @@ func (ln *leg) arrive(gen uint32, all []*flight, claimed bool) error {
 		s.hold(f)
 		bytes += f.size
 	}
-	if ln.hot = len(all) > 0; !ln.hot {
+	if len(all) == 0 {
 		return nil
 	}
 	s.typical = max(bytes/int64(len(all)), 64)
@@ -301,18 +301,21 @@ const pollPause = 400 * time.Millisecond
 func (ln *leg) polls() bool { return ln.parts[0].kind == pubsub.PlaceQuarantine }
 
 // read asks for what is new.
-func (ln *leg) read(n int, gen uint32) (all []*flight, err error) {
+func (ln *leg) read(n int) (all []*flight, err error) {
 	s := ln.s
 	parts := ln.parts
-	if n == 1 && len(parts) > 1 { // the count is that of each stream
-		ln.alone = !ln.alone
+	s.mu.Lock()
+	hot := ln.hot
+	s.mu.Unlock()
+	if len(parts) > 1 && (n == 1 || hot) { // the count is that of each stream
+		ln.turns++
 		parts = parts[:1]
-		if ln.alone {
+		if ln.turns%turnsOfMain == 0 || n == 1 && ln.turns%2 == 0 {
 			parts = ln.parts[1:]
 		}
 	}
 	args := append(make([]any, 0, 12), "XREADGROUP", "GROUP", &s.spec.From.Group, &s.name, "COUNT", max(n/len(parts), 1))
-	if block := ln.blocks(len(parts) < len(ln.parts)); block > 0 {
+	if block := ln.blocks(hot || parts[0].key != ln.parts[0].key, n == 1); block > 0 {
 		args = append(args, "BLOCK", block.Milliseconds())
 	}
 	args = append(args, "STREAMS")
@@ -328,7 +331,9 @@ func (ln *leg) read(n int, gen uint32) (all []*flight, err error) {
 		if err := ln.wire.Process(ctx, read); err != nil {
 			return nil, err
 		}
-		return ln.streams(read.Val(), parts)
+		all, err := ln.streams(read.Val(), parts)
+		ln.warm(len(all), max(n/len(parts), 1), hot && parts[0].key != ln.parts[0].key)
+		return all, err
 	}
 	pipe := ln.wire.Pipeline()
 	_ = pipe.Process(ctx, read)
@@ -343,6 +348,7 @@ func (ln *leg) read(n int, gen uint32) (all []*flight, err error) {
 	if all, err = ln.streams(read.Val(), parts); err != nil {
 		return nil, err
 	}
+	ln.warm(len(all), max(n/len(parts), 1), hot && parts[0].key != ln.parts[0].key)
 	for i := range others {
 		ghosts, err := ln.ghosts(others[i].Val())
 		if err != nil {
@@ -371,14 +377,24 @@ func (ln *leg) read(n int, gen uint32) (all []*flight, err error) {
 // turnOfOne is how long a read waits that is for one message: other places have their turn then.
 const turnOfOne = 250 * time.Millisecond
 
-// blocks is how long a read may wait: until something is due; not at all where that would keep from others what they could have.
-func (ln *leg) blocks(one bool) time.Duration {
+// warm notes whether there may be more where a read has found something.
+func (ln *leg) warm(got, asked int, aside bool) {
+	ln.s.mu.Lock()
+	defer ln.s.mu.Unlock()
+	ln.hot = got >= asked || aside
+}
+
+// turnsOfMain is every how many reads that find much it is the turn of what is for the group alone.
+const turnsOfMain = 8
+
+// blocks is how long a read may wait: until something is due; not at all where that would keep others waiting.
+func (ln *leg) blocks(not, one bool) time.Duration {
 	s := ln.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait := min(max(time.Until(ln.claimAt)+time.Millisecond, time.Millisecond), readTurn)
 	switch {
-	case ln.polls(), one && ln.alone, ln.hot && len(s.legs) > 1:
+	case not, ln.polls():
 		return 0
 	case one, len(s.legs) > s.spec.MaxInFlight: // they take turns
 		wait = min(wait, turnOfOne)

@@ -75,7 +75,7 @@ func (ln *leg) readLive(n int) error {
 			ln.next = all[len(all)-1].id
 		}
 	}
-	return ln.arrive(gen, all, false)
+	return ln.arrive(gen, all)
 }
 
 // settleLive settles a message of a Broadcast. mu is held.

@@ -177,7 +177,7 @@ func (d *mortalDriver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, 
 			}
 			switch {
 			case d.Way == whenSent:
-				select {} // Send is about to end all this
+				die() // whatever the answer is: it comes within Send
 			case d.Way == whenConfirmed && r.Fate == pubsub.FateAccepted:
 				die()
 			}
@@ -203,9 +203,6 @@ func (p *mortalProducer) Send(ctx context.Context, run []pubsub.Out) (int, error
 		}
 		if n, err := p.Producer.Send(ctx, run[i:i+1]); n == 0 || err != nil {
 			return i + n, err
-		}
-		if deadly && p.d.Way == whenSent {
-			die() // the server has answered, which nobody has heard
 		}
 	}
 	return len(run), nil

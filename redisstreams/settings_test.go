@@ -162,7 +162,6 @@ func TestCredentials(t *testing.T) {
 	refused(t, (&server{Broker: s.Broker, params: &wrong}).address(nil), pubsub.ErrUnauthenticated, "wr0ng")
 	refused(t, s.URL(), pubsub.ErrUnauthenticated, "")
 	refused(t, "redis://127.0.0.1:1", pubsub.ErrUnavailable, "")
-	refused(t, s.address(parameters("tls", "true")), pubsub.ErrInvalid, "")
 }
 
 // A topic's shape cannot be had, or is another one.
