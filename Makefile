@@ -158,7 +158,7 @@ benchmarks: ## vet, lint and test benchmarks/, the module that has the peers; ea
 		go -C benchmarks test -race -timeout $(TIMEOUT) -skip '$(SERVERS)' -json ./...
 
 # Tests of benchmarks/ that need a server.
-SERVERS := ^Test(NATS|Kafka)
+SERVERS := ^Test(NATS|Kafka|Redis)
 
 .PHONY: $(BENCHMARK_STEPS)
 $(BENCHMARK_STEPS): benchmarks-%:

@@ -125,6 +125,9 @@ var modules = map[string][]string{
 		"github.com/ThreeDotsLabs/watermill-kafka/v3", // a peer, on Kafka; it links OpenTelemetry for sarama
 		"github.com/twmb/franz-go",                    // Kafka's other client: what another choice would have given
 		"gocloud.dev/pubsub/kafkapubsub",              // a peer, on Kafka
+
+		"github.com/ThreeDotsLabs/watermill-redisstream", // a peer, on Redis
+		"github.com/redis/go-redis/v9",                   // raw on Redis; the adapter has it anyway
 	},
 }
 

@@ -49,6 +49,7 @@ func brokers() map[string]func(context.Context) (broker, error) {
 		"memory": func(context.Context) (broker, error) { return memoryBroker(), nil },
 		"nats":   natsBroker,
 		"kafka":  kafkaBroker,
+		"redis":  redisBroker,
 	}
 }
 
