@@ -21,7 +21,7 @@ MEMORY  := memory (in process)
 
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
-# The brokers besides memory, and the packages whose tests need one: they run in a step of their own, one after another.
+# The brokers besides memory, and the packages whose tests need one: they run in a step of their own.
 KINDS          := nats kafka rabbitmq redis
 packages-nats  := ./nats
 packages-kafka := ./kafka
@@ -46,11 +46,12 @@ BROKER_TIMEOUT := 20m
 # The same for the package that starts brokers: Kafka, which starts in seconds, a dozen times.
 CONTAINERS_TIMEOUT := 15m
 
-# steps runs make targets one after another, the later ones also when an earlier one failed, then prints what ran and
-# `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
+# steps runs make targets one after another, those of its second argument two at a time: a broker's suite waits more than it works. Later ones run also when
+# an earlier one failed. Then it prints what ran and `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
 define steps
 rm -rf $(STEPS); failed=(); \
 for step in $(1); do $(MAKE) $$step || failed+=("$$step"); done; \
+$(if $(2),$(MAKE) -k -j 2 -Otarget $(2) || failed+=('one of $(2)');) \
 $(TESTSUM) -total $(STEPS) "$${failed[@]}"
 endef
 
@@ -68,7 +69,7 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 test: ## check, quickstart, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
 	@$(SETUP) clients $(KINDS)
-	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) benchmarks $(BENCHMARK_STEPS) containers $(BROKER_STEPS))
+	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
