@@ -13,24 +13,24 @@ import (
 // to stand by. A partition has a lease at the server; whoever dies has it until that ends.
 
 // tend does what has its time: leases of partitions and of what lies here, what is too old.
-func (s *source) tend() {
+func (s *source) tend(life context.Context) {
 	tick := time.NewTicker(s.tick())
 	defer tick.Stop()
 	trim := time.NewTicker(trimTurn)
 	defer trim.Stop()
 	for {
 		var err error
-		ctx, cancel := context.WithTimeout(s.life, answerWithin)
+		ctx, cancel := context.WithTimeout(life, answerWithin)
 		select {
 		case <-tick.C:
 			err = s.round(ctx)
 		case <-trim.C:
 			err = s.trim(ctx)
-		case <-s.life.Done():
+		case <-life.Done():
 		}
 		cancel()
 		switch {
-		case s.life.Err() != nil:
+		case life.Err() != nil:
 			return
 		case errors.Is(err, context.DeadlineExceeded):
 			s.die(errDown)

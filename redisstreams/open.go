@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,7 +44,7 @@ const (
 	schemeCluster  = "redis+cluster"
 	schemeSentinel = "redis+sentinel"
 
-	urlHint = "redis://user:password@host:6379/0?wait=1&ca=FILE, rediss://, redis+cluster://host,host or redis+sentinel://host,host/master, see redisstreams.Config for all parameters"
+	urlHint = "redis://user:password@host:6379/0?wait=1&ca=FILE, rediss://, redis+cluster://host,host or redis+sentinel://host,host/master, see redisstreams.Config for all parameters" //nolint:gosec // an example
 
 	defaultServer = "127.0.0.1:6379"
 	defaultDedup  = 2 * time.Minute
@@ -237,7 +238,7 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 // durability is the least of all masters. Where a second may pass between two writes to the disk the server answers before it has written, while one is
 // under way: so what it has confirmed does not survive its own end.
 func (d *driver) durability(ctx context.Context) (least pubsub.Durability, err error) {
-	var lock = make(chan struct{}, 1)
+	var mu sync.Mutex
 	least = pubsub.Disk
 	err = d.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
 		set, err := c.ConfigGet(ctx, "append*").Result()
@@ -252,9 +253,9 @@ func (d *driver) durability(ctx context.Context) (least pubsub.Durability, err e
 		case set["appendfsync"] == "no":
 			have = pubsub.Process
 		}
-		lock <- struct{}{}
+		mu.Lock()
 		least = min(least, have)
-		<-lock
+		mu.Unlock()
 		return nil
 	})
 	return least, err

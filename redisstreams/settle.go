@@ -85,7 +85,7 @@ func (s *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 		if err != nil {
 			return err
 		}
-		s.settled(steps, lost, errs)
+		s.settled(ctx, steps, lost, errs)
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (s *source) ask(ctx context.Context, p *part, steps []step) (lost map[entry
 const mostSteps = 1000
 
 // settled notes what the server has done.
-func (s *source) settled(steps []step, lost map[entryID]bool, errs []error) {
+func (s *source) settled(ctx context.Context, steps []step, lost map[entryID]bool, errs []error) {
 	var soonest time.Duration = -1
 	var ln *leg
 	s.mu.Lock()
@@ -193,7 +193,7 @@ func (s *source) settled(steps []step, lost map[entryID]bool, errs []error) {
 	}
 	s.mu.Unlock()
 	if blocked != nil {
-		ctx, cancel := context.WithTimeout(s.life, answerWithin)
+		ctx, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 		_ = await(ctx, func() error { return s.d.unblock(ctx, blocked) }) // else it looks a little later
 	}

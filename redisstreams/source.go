@@ -22,7 +22,6 @@ type source struct {
 	mine   string // with this the names of all of them begin
 	member string // by which the members of the group know each other: the older ones come first
 	ready  chan struct{}
-	life   context.Context
 	stop   context.CancelFunc
 	all    sync.WaitGroup // what goes on in the background
 	lanes  sync.Mutex     // one change of who has a lane at a time; taken before mu
@@ -81,7 +80,8 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	s := &source{d: d, spec: spec, mine: spec.Member + ".", ready: make(chan struct{}, 1), typical: 8 << 10}
 	s.name = fmt.Sprintf("%s%d", s.mine, d.numbers.Add(1))
 	s.member = d.member(spec.Member)
-	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	var life context.Context
+	life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	var t topicInfo
 	var err error
 	broadcast := spec.From.Group == pubsub.Broadcast
@@ -116,9 +116,9 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	if err := s.join(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
-	s.all.Go(s.tend)
+	s.all.Go(func() { s.tend(life) })
 	for _, ln := range s.legs {
-		s.all.Go(ln.run)
+		s.all.Go(func() { ln.run(life) })
 	}
 	return s, nil
 }

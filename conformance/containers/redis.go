@@ -121,15 +121,15 @@ tls-key-file /etc/redis/key.pem
 }
 
 func redisUsers(p Params) string {
-	granted := ""
+	var granted strings.Builder
 	for _, kind := range []string{"topic", "group", "members", "due", "lease", "retry", "quarantine", "seen", "later"} {
-		granted += " ~omnibus." + kind + ".{" + RedisGranted + "*"
+		granted.WriteString(" ~omnibus." + kind + ".{" + RedisGranted + "*")
 	}
 	return fmt.Sprintf(`user default off
 user %s on >%s ~* &* +@all
 user %s on >%[2]s ~%[4]s* ~{%[4]s*%s &* +@all -config
 user %s on >%[6]s resetkeys -@all +ping +info
-`, p.User, p.Password, RedisLimited, RedisGranted, granted, redisProbe)
+`, p.User, p.Password, RedisLimited, RedisGranted, granted.String(), redisProbe)
 }
 
 // redisCluster is three masters with a replica each. They know each other from the start: who comes back without its data comes back as a member.
@@ -151,8 +151,8 @@ func redisCluster(s *site) []nodePlan {
 				flags = "myself,"
 			}
 			at := fmt.Sprintf("%s %s@%d %s", ids[i], local(nodes[i].front), bus[i], flags)
-			if m := i - masters; m >= 0 {
-				fmt.Fprintf(&known, "%sslave %s 0 0 %d connected\n", at, ids[m], m+1)
+			if i >= masters {
+				fmt.Fprintf(&known, "%sslave %s 0 0 %d connected\n", at, ids[i%masters], i%masters+1)
 			} else {
 				fmt.Fprintf(&known, "%smaster - 0 0 %d connected %d-%d\n", at, i+1, i*slots/masters, (i+1)*slots/masters-1)
 			}

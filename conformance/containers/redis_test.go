@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,13 +79,13 @@ func announced(t *testing.T, b *containers.Broker, r *redisStream) {
 		proxies = append(proxies, n.Addr())
 	}
 	if c, ok := r.client.(*redis.ClusterClient); ok {
-		slots, err := c.ClusterSlots(t.Context()).Result()
+		shards, err := c.ClusterShards(t.Context()).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range slots {
+		for _, s := range shards {
 			for _, n := range s.Nodes {
-				known = append(known, n.Addr)
+				known = append(known, net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)))
 			}
 		}
 		if len(known) != len(proxies) {

@@ -25,11 +25,12 @@ func redisClient(t *testing.T, b *containers.Broker, p containers.Params) redis.
 	o := redisOptions(t, b, p)
 	scheme, _, _ := strings.Cut(b.URL(), "://")
 	var c redis.UniversalClient
-	if scheme == "redis+cluster" {
+	switch scheme {
+	case "redis+cluster":
 		c = redis.NewClusterClient(o.Cluster())
-	} else if scheme == "redis+sentinel" {
+	case "redis+sentinel":
 		c = redis.NewFailoverClient(o.Failover())
-	} else {
+	default:
 		c = redis.NewClient(o.Simple())
 	}
 	t.Cleanup(func() { c.Close() })
