@@ -15,8 +15,8 @@ import (
 )
 
 // The wire format. The payload is the body, the ID the message-id, the type the type, the content type the content-type, the time the timestamp and, of
-// its second, omnibus.ns. A header of the user's is an entry of the headers table, with the type of its kind: longstr, void, 64-bit integer, double,
-// boolean, timestamp; pubsub.HeaderNative is any other type, see native.go. AMQP's tables have no order and each name once, properties have at most 255
+// its second, omnibus.ns. A header of the user's is an entry of the headers table, with the type of its kind: longstr, void, an integer of 32 bits or, if it has
+// more, of 64, double, boolean, timestamp; pubsub.HeaderNative is any other type, see native.go. AMQP's tables have no order and each name once, properties have at most 255
 // bytes, and the broker gives a meaning to some names. So a message of ours (it has omnibus.ns) follows one rule:
 //
 //   - omnibus.key is the key. An attribute that is longer than 255 bytes or not printable ASCII stands in omnibus.id, omnibus.type or omnibus.content
@@ -133,7 +133,9 @@ func typed(h *pubsub.Header) (v any, ok bool) {
 	case pubsub.HeaderNull:
 	case pubsub.HeaderInt:
 		n, err := strconv.ParseInt(h.Value, 10, 64)
-		v, ok = n, err == nil
+		if v, ok = n, err == nil; n == int64(int32(n)) {
+			v = int32(n) // the only integers that all clients read alike
+		}
 	case pubsub.HeaderFloat:
 		f, err := strconv.ParseFloat(h.Value, 64)
 		v, ok = f, err == nil

@@ -114,7 +114,7 @@ func TestEncodeForOthers(t *testing.T) {
 		t.Errorf("properties %+v", p)
 	}
 	for name, want := range map[string]any{
-		"text": "v", "int": int64(7), "bool": true, "float": 2.5, "null": nil, "table": amqp.Table{"n": int32(1)}, "omnibus.key": "k",
+		"text": "v", "int": int32(7), "bool": true, "float": 2.5, "null": nil, "table": amqp.Table{"n": int32(1)}, "omnibus.key": "k",
 	} {
 		if got, ok := p.Headers[name]; !ok || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s is %#v, want %#v", name, got, want)
