@@ -56,7 +56,7 @@ func (s *source) join(ctx context.Context) error {
 	end := time.Now().Add(joinTime)
 	for {
 		enough, err := s.share(ctx)
-		if err != nil || enough || time.Now().After(end) {
+		if err != nil || enough || !s.balanced() || time.Now().After(end) {
 			return err
 		}
 		select {
