@@ -82,7 +82,7 @@ log.console.level = warning
 	maps.Copy(p.files, a.files)
 	// The official image and the one that `make setup` builds have these commands, and take these variables. Erlang makes a table of as many
 	// files as may be open: hundreds of megabytes with the number that some daemons give to containers.
-	p.cmd = append([]string{"sh", "-c", "ulimit -n 65536\n" + n.script, "rabbitmq"}, n.args...)
+	p.cmd = append([]string{"bash", "-c", "ulimit -n 65536 2>/dev/null\n" + n.script, "rabbitmq"}, n.args...)
 	p.env = map[string]string{
 		"HOSTNAME":                            "localhost",
 		"RUNNING_UNDER_SYSTEMD":               "1", // then no shell waits for the server: what is killed is the server itself

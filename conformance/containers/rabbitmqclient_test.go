@@ -201,11 +201,16 @@ func (q *rabbitQueue) leader(t *testing.T) *containers.Node {
 // askManagement asks a node's management as a user.
 func askManagement(t *testing.T, n *containers.Node, path string, p containers.Params, answer any) error {
 	t.Helper()
+	return askManagementCtx(t.Context(), t, n, path, p, answer)
+}
+
+func askManagementCtx(ctx context.Context, t *testing.T, n *containers.Node, path string, p containers.Params, answer any) error {
+	t.Helper()
 	scheme, transport := "http", &http.Transport{DisableKeepAlives: true}
 	if p.CAFile != "" {
 		scheme, transport.TLSClientConfig = "https", tlsConfig(t, containers.Params{CAFile: p.CAFile})
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, scheme+"://"+n.Admin()+path, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+n.Admin()+path, http.NoBody)
 	if err != nil {
 		return err
 	}

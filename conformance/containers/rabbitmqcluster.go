@@ -5,22 +5,30 @@ import (
 	"strconv"
 )
 
-// rabbitmqStart starts a node of a cluster. Its arguments are the cluster's secret, and the names of the other nodes.
+// rabbitmqStart starts a node of a cluster. Its arguments are the cluster's secret, and of each other node the name and the port for clients.
 //
-// Nodes find each other's ports by epmd, of which there is one on the host; it dies with the container that it runs in. So every container tries
-// again and again to run it, and the nodes then tell the new one where they are.
+// Nodes find each other by epmd, of which they share one. It ends with the container that it runs in, so every container tries again and
+// again to run it; nodes notice, and tell the new one where they are. A node must not look for others that are there before they have.
 //
-// A node that has lost its data is not the member that the others know: they have to forget that before it can join them.
-const rabbitmqStart = `cookie=$1 me=$RABBITMQ_NODENAME
+// A node that has lost its data is not the member that the others know. They have to forget that one before it can join them.
+const rabbitmqStart = `rm -f ~/.erlang.cookie
+(umask 377; echo "$1" >~/.erlang.cookie)
 shift
-test -e "$HOME/.erlang.cookie" || (umask 377 && printf %s "$cookie" >"$HOME/.erlang.cookie")
 while :; do
 	epmd
-	sleep 0.2
+	sleep 0.1
 done >/dev/null 2>&1 &
-if ! test -e "/var/lib/rabbitmq/mnesia/$me"; then
-	for other; do
-		if epmd -names 2>/dev/null | grep -q "^name ${other%@*} " && rabbitmqctl -q -n "$other" forget_cluster_node "$me"; then break; fi
+serving=()
+while (($#)); do
+	if (</dev/tcp/127.0.0.1/$2) 2>/dev/null; then
+		serving+=("$1")
+		until epmd -names 2>/dev/null | grep -q "^name ${1%@*} "; do sleep 0.1; done
+	fi
+	shift 2
+done
+if ! test -e "/var/lib/rabbitmq/mnesia/$RABBITMQ_NODENAME"; then
+	for other in "${serving[@]}"; do
+		if rabbitmqctl -q -n "$other" forget_cluster_node "$RABBITMQ_NODENAME"; then break; fi
 	done
 fi
 exec rabbitmq-server`
@@ -39,19 +47,21 @@ quorum_queue.continuous_membership_reconciliation.trigger_interval = 500
 	for i := range size {
 		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, rabbitmqName(i))
 	}
-	var nodes []rabbitmqNode
-	for i := range size {
+	nodes := make([]rabbitmqNode, size)
+	for i := range nodes {
 		client, admin := s.port(), s.port()
-		n := rabbitmqNode{host: "127.0.0.1", streams: s.port(), conf: conf, script: rabbitmqStart, args: []string{cookie}}
+		n := &nodes[i]
+		*n = rabbitmqNode{host: "127.0.0.1", streams: s.port(), conf: conf, script: rabbitmqStart, args: []string{cookie}}
 		n.nodePlan = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{admin, admin}}
 		n.front = s.front(n.client)
 		n.env = map[string]string{"ERL_EPMD_PORT": epmd, "RABBITMQ_DIST_PORT": strconv.Itoa(s.port())}
-		for other := range size {
+	}
+	for i := range nodes {
+		for other, n := range nodes {
 			if other != i {
-				n.args = append(n.args, rabbitmqName(other))
+				nodes[i].args = append(nodes[i].args, rabbitmqName(other), strconv.Itoa(n.client.inside))
 			}
 		}
-		nodes = append(nodes, n)
 	}
 	return nodes
 }
