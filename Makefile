@@ -22,12 +22,13 @@ MEMORY  := memory (in process)
 export OMNIBUS_REPORTS := $(CURDIR)/$(REPORTS)
 
 # The brokers besides memory, and the packages whose tests need one: they run in a step of their own.
-KINDS          := nats kafka rabbitmq redis
-packages-nats  := ./nats
-packages-kafka := ./kafka
-packages-redis := ./redisstreams
-ADAPTERS       := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
-UP             ?= $(KINDS)
+KINDS             := nats kafka rabbitmq redis
+packages-nats     := ./nats
+packages-kafka    := ./kafka
+packages-rabbitmq := ./rabbitmq
+packages-redis    := ./redisstreams
+ADAPTERS          := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
+UP                ?= $(KINDS)
 
 # The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
 CONTAINERS       := ./conformance/containers
@@ -170,10 +171,11 @@ $(BENCHMARK_STEPS): benchmarks-%:
 ##@ the suite
 
 # The package whose TestConformance runs the suite on a broker. The reference adapter's is in the suite itself.
-suite-memory := ./conformance
-suite-nats   := ./nats
-suite-kafka  := ./kafka
-suite-redis  := ./redisstreams
+suite-memory   := ./conformance
+suite-nats     := ./nats
+suite-kafka    := ./kafka
+suite-rabbitmq := ./rabbitmq
+suite-redis    := ./redisstreams
 
 # get_broker is for the shell: it gets BROKER in the variant $(1), or refuses what is not to be had, and says in $against which one it is.
 define get_broker
@@ -211,10 +213,11 @@ matrix-%:
 		go test -race -count=1 -timeout 30m -json -run '^TestConformance$$' $(suite-$(BROKER))
 
 # The packages whose TestSoak runs fault schedules.
-soak-memory := ./conformance
-soak-nats   := ./nats
-soak-kafka  := ./kafka
-soak-redis  := ./redisstreams
+soak-memory   := ./conformance
+soak-nats     := ./nats
+soak-kafka    := ./kafka
+soak-rabbitmq := ./rabbitmq
+soak-redis    := ./redisstreams
 MINUTES     ?= 20
 
 # What else takes minutes there; in `make test` it is short.
@@ -222,7 +225,7 @@ soak-too-kafka := |MembersComeAndGo|MemoryIsBounded
 
 .PHONY: soak
 soak: ## fault schedules, repeatable by seed: make soak BROKER=nats VARIANT=cluster MINUTES=20 SEED=n; writes build/reports/soak-*.json
-	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory, nats, kafka and redis exist'; exit 2; }
+	@[ -n '$(soak-$(BROKER))' ] || { echo 'soak: there is no adapter "$(BROKER)" yet; memory, nats, kafka, rabbitmq and redis exist'; exit 2; }
 	@$(call get_broker,$(VARIANT)); MINUTES='$(MINUTES)' OMNIBUS_VARIANT='$(VARIANT)' $(if $(SEED),SEED='$(SEED)') \
 		$(TESTSUM) -name soak -show TestSoak -against "$$against, variant $(VARIANT)" -- \
 		go test -race -count=1 -timeout $$(( $$(printf '%.0f' '$(MINUTES)') + 10 ))m -json -run '^Test(Soak$(soak-too-$(BROKER)))$$' $(soak-$(BROKER))

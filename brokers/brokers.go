@@ -3,6 +3,8 @@
 //
 //	mem://name              [github.com/omnibus-go/omnibus/memory]: in the process; without a name a fresh broker each time
 //	kafka://host:9092       [github.com/omnibus-go/omnibus/kafka]: Kafka; several hosts of a cluster with commas
+//	amqp://host:5672        [github.com/omnibus-go/omnibus/rabbitmq]: RabbitMQ; several hosts of a cluster with commas
+//	amqps://host:5671       the same over TLS
 //	nats://host:4222        [github.com/omnibus-go/omnibus/nats]: NATS JetStream; several hosts of a cluster with commas
 //	nats+core://host:4222   [github.com/omnibus-go/omnibus/nats]: NATS without JetStream, at most once
 //	redis://host:6379       [github.com/omnibus-go/omnibus/redisstreams]: Redis Streams, of Redis or Valkey
@@ -20,6 +22,7 @@ import (
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
+	"github.com/omnibus-go/omnibus/rabbitmq"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
 
@@ -35,5 +38,5 @@ func Open(ctx context.Context, url string, opts *pubsub.Options) (*pubsub.Broker
 // All has the openers of every adapter, for what takes a [pubsub.Mux]; append one of your own. What is opened as mem://name through one
 // All is one broker.
 func All() pubsub.Mux {
-	return pubsub.Mux{memory.Opener(), kafka.Opener(), nats.Opener(), redisstreams.Opener()}
+	return pubsub.Mux{memory.Opener(), kafka.Opener(), rabbitmq.Opener(), nats.Opener(), redisstreams.Opener()}
 }

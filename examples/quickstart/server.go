@@ -6,6 +6,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/nats-io/nats.go"
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/memory"
@@ -18,11 +19,15 @@ func server(b *pubsub.Broker) string {
 	var conn *nats.Conn
 	var conf *sarama.Config
 	var client redis.UniversalClient
+	var link *amqp.Connection
 	switch {
 	case b.As(&inside):
 		return " of the broker in this process"
 	case b.As(&conn):
 		return " of NATS " + conn.ConnectedServerVersion()
+	case b.As(&link):
+		version, _ := link.Properties["version"].(string)
+		return " of RabbitMQ " + version
 	case b.As(&conf):
 		return " of Kafka" // brokers tell what they can do, not who they are
 	case b.As(&client):

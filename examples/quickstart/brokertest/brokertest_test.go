@@ -23,9 +23,10 @@ import (
 // kinds are the brokers that the quickstart runs on, with what it calls them, given their version.
 func kinds() map[string]func(version string) string {
 	return map[string]func(string) string{
-		"nats":  func(version string) string { return "NATS " + version },
-		"kafka": func(string) string { return "Kafka" },
-		"redis": func(version string) string { return "Redis " + version },
+		"nats":     func(version string) string { return "NATS " + version },
+		"kafka":    func(string) string { return "Kafka" },
+		"rabbitmq": func(version string) string { return "RabbitMQ " + version },
+		"redis":    func(version string) string { return "Redis " + version },
 	}
 }
 
