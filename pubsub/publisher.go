@@ -65,6 +65,7 @@ type pending struct {
 	state    pendingState
 	accepted bool
 	maybe    bool // a session took it: it may be stored
+	unknown  bool // the last session told no fate
 	refused  bool // the last session refused it, for a reason that may pass
 }
 

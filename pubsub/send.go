@@ -206,7 +206,7 @@ func (p *publisher) report(rs []Result) {
 			}
 			p.complete(e, Position{}, &Error{Op: "publish", Broker: p.b.name, Topic: e.out.To.Topic, Code: code, Err: err, Hint: refusedHint(code)})
 		default:
-			e.state, e.maybe = queued, true
+			e.state, e.maybe, e.unknown = queued, true, true
 			err := r.Err
 			if err == nil {
 				err = errors.New("the session ended before the broker answered")
@@ -332,7 +332,7 @@ func (p *publisher) tell(c *call) {
 
 // rewind prepares the next session: everything without a fate is sent again, in order, unless a later message of its key
 // was accepted already, which it would then follow. Such a message is reported: its order matters more than one more try. The same goes for
-// a message that was refused when a later one may be stored. (Of two whose fates are unknown the later one is not stored without the
+// a message that was refused when a later one may be stored by the same session. (Of two whose fates are unknown the later one is not stored without the
 // earlier one: a session stores in order.)
 func (p *publisher) rewind() {
 	type key struct{ topic, key string }
@@ -342,7 +342,7 @@ func (p *publisher) rewind() {
 	for s := p.end; s > p.base; s-- {
 		e := p.entry(s - 1)
 		if e.state == sent { // Close is to report everything; what it forgot may be stored
-			e.state, e.maybe = queued, true
+			e.state, e.maybe, e.unknown = queued, true, true
 		}
 		k := key{e.out.To.Topic, e.out.Msg.Key}
 		switch {
@@ -353,9 +353,10 @@ func (p *publisher) rewind() {
 			err := p.gaveUp(e, p.halted)
 			err.Hint = "a later message of its key was accepted meanwhile, or may have been, so sending it again would break their order"
 			p.complete(e, Position{}, err)
-		case e.maybe:
+		case e.unknown: // not one that only an earlier session may have stored: that would have stored those before it, too
 			perhaps[k] = true
 		}
+		e.unknown = false
 	}
 	p.next = p.base
 	p.advance()

@@ -107,7 +107,7 @@ func (w *wire) close() {
 func (d *driver) addrOf(ctx context.Context, key string) (string, error) {
 	if cc, ok := d.client.(*redis.ClusterClient); ok {
 		c, err := cc.MasterForKey(ctx, key)
-		cc.ReloadState(ctx) // for the next time: somebody else may have it by now
+		d.lookAgain(ctx) // for the next time
 		if err != nil {
 			return "", err
 		}
@@ -132,6 +132,13 @@ func (d *driver) addrOf(ctx context.Context, key string) (string, error) {
 		}
 	}
 	return "", err
+}
+
+// lookAgain has the client of a cluster find out who has what by now, in the background.
+func (d *driver) lookAgain(ctx context.Context) {
+	if cc, ok := d.client.(*redis.ClusterClient); ok {
+		cc.ReloadState(ctx)
+	}
 }
 
 // eachMaster calls f for every server that takes messages.
@@ -176,6 +183,7 @@ func (d *driver) run(ctx context.Context, s *script, keys []string, args ...any)
 func (d *driver) ask(ctx context.Context, args ...any) (*reply, error) {
 	cmd := redis.NewRawCmd(ctx, args...)
 	if err := await(ctx, func() error { return d.client.Process(ctx, cmd) }); err != nil {
+		d.lookAgain(ctx)
 		return nil, err
 	}
 	return rawReply(cmd.Val())
