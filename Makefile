@@ -218,7 +218,7 @@ soak-nats     := ./nats
 soak-kafka    := ./kafka
 soak-rabbitmq := ./rabbitmq
 soak-redis    := ./redisstreams
-MINUTES     ?= 20
+MINUTES       ?= 20
 
 # What else takes minutes there; in `make test` it is short.
 soak-too-kafka := |MembersComeAndGo|MemoryIsBounded
