@@ -65,3 +65,10 @@ func Trim(ctx context.Context, b *pubsub.Broker, topic string, age time.Duration
 	_, err := (&driver{client: c}).run(ctx, trimScript, []string{topic}, age.Milliseconds())
 	return err
 }
+
+// Leave gives back what a consumer has of a group without an order.
+func Leave(ctx context.Context, c redis.UniversalClient, topic, group, consumer string) error {
+	due := groupKey("due", pubsub.Place{Topic: topic, Group: group}, 0)
+	_, err := (&driver{client: c}).run(ctx, leaveScript, []string{topic, due, ""}, group, consumer, flag(false), flag(false), 1)
+	return err
+}

@@ -75,9 +75,8 @@ local function find(id, n)
 end
 if count > 0 then
 	for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, count)) do
-		redis.call('ZREM', due, id)
 		local p = redis.call('XPENDING', key, group, id, id, 1)[1]
-		if p and p[2] == '` + waitingName + `' then find(id, p[4]) end
+		if p and p[2] == '` + waitingName + `' then find(id, p[4]) else redis.call('ZREM', due, id) end
 	end
 end
 local left = count - #found
@@ -101,6 +100,7 @@ for i, f in ipairs(found) do
 	if i <= count then
 		ids[i] = f[1]
 		said[2 * i - 1], said[2 * i] = f[1], counts[f[1]]
+		redis.call('ZREM', due, f[1]) -- what is not taken now stays due
 	else
 		more = more + 1
 	end
