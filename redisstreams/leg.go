@@ -47,7 +47,6 @@ type leg struct {
 	until   time.Time // of the lane's lease
 	renewed time.Time
 	old     bool // what was left comes first
-	paused  bool
 	buf     []*flight
 	reading chan struct{} // closed when a read is over; nil = there is none
 }
@@ -161,7 +160,7 @@ func (ln *leg) await(life context.Context) (n int, ok bool) {
 			s.mu.Unlock()
 			return 0, false
 		}
-		if !s.quiet && !ln.paused && ln.ours(now) {
+		if !s.quiet && ln.ours(now) {
 			if n = ln.room(); n > 0 {
 				if wait = ln.pollAt.Sub(now); wait <= 0 {
 					s.asked += n

@@ -188,7 +188,7 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	now := time.Now()
 	for i := range s.legs {
 		ln := s.legs[(s.from+i)%len(s.legs)]
-		if ln.paused || s.quiet || !ln.ours(now) {
+		if s.quiet || !ln.ours(now) {
 			continue
 		}
 		for n < len(buf) && len(ln.buf) > 0 && (n == 0 || maxBytes > 0) {
@@ -302,19 +302,6 @@ func (s *source) still(ctx context.Context, legs []*leg) error {
 	return nil
 }
 
-// Pause implements pubsub.Source.
-func (s *source) Pause(lane int32, on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ln := range s.legs {
-		if ln.lane == lane {
-			ln.paused = on
-			wake(ln.kick)
-		}
-	}
-	wake(s.ready)
-}
-
 // Sync implements pubsub.Source: what Settle has returned of is stored as well as anything is.
 func (s *source) Sync(context.Context) error {
 	s.mu.Lock()
@@ -330,19 +317,25 @@ func (s *source) LaneDone(ctx context.Context, losing pubsub.LaneEvent) error {
 	if i < 0 {
 		return nil
 	}
-	return s.giveUp(ctx, s.legs[i])
+	return s.giveUp(ctx, s.legs[i], losing.Gen)
 }
 
-// giveUp lets another member have a lane.
-func (s *source) giveUp(ctx context.Context, ln *leg) error {
+// giveUp lets another member have a lane, unless it was lost meanwhile: it may have come again since, to stay.
+func (s *source) giveUp(ctx context.Context, ln *leg, gen uint32) error {
 	if err := s.still(ctx, []*leg{ln}); err != nil {
 		return err
 	}
 	s.lanes.Lock()
 	defer s.lanes.Unlock()
 	s.mu.Lock()
-	ln.lose(false)
+	current := ln.gen == gen && !ln.losing.IsZero()
+	if current {
+		ln.lose(false)
+	}
 	s.mu.Unlock()
+	if !current {
+		return nil
+	}
 	return ln.leave(ctx, true, false)
 }
 
