@@ -14,11 +14,13 @@ import (
 )
 
 // connect makes the client that all share, for what is answered at once. What blocks, and what must keep its order, has a wire of its own.
+// MaxRedirects is how often the client of a cluster tries again, also after a time-out: a claim that is repeated hides what the first one got. So nothing
+// follows a slot that moves: it counts as not reachable, and is looked for again.
 func (d *driver) connect() redis.UniversalClient {
 	o := d.options("")
 	u := &redis.UniversalOptions{
 		Addrs: d.cfg.Servers, MasterName: d.cfg.Master, DB: o.DB, ClientName: o.ClientName, Protocol: o.Protocol, Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig,
-		MaxRetries: o.MaxRetries, DialTimeout: o.DialTimeout, DialerRetries: o.DialerRetries, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
+		MaxRetries: o.MaxRetries, MaxRedirects: -1, DialTimeout: o.DialTimeout, DialerRetries: o.DialerRetries, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
 		ContextTimeoutEnabled: true, MaintNotificationsConfig: o.MaintNotificationsConfig,
 	}
 	switch {
@@ -30,7 +32,7 @@ func (d *driver) connect() redis.UniversalClient {
 	return redis.NewClient(u.Simple())
 }
 
-// options are those of a client of one server. It tries nothing twice: a pipeline that is sent again is stored again.
+// options are those of a client of one server. It tries nothing twice: a pipeline that is sent again is stored again. A cluster's has MaxRedirects besides.
 func (d *driver) options(addr string) *redis.Options {
 	return &redis.Options{
 		Addr: addr, DB: d.cfg.DB, ClientName: d.cfg.Name, Protocol: 2, Username: d.cfg.User, Password: d.cfg.Password, TLSConfig: d.tls,
@@ -186,7 +188,13 @@ func (d *driver) ask(ctx context.Context, args ...any) (*reply, error) {
 		d.lookAgain(ctx)
 		return nil, err
 	}
-	return rawReply(cmd.Val())
+	r, err := rawReply(cmd.Val())
+	if err != nil {
+		if code, _ := classify(err); code == pubsub.ErrUnavailable { // it may be elsewhere by now
+			d.lookAgain(ctx)
+		}
+	}
+	return r, err
 }
 
 // rawReply begins to read an answer.
