@@ -88,7 +88,7 @@ func classifySaid(text string) (pubsub.Code, bool) {
 	case "BUSYGROUP", "WRONGTYPE":
 		return pubsub.ErrConflict, true
 	case "OOM", "MISCONF":
-		return pubsub.ErrExhausted, true
+		return pubsub.ErrExhausted, false // until there is room again: a consumer waits for that, a message is refused
 	case "LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOGOODSLAVE", "UNKILLABLE":
 		return pubsub.ErrUnavailable, false
 	case "ERR":
