@@ -118,9 +118,13 @@ func (p *producer) prepare(ctx context.Context, o *pubsub.Out) error {
 		return err
 	}
 	from := len(p.args)
-	if s.late || o.Again || o.To.Kind != pubsub.PlaceMain {
+	many := 2*len(o.Msg.Headers) > mostFields
+	switch {
+	case many && o.To.Kind == pubsub.PlaceMain && (s.late || o.Again):
+		return says(pubsub.ErrTooLarge, "it has %d headers, with a Delay or when it is sent again at most %d", len(o.Msg.Headers), mostFields/2)
+	case !many && (s.late || o.Again || o.To.Kind != pubsub.PlaceMain):
 		p.viaScript(o, key, s.lane)
-	} else {
+	default:
 		p.args = append(p.args, "XADD", key, "NOMKSTREAM")
 		if p.d.idempotent && o.Dedup != (pubsub.Dedup{}) {
 			p.args = append(p.args, "IDMP", &p.d.id, o.Dedup.String())
@@ -131,6 +135,10 @@ func (p *producer) prepare(ctx context.Context, o *pubsub.Out) error {
 	p.sent = append(p.sent, s)
 	return nil
 }
+
+// mostFields is how many names and values of headers a script can hand on: Lua passes no more than 8,000 values at once. What has more is dead-lettered
+// without it, and may be so twice.
+const mostFields = 7900
 
 // viaScript stores what has a token that others may have used, and what is for later.
 func (p *producer) viaScript(o *pubsub.Out, key string, lane int32) {

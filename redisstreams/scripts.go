@@ -39,7 +39,8 @@ if ARGV[3] ~= '' and delay < 0 then
 	args = {'IDMP', ARGV[3], string.match(KEYS[4], '[^:]*$')}
 end
 args[#args + 1] = '*'
-local id = redis.call('XADD', to, unpack(args), unpack(ARGV, 4))
+for i = 4, #ARGV do args[#args + 1] = ARGV[i] end -- of two lists that are unpacked into one call the first would count as one value
+local id = redis.call('XADD', to, unpack(args))
 if delay >= 0 then redis.call('ZADD', KEYS[3], now + delay, id) end
 if window > 0 then redis.call('SET', KEYS[4], id, 'PX', window) end
 return id
