@@ -63,6 +63,11 @@ func TestSentAgainOnce(t *testing.T) {
 	if n := s.client(t).XLen(t.Context(), "orders").Val(); n != int64(len(run)) {
 		t.Errorf("%d entries, want %d", n, len(run))
 	}
+	changes := func() string { return s.client(t).InfoMap(t.Context(), "persistence").Item("Persistence", "rdb_changes_since_last_save") }
+	before := changes()
+	if exchange(t, d, run); changes() == before {
+		t.Errorf("what is known already is not written, so that WAIT does not wait for it: %s changes", before)
+	}
 }
 
 // An entry with more fields than a script can hand on goes to the dead letters too.

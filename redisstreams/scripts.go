@@ -30,7 +30,10 @@ var addScript = newScript(clock + `
 local window = tonumber(ARGV[1])
 if window > 0 then
 	local id = redis.call('GET', KEYS[4])
-	if id then return id end
+	if id then
+		redis.call('PEXPIRE', KEYS[4], math.max(redis.call('PTTL', KEYS[4]), 1)) -- a write, since WAIT looks at those of this connection only
+		return id
+	end
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local delay, to, args = tonumber(ARGV[2]), KEYS[1], {}

@@ -136,7 +136,7 @@ func (s *source) ask(ctx context.Context, p *part, steps []step) (lost map[entry
 				high = id
 			}
 		}
-		args := append(make([]any, 0, 6+4*len(some)), s.spec.From.Group, s.name, flag(ln.exclusive), 0, low.String(), high.String())
+		args := append(make([]any, 0, 5+4*len(some)), s.spec.From.Group, s.name, flag(ln.exclusive), low.String(), high.String())
 		for i := range some {
 			args = append(args, some[i].what, some[i].f.id.String(), some[i].count, some[i].delay)
 		}
