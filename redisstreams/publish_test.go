@@ -97,6 +97,35 @@ func TestManyFields(t *testing.T) {
 	}
 }
 
+// Messages that are due in the same millisecond come in the order in which they were published.
+func TestDueTogetherInOrder(t *testing.T) {
+	const messages = 200
+	s := startServer(t, "default")
+	d, err := s.driver(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close(context.WithoutCancel(t.Context())) })
+	b := s.open(t)
+	var got received
+	mustSubscribe(t, b, pubsub.Subscription{Topic: "orders", Group: "g"}, got.handle)
+	run := outs("orders", messages)
+	for i := range run {
+		run[i].Dedup = pubsub.Dedup{}
+		run[i].Msg.Delay = 100 * time.Millisecond
+	}
+	for _, r := range exchange(t, d, run) {
+		if r.Fate != pubsub.FateAccepted {
+			t.Fatalf("%+v", r)
+		}
+	}
+	for i, m := range got.await(t, messages) {
+		if m.ID != fmt.Sprint(i) {
+			t.Fatalf("message %d is %s", i, m.ID)
+		}
+	}
+}
+
 // A server that is out of memory refuses a message at once, and ends no consumer: when it has room again that goes on.
 func TestFullServer(t *testing.T) {
 	s := startServer(t, "default")

@@ -23,10 +23,27 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `
 
+// dueIDs says when something is due, and under which id: not before the delay is over, although both ends are cut to milliseconds.
+const dueIDs = `
+local function dueAfter(delay)
+	delay = tonumber(delay)
+	if delay > 0 then delay = delay + 1 end
+	return now + delay
+end
+` + dueID
+
+// dueID writes an id so that those that are due at the same time are in their order. The server reads ids in this form too.
+const dueID = `
+local function dueID(id)
+	local ms, seq = string.match(id, '(%d+)-(%d+)')
+	return ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+end
+`
+
 // addScript adds an entry where the plain command cannot: with a token, or for later.
 // KEYS: stream, stream of what is for later, when that is due, token. ARGV: how long the token is remembered, delay in ms or -1, the server's own
 // idempotence ("" = none), fields...
-var addScript = newScript(clock + `
+var addScript = newScript(clock + dueIDs + `
 local window = tonumber(ARGV[1])
 if window > 0 then
 	local id = redis.call('GET', KEYS[4])
@@ -44,7 +61,7 @@ end
 args[#args + 1] = '*'
 for i = 4, #ARGV do args[#args + 1] = ARGV[i] end -- of two lists that are unpacked into one call the first would count as one value
 local id = redis.call('XADD', to, unpack(args))
-if delay >= 0 then redis.call('ZADD', KEYS[3], now + delay, id) end
+if delay >= 0 then redis.call('ZADD', KEYS[3], dueAfter(delay), dueID(id)) end
 if window > 0 then redis.call('SET', KEYS[4], id, 'PX', window) end
 return id
 `)
@@ -118,21 +135,20 @@ return {entries, said, more, wait}
 `)
 
 // settleScript settles entries whose owner may be another one by now, and returns those of which that is so.
-// KEYS: stream, due, lease. ARGV: group, consumer, whether the lease tells who owns them (1), how long that is prolonged (0 = not), the lowest and the
-// highest id, then for each entry: what is to be done, id, count, delay in ms.
-var settleScript = newScript(clock + `
+// KEYS: stream, due, lease. ARGV: group, consumer, whether the lease tells who owns them (1), the lowest and the highest
+// id, then for each entry: what is to be done, id, count, delay in ms.
+var settleScript = newScript(clock + dueIDs + `
 local key, due, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local mine, lost = {}, {}
 if ARGV[3] == '1' then
 	if redis.call('GET', KEYS[3]) == me then
 		setmetatable(mine, {__index = function() return true end})
-		if ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[3], ARGV[4]) end
 	end
-elseif #ARGV > 6 then
-	for _, p in ipairs(redis.call('XPENDING', key, group, ARGV[5], ARGV[6], 1000000, me)) do mine[p[1]] = true end
+elseif #ARGV > 5 then
+	for _, p in ipairs(redis.call('XPENDING', key, group, ARGV[4], ARGV[5], 1000000, me)) do mine[p[1]] = true end
 end
 local acks, renewals = {}, {}
-for i = 7, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
 	local what, id, count = ARGV[i], ARGV[i + 1], ARGV[i + 2]
 	if not mine[id] then lost[#lost + 1] = id
 	elseif what == 'ack' or what == 'del' then
@@ -143,7 +159,7 @@ for i = 7, #ARGV, 4 do
 		else redis.call('XCLAIM', key, group, me, 0, id, 'RETRYCOUNT', count, 'JUSTID') end
 	else
 		redis.call('XCLAIM', key, group, '` + waitingName + `', 0, id, 'RETRYCOUNT', count, 'JUSTID')
-		redis.call('ZADD', due, now + ARGV[i + 3], id)
+		redis.call('ZADD', due, dueAfter(ARGV[i + 3]), dueID(id))
 	end
 end
 if #acks > 0 then redis.call('XACK', key, group, unpack(acks)) end
@@ -158,7 +174,7 @@ return lost
 // else it is due.
 // KEYS: stream, due, lease. ARGV: group, consumer, whether the group is exclusive (1), whether the lease ends too (1), how many deliveries it takes off the
 // counts.
-var leaveScript = newScript(`
+var leaveScript = newScript(dueID + `
 local key, due, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local to = ARGV[3] == '1' and '` + leftName + `' or '` + waitingName + `'
 if redis.call('EXISTS', key) == 0 then return 0 end
@@ -169,7 +185,7 @@ while true do
 		local count = p[4]
 		if count % 1000000 > 0 then count = count - ARGV[5] end
 		redis.call('XCLAIM', key, group, to, 0, p[1], 'RETRYCOUNT', count, 'JUSTID')
-		if to == '` + waitingName + `' then redis.call('ZADD', due, 0, p[1]) end
+		if to == '` + waitingName + `' then redis.call('ZADD', due, 0, dueID(p[1])) end
 	end
 end
 redis.call('XGROUP', 'DELCONSUMER', key, group, me)
