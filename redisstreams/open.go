@@ -220,7 +220,8 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 		return err
 	}
 	if d.cfg.WaitAOF {
-		if err := d.probe(ctx, "WAITAOF", 0, 0, 1); err != nil {
+		err := d.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return c.Do(ctx, "WAITAOF", 1, 0, 1).Err() })
+		if err != nil {
 			return says(pubsub.ErrUnsupported, "waitaof=true: %v", err)
 		}
 		least = max(least, pubsub.Disk)

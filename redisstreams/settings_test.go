@@ -53,6 +53,7 @@ func TestDurability(t *testing.T) {
 		{"yes", "everysec", nil, 0, pubsub.ErrUnsupported},
 		{"yes", "everysec", parameters("durability", "memory"), pubsub.Memory, 0},
 		{"yes", "everysec", parameters("waitaof", "true"), pubsub.Disk, 0},
+		{"no", "always", parameters("waitaof", "true"), 0, pubsub.ErrUnsupported},
 		{"no", "always", nil, 0, pubsub.ErrUnsupported},
 		{"no", "always", parameters("durability", "disk"), 0, pubsub.ErrUnsupported},
 		{"yes", "always", parameters("durability", "replicated"), 0, pubsub.ErrUnsupported},
