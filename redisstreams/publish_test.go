@@ -48,7 +48,7 @@ func TestSentAgainOnce(t *testing.T) {
 	if err := d.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "orders"}}}, pubsub.Create); err != nil {
 		t.Fatal(err)
 	}
-	run := outs("orders", 50)
+	run := outs("orders", 256)
 	first := exchange(t, d, run)
 	for i := range run {
 		run[i].Again = true
@@ -63,7 +63,9 @@ func TestSentAgainOnce(t *testing.T) {
 	if n := s.client(t).XLen(t.Context(), "orders").Val(); n != int64(len(run)) {
 		t.Errorf("%d entries, want %d", n, len(run))
 	}
-	changes := func() string { return s.client(t).InfoMap(t.Context(), "persistence").Item("Persistence", "rdb_changes_since_last_save") }
+	changes := func() string {
+		return s.client(t).InfoMap(t.Context(), "persistence").Item("Persistence", "rdb_changes_since_last_save")
+	}
 	before := changes()
 	if exchange(t, d, run); changes() == before {
 		t.Errorf("what is known already is not written, so that WAIT does not wait for it: %s changes", before)

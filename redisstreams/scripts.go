@@ -238,14 +238,16 @@ return redis.call('XTRIM', KEYS[1], 'MINID', limit)
 `)
 
 // topicScript makes a topic, or a partition of it, or looks at what is there. It returns whether it was there, and its settings.
-// KEYS: stream, settings. ARGV: whether to make it (1), settings...
+// A server with idempotence of its own is to remember more than its 100 ids, which are fewer than one run has. That is set here only: a change forgets all.
+// KEYS: stream, settings. ARGV: whether to make it (1), for how many seconds ids are remembered, settings...
 var topicScript = newScript(`
 local there = redis.call('EXISTS', KEYS[1])
 if there == 0 and ARGV[1] == '1' then
 	redis.call('XGROUP', 'CREATE', KEYS[1], 'omnibus.new', '$', 'MKSTREAM')
 	redis.call('XGROUP', 'DESTROY', KEYS[1], 'omnibus.new')
 	redis.call('DEL', KEYS[2])
-	if #ARGV > 1 then redis.call('HSET', KEYS[2], unpack(ARGV, 2)) end
+	redis.pcall('XCFGSET', KEYS[1], 'IDMP-MAXSIZE', 4096, 'IDMP-DURATION', ARGV[2]) -- older ones do not know it
+	if #ARGV > 2 then redis.call('HSET', KEYS[2], unpack(ARGV, 3)) end
 end
 return {there, redis.call('HGETALL', KEYS[2])}
 `)

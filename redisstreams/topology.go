@@ -39,6 +39,9 @@ const (
 	setRetention  = "retention" // in milliseconds
 )
 
+// mostRemembered is for how many seconds a server remembers ids at most.
+const mostRemembered = 24 * 60 * 60
+
 // lookup reads the settings of a topic, without making anything.
 func (d *driver) lookup(ctx context.Context, topic string) (topicInfo, error) {
 	return d.topic(ctx, topic, 0, "0")
@@ -65,13 +68,13 @@ func (d *driver) ensureTopic(ctx context.Context, spec pubsub.TopicSpec, m pubsu
 	case spec.MaxBytes != 0:
 		return t, says(pubsub.ErrUnsupported, "TopicSpec.MaxBytes: Redis knows the size of no stream")
 	}
-	args := []any{"0"}
+	args := []any{"0", 0}
 	if m == pubsub.Create {
 		retention := spec.Retention
 		if retention == 0 {
 			retention = d.cfg.Retention
 		}
-		args = []any{"1", setPartitions, max(spec.Partitions, 1), setRetention, retention.Milliseconds()}
+		args = []any{"1", min(max(int(d.cfg.Dedup.Seconds()), 1), mostRemembered), setPartitions, max(spec.Partitions, 1), setRetention, retention.Milliseconds()}
 	}
 	if t, err = d.topic(ctx, spec.Name, 0, args...); err != nil {
 		return t, err
@@ -85,7 +88,7 @@ func (d *driver) ensureTopic(ctx context.Context, spec pubsub.TopicSpec, m pubsu
 		}
 	}
 	for lane := int32(1); lane < int32(t.partitions); lane++ { // also those that somebody did not come to make
-		part, err := d.topic(ctx, spec.Name, lane, args[:1]...)
+		part, err := d.topic(ctx, spec.Name, lane, args[:2]...)
 		if err != nil {
 			return t, err
 		}
