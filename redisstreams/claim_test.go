@@ -51,3 +51,56 @@ func TestDueIsKept(t *testing.T) {
 	await(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) == 2*each })
 }
 
+// Only the owner of an exclusive lane claims what is pending there.
+func TestClaimIsFenced(t *testing.T) {
+	s := startServer(t, "default")
+	c := s.client(t)
+	if err := c.XGroupCreateMkStream(t.Context(), "orders", "g", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.XAdd(t.Context(), &redis.XAddArgs{Stream: "orders", Values: []string{"payload", "x"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "g", Consumer: "owner", Streams: []string{"orders", ">"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		lease string
+		want  int
+	}{{"owner", 0}, {"me", 1}} {
+		if err := c.Set(t.Context(), redisstreams.LeaseKey("orders", "g"), x.lease, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := redisstreams.Claim(t.Context(), c, "orders", "g", "me", 10); n != x.want || err != nil {
+			t.Errorf("the lease is that of %s: %d were claimed, %v", x.lease, n, err)
+		}
+	}
+}
+
+// More than a script can hand on is due at once: when many were left.
+func TestManyLeft(t *testing.T) {
+	const messages = 9000
+	s := startServer(t, "default")
+	c := s.client(t)
+	b := s.open(t)
+	sub := pubsub.Subscription{Topic: "orders", Group: "g", Order: pubsub.OrderNone, MaxInFlight: 2 * messages}
+	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {
+		t.Fatal(err)
+	}
+	pipe := c.Pipeline()
+	for range messages {
+		pipe.XAdd(t.Context(), &redis.XAddArgs{Stream: "orders", Values: []string{"payload", "x"}})
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "g", Consumer: "leaving", Streams: []string{"orders", ">"}, Count: messages}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := redisstreams.Leave(t.Context(), c, "orders", "g", "leaving"); err != nil {
+		t.Fatal(err)
+	}
+	var got received
+	mustSubscribe(t, b, sub, got.handle)
+	got.await(t, messages)
+}

@@ -72,3 +72,21 @@ func Leave(ctx context.Context, c redis.UniversalClient, topic, group, consumer 
 	_, err := (&driver{client: c}).run(ctx, leaveScript, []string{topic, due, ""}, group, consumer, flag(false), flag(false), 1)
 	return err
 }
+
+// Claim takes whatever a group has pending, as the owner of the group's exclusive lane does.
+func Claim(ctx context.Context, c redis.UniversalClient, topic, group, consumer string, n int) (entries int, err error) {
+	place := pubsub.Place{Topic: topic, Group: group}
+	keys := []string{topic, groupKey("due", place, 0), groupKey("lease", place, 0)}
+	r, err := (&driver{client: c}).run(ctx, claimScript, keys, group, consumer, consumer+".", n, 0, -1, flag(true))
+	if err != nil {
+		return 0, err
+	}
+	r.list()
+	r.entries(nil, func(entryID, [][]byte) { entries++ })
+	return entries, r.err
+}
+
+// LeaseKey is where an exclusive lane says who has it.
+func LeaseKey(topic, group string) string {
+	return groupKey("lease", pubsub.Place{Topic: topic, Group: group}, 0)
+}

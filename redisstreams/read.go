@@ -176,7 +176,7 @@ func (ln *leg) claim(life context.Context, p *part, n int, old bool) (all []*fli
 			idle = 0
 		}
 	}
-	r, err := s.d.run(life, claimScript, []string{p.key, p.due}, s.spec.From.Group, s.name, s.mine, n, idle, own)
+	r, err := s.d.run(life, claimScript, []string{p.key, p.due, ln.lease}, s.spec.From.Group, s.name, s.mine, min(n, mostSteps), idle, own, flag(ln.exclusive))
 	if err != nil {
 		return nil, false, err
 	}

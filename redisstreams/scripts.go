@@ -83,11 +83,13 @@ return math.max(next[2] - now, 0)
 
 // claimScript gives this consumer what is due, and what others have left. It returns the entries, in their order, their counts, how many more there are
 // at least, and when the next is due (-1 = none).
-// KEYS: stream, due. ARGV: group, consumer, beginning of the names that it had before, count, after how much idle time it takes from others, and from
-// itself; -1 = not at all.
+// It gives nothing to who needs a lease and has it no more: that would take from the owner.
+// KEYS: stream, due, lease. ARGV: group, consumer, beginning of the names that it had before, count, after how much idle time it takes from others, and
+// from itself, -1 = not at all; whether it needs the lease (1).
 var claimScript = newScript(clock + `
 local key, due, group, me, mine = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 local count, idle, again = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+if ARGV[7] == '1' and redis.call('GET', KEYS[3]) ~= me then return {{}, {}, 0, -1} end
 local found, counts, more = {}, {}, 0
 local function find(id, n)
 	local ms, seq = string.match(id, '(%d+)-(%d+)')

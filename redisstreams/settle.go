@@ -155,7 +155,7 @@ func (s *source) ask(ctx context.Context, p *part, steps []step) (lost map[entry
 	return lost, nil
 }
 
-// mostSteps keeps a script's arguments within what it can hand on.
+// mostSteps keeps what a script hands on within what it can.
 const mostSteps = 1000
 
 // settled notes what the server has done.
