@@ -68,7 +68,7 @@ func (ln *leg) readLive(n int) error {
 			return err
 		}
 		var err error
-		if all, err = ln.streams(cmd.Val(), ln.parts); err != nil {
+		if all, err = ln.streams(cmd.Val(), ln.parts, time.Time{}); err != nil {
 			return err
 		}
 		if len(all) > 0 {

@@ -34,12 +34,12 @@ func (ln *leg) read(life context.Context, n int) (all []*flight, err error) {
 		args = append(args, ">")
 	}
 	ctx := context.Background() // die cuts the connection
-	read := redis.NewRawCmd(ctx, args...)
+	read, asked := redis.NewRawCmd(ctx, args...), time.Now()
 	if !ln.exclusive {
 		if err := ln.wire.Process(ctx, read); err != nil {
 			return nil, err
 		}
-		all, err := ln.streams(read.Val(), parts)
+		all, err := ln.streams(read.Val(), parts, asked)
 		ln.warm(len(all), max(n/len(parts), 1), hot && parts[0].key != ln.parts[0].key)
 		return all, err
 	}
@@ -53,7 +53,7 @@ func (ln *leg) read(life context.Context, n int) (all []*flight, err error) {
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
 	}
-	if all, err = ln.streams(read.Val(), parts); err != nil {
+	if all, err = ln.streams(read.Val(), parts, asked); err != nil {
 		return nil, err
 	}
 	ln.warm(len(all), max(n/len(parts), 1), hot && parts[0].key != ln.parts[0].key)
@@ -111,12 +111,11 @@ func (ln *leg) blocks(not, one bool) time.Duration {
 }
 
 // streams reads the answer to XREADGROUP.
-func (ln *leg) streams(b []byte, parts []part) (all []*flight, err error) {
+func (ln *leg) streams(b []byte, parts []part, asked time.Time) (all []*flight, err error) {
 	r, err := rawReply(b)
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
 	r.each(func() {
 		r.list()
 		key := r.text()
@@ -126,25 +125,23 @@ func (ln *leg) streams(b []byte, parts []part) (all []*flight, err error) {
 			return
 		}
 		ln.fields = r.entries(ln.fields, func(id entryID, fields [][]byte) {
-			all = append(all, ln.flight(&parts[i], id, fields, 1, now))
+			all = append(all, ln.flight(&parts[i], id, fields, 1, asked))
 		})
 	})
 	return all, r.err
 }
 
-// flight makes one of an entry.
-func (ln *leg) flight(p *part, id entryID, fields [][]byte, count int64, now time.Time) *flight {
+// flight makes one of an entry. Its lease begins when it was asked for: the server counts its idle time from when it was assigned, which is later, and an
+// answer may have been on its way for any time.
+func (ln *leg) flight(p *part, id entryID, fields [][]byte, count int64, asked time.Time) *flight {
 	f := &flight{leg: ln, part: p, id: id, deliveries: int32(count % failedUnit), failed: int32(count / failedUnit)}
 	if !ln.exclusive && !ln.live {
-		f.lease = now.Add(ln.s.spec.AckWait - onItsWay(ln.s.spec.AckWait))
+		f.lease = asked.Add(ln.s.spec.AckWait)
 	}
 	f.bad = ln.decoder.decode(&f.msg, fields)
 	f.size = f.msg.Size()
 	return f
 }
-
-// onItsWay is how long an entry may have been on its way: the server counts its idle time from when it was assigned.
-func onItsWay(ackWait time.Duration) time.Duration { return min(ackWait/10, time.Second) }
 
 // ghosts says whether consumers have something that should have nothing.
 func (ln *leg) ghosts(b []byte) (found bool, err error) {
@@ -176,6 +173,7 @@ func (ln *leg) claim(life context.Context, p *part, n int, old bool) (all []*fli
 			idle = 0
 		}
 	}
+	asked := time.Now()
 	r, err := s.d.run(life, claimScript, []string{p.key, p.due, ln.lease}, s.spec.From.Group, s.name, s.mine, min(n, mostSteps), idle, own, flag(ln.exclusive))
 	if err != nil {
 		return nil, false, err
@@ -183,7 +181,7 @@ func (ln *leg) claim(life context.Context, p *part, n int, old bool) (all []*fli
 	now := time.Now()
 	r.list()
 	ln.fields = r.entries(ln.fields, func(id entryID, fields [][]byte) {
-		all = append(all, ln.flight(p, id, fields, 1, now))
+		all = append(all, ln.flight(p, id, fields, 1, asked))
 	})
 	i := 0
 	for range max(r.list(), 0) / 2 {
