@@ -28,7 +28,6 @@ type lane struct {
 	canceled bool          // the consumer ends because we want it to
 	gained   bool          // the engine knows that the lane is ours
 	losing   time.Time     // until when it is ours; zero = it stays
-	paused   bool
 	back     bool        // something goes back with the channel
 	buf      []*delivery // not handed out
 	held     []*delivery // all from the oldest that is not settled, in the order of their tags

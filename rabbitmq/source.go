@@ -246,7 +246,7 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	for i := range s.lanes {
 		ln := s.lanes[(s.from+i)%len(s.lanes)]
-		if ln.paused || !ln.losing.IsZero() {
+		if !ln.losing.IsZero() {
 			continue
 		}
 		for n < len(buf) && (n == 0 || maxBytes > 0) && len(ln.buf) > 0 {
@@ -264,18 +264,6 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	}
 	s.from++
 	return n
-}
-
-// Pause implements pubsub.Source.
-func (s *source) Pause(lane int32, on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ln := range s.lanes {
-		if ln.id == lane {
-			ln.paused = on
-		}
-	}
-	poke(s.ready)
 }
 
 // Quiesce implements pubsub.Source. Members that compete get at once what was not handed out; the next member of an exclusive group gets it, in order, when this
