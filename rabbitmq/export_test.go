@@ -45,3 +45,14 @@ func Corked(c net.Conn) (conn net.Conn, cork func(), uncork func() error) {
 	w := &wire{Conn: c}
 	return w, w.cork, w.uncork
 }
+
+// Held is how many deliveries a source keeps.
+func Held(src pubsub.Source) (n int) {
+	s := src.(*source)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ln := range s.lanes {
+		n += len(ln.held)
+	}
+	return n
+}

@@ -28,9 +28,9 @@ type lane struct {
 	canceled bool          // the consumer ends because we want it to
 	gained   bool          // the engine knows that the lane is ours
 	losing   time.Time     // until when it is ours; zero = it stays
-	back     bool        // something goes back with the channel
-	buf      []*delivery // not handed out
-	held     []*delivery // all from the oldest that is not settled, in the order of their tags
+	back     bool          // something goes back with the channel
+	buf      []*delivery   // not handed out
+	held     []*delivery   // what the broker does not know to be settled, in the order of their tags
 }
 
 // attach begins to consume on a new channel.
@@ -179,27 +179,29 @@ func (ln *lane) take(gen uint32, d amqp.Delivery) *delivery {
 	return dl
 }
 
-// flush tells the broker what is acknowledged: all up to a message at once where nothing before it is open, the others one by one. The source's mu is held.
+// flush tells the broker what is acknowledged: all up to a message at once where nothing before it is open, the others one by one. What the broker knows is
+// let go: one message that is held for long keeps nobody's memory but its own. The source's mu is held.
 func (ln *lane) flush() (err error) {
-	n, last := 0, uint64(0)
-	for ; n < len(ln.held) && ln.held[n].state >= deliveryAcked; n++ {
-		if ln.held[n].state == deliveryAcked {
-			last = ln.held[n].native.DeliveryTag // one of which the broker knows already must not be named again
-		}
-	}
-	clear(ln.held[:n])
-	ln.held = ln.held[n:]
-	if last > 0 {
-		err = ln.ch.Ack(last, true)
-	}
-	if len(ln.held) == 0 {
-		poke(ln.s.again)
-	}
+	last := uint64(0)
+	open := ln.held[:0]
 	for _, dl := range ln.held {
-		if dl.state == deliveryAcked && err == nil {
-			dl.state = deliveryDone
+		switch {
+		case dl.state < deliveryAcked:
+			open = append(open, dl)
+		case dl.state == deliveryDone: // the broker knows it already, and must not be told again
+		case len(open) == 0:
+			last = dl.native.DeliveryTag
+		case err == nil:
 			err = ln.ch.Ack(dl.native.DeliveryTag, false)
 		}
+	}
+	clear(ln.held[len(open):])
+	ln.held = open
+	if last > 0 && err == nil {
+		err = ln.ch.Ack(last, true)
+	}
+	if len(open) == 0 {
+		poke(ln.s.again)
 	}
 	return err
 }
