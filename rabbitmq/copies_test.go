@@ -71,3 +71,71 @@ func TestParkedMessage(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A copy for which there is no room goes once there is, and the subscription lives on.
+func TestRefusedCopy(t *testing.T) {
+	const most = 100
+	s := startServer(t, "default")
+	d := s.openDriver(t)
+	spec := pubsub.SourceSpec{From: pubsub.Place{Topic: "refused", Group: "g"}, Order: pubsub.OrderNone, AckWait: time.Minute, MaxInFlight: most, MaxInFlightBytes: 1 << 20, Member: "m"}
+	src := source(t, d, spec)
+	b := s.open(t, nil, nil)
+	s.ctl(t, "set_policy", "--apply-to", "queues", "full", `^omnibus\.wait\.`, `{"max-length":1}`)
+	sent, back := 0, 0
+	for ; rabbitmq.Refused(src) < 3; sent++ { // a quorum queue counts a little late
+		if sent == most {
+			t.Fatalf("%d copies found room", most)
+		}
+		publish(t, b, "refused", fmt.Sprint(sent))
+		r := recv(t, src, 1)[0]
+		if r.Failed > 0 {
+			t.Fatalf("%s is back before there was a refusal", r.Msg.ID)
+		}
+		settle(t, src, pubsub.Settlement{Token: r.Token, As: pubsub.SettleRetryIn, Delay: 6400 * time.Millisecond, Failed: 1})
+		if err := src.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.ctl(t, "clear_policy", "full")
+	for _, r := range recv(t, src, sent) {
+		if r.Failed == 1 && r.Deliveries == 1 {
+			back++
+		}
+	}
+	if back != sent {
+		t.Errorf("%d of %d messages came back as copies", back, sent)
+	}
+	if err := src.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A message whose copy the server would not take comes again itself, when its delay is over.
+func TestCopyTooLarge(t *testing.T) {
+	const delay = 500 * time.Millisecond
+	s := startServer(t, "default")
+	d := s.openDriver(t)
+	src := source(t, d, pubsub.SourceSpec{From: pubsub.Place{Topic: "grown", Group: "g"}, Order: pubsub.OrderNone, AckWait: time.Minute, MaxInFlight: 10, MaxInFlightBytes: 1 << 20, Member: "m"})
+	b := s.open(t, nil, nil)
+	if err := b.Publish(t.Context(), "grown", pubsub.Message{ID: "large", Payload: make([]byte, 20_000)}); err != nil {
+		t.Fatal(err)
+	}
+	s.ctl(t, "eval", "application:set_env(rabbit, max_message_size, 10000), persistent_term:put(max_message_size, 10000).")
+	for delivery := range int32(3) { // the first one ends the channel, which tells the limit
+		r := recv(t, src, 1)[0]
+		if r.Deliveries != delivery+1 {
+			t.Errorf("delivery %d says %d", delivery+1, r.Deliveries)
+		}
+		begin := time.Now()
+		settle(t, src, pubsub.Settlement{Token: r.Token, As: pubsub.SettleRetryIn, Delay: delay, Failed: delivery + 1})
+		publish(t, b, "grown", "small")
+		small := recv(t, src, 1)[0]
+		settle(t, src, pubsub.Settlement{Token: small.Token, As: pubsub.SettleAck})
+		if took := time.Since(begin); small.Msg.ID != "small" && took < delay {
+			t.Errorf("%s came after %v", small.Msg.ID, took)
+		}
+	}
+	if err := src.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -56,3 +56,18 @@ func Held(src pubsub.Source) (n int) {
 	}
 	return n
 }
+
+// Refused is how many messages wait until their copies are sent once more.
+func Refused(src pubsub.Source) (n int) {
+	s := src.(*source)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ln := range s.lanes {
+		for _, dl := range ln.held {
+			if dl.state == deliveryMoving {
+				n++
+			}
+		}
+	}
+	return n - len(s.moves) - len(s.copies)
+}

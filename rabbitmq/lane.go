@@ -131,7 +131,7 @@ func (ln *lane) poll(gen uint32, ch *amqp.Channel) {
 			}
 		}
 		select {
-		case <-s.again:
+		case <-s.freed:
 		case <-tick.C:
 		}
 	}
@@ -201,7 +201,7 @@ func (ln *lane) flush() (err error) {
 		err = ln.ch.Ack(last, true)
 	}
 	if len(open) == 0 {
-		poke(ln.s.again)
+		poke(ln.s.freed)
 	}
 	return err
 }

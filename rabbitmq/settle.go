@@ -13,7 +13,13 @@ type copyOf struct {
 	dl     *delivery
 	delay  time.Duration
 	failed int32
+	tries  int // that the broker has refused
 }
+
+const (
+	firstPause = 100 * time.Millisecond // before a copy that was refused is sent again; each further pause is twice as long
+	lastPause  = 10 * time.Second
+)
 
 // find returns what a token names, if it is still ours. Tags begin anew with each channel: the delivery itself tells them apart. mu is held.
 func (s *source) find(t pubsub.Token) *delivery {
@@ -49,7 +55,7 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 		case pubsub.SettleRelease:
 			err = s.handBack(dl)
 		case pubsub.SettleRetryIn:
-			s.move(copyOf{dl, list[i].Delay, list[i].Failed})
+			s.move(copyOf{dl: dl, delay: list[i].Delay, failed: list[i].Failed})
 		}
 		if err != nil {
 			return err
@@ -68,7 +74,7 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 func (s *source) handBack(dl *delivery) error {
 	switch {
 	case s.spec.From.Kind == pubsub.PlaceQuarantine:
-		s.move(copyOf{dl, 0, dl.failed})
+		s.move(copyOf{dl: dl, failed: dl.failed})
 	case s.exclusive:
 		dl.state, dl.lane.back = deliveryBack, true
 	default:
@@ -146,6 +152,51 @@ func (s *source) move(c copyOf) {
 	poke(s.kick)
 }
 
+// later does something with a message whose copy was not taken, if it is still ours then. copied calls it, while carry is there. mu is held.
+func (s *source) later(wait time.Duration, dl *delivery, do func()) {
+	s.helpers.Go(func() {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-s.over:
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.dead == nil && dl.gen == dl.lane.gen && dl.state == deliveryMoving {
+			do()
+		}
+	})
+}
+
+// again sends a copy once more, for which a queue had no room: an operator may have bounded it. Until then the original stays ours. mu is held.
+func (s *source) again(c copyOf) {
+	wait := min(firstPause<<min(c.tries, 10), lastPause)
+	c.tries++
+	s.later(wait, c.dl, func() { s.move(c) })
+}
+
+// keep holds a message whose copy the broker would not take, however often, and gives back the message itself when its delay is over; the broker would not let
+// us have it for longer than leaseMax. mu is held.
+func (s *source) keep(c copyOf) {
+	s.later(min(max(c.delay, firstPause), leaseMax/2), c.dl, func() {
+		if s.exclusive {
+			c.dl.state, c.dl.lane.back = deliveryBack, true
+			poke(s.ready)
+			return
+		}
+		c.dl.state = deliveryDone
+		err := c.dl.lane.ch.Nack(c.dl.native.DeliveryTag, false, true)
+		if err == nil {
+			err = c.dl.lane.flush()
+		}
+		if err != nil {
+			s.fail(err)
+		}
+	})
+}
+
 // carry sends the copies. It does so beside Settle: a broker that takes no messages for a while still takes acknowledgements.
 func (s *source) carry(life context.Context) {
 	var p *producer
@@ -175,6 +226,10 @@ func (s *source) carry(life context.Context) {
 			continue
 		}
 		var err error
+		if p != nil && p.dead() != nil { // a copy that was too large has ended it
+			_ = p.Close(life)
+			p = nil
+		}
 		if p == nil {
 			p, err = s.carrier(life)
 		}
@@ -218,11 +273,12 @@ func (s *source) sendCopies(life context.Context, p *producer, first uint64, lis
 			if c.delay > 0 {
 				exchange = s.d.names.delay(&m, c.delay)
 			}
-			err := p.fits(&m, 0)
-			if err == nil {
-				err = p.publish(life, flight{seq: first + uint64(i), to: s.spec.From, key: c.dl.lane.queue}, exchange, m)
+			seq := first + uint64(i)
+			if err := p.fits(&m, 0); err != nil {
+				s.copied([]pubsub.Result{{Seq: seq, Fate: pubsub.FateRefused, Err: err}})
+				continue
 			}
-			if err != nil {
+			if err := p.publish(life, flight{seq: seq, to: s.spec.From, key: c.dl.lane.queue}, exchange, m); err != nil {
 				return err
 			}
 		}
@@ -241,12 +297,21 @@ func (s *source) copied(rs []pubsub.Result) {
 			continue
 		}
 		delete(s.copies, r.Seq)
-		if r.Fate != pubsub.FateAccepted {
-			s.fail(r.Err)
-		}
-		if c.dl.gen == c.dl.lane.gen && c.dl.state == deliveryMoving && s.dead == nil {
+		code, _ := codeOf(r.Err)
+		ours := c.dl.gen == c.dl.lane.gen && c.dl.state == deliveryMoving && s.dead == nil
+		switch {
+		case r.Fate == pubsub.FateUnknown:
+			s.fail(&brokerError{pubsub.ErrUnavailable, false, "what became of a copy is not known: " + r.Err.Error()}) // it comes again
+		case !ours:
+		case r.Fate == pubsub.FateAccepted:
 			c.dl.state = deliveryAcked
 			touched[c.dl.lane] = struct{}{}
+		case code == pubsub.ErrTooLarge:
+			s.keep(c)
+		case code == pubsub.ErrExhausted || code == pubsub.ErrUnconfirmed:
+			s.again(c)
+		default:
+			s.fail(r.Err)
 		}
 	}
 	for ln := range touched {

@@ -25,9 +25,10 @@ type source struct {
 	called    <-chan amqp.Delivery
 	ready     chan struct{} // a token: look again
 	kick      chan struct{} // the same for carry
-	again     chan struct{} // the same for poll
+	freed     chan struct{} // the same for poll
 	end       context.CancelFunc
-	helpers   sync.WaitGroup // carry and tend
+	over      <-chan struct{} // closed by end
+	helpers   sync.WaitGroup  // carry, its later, and tend
 
 	mu     sync.Mutex
 	lanes  []*lane
@@ -76,7 +77,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 		return nil, err
 	}
 	s := &source{
-		link: at, d: d, spec: spec, ready: make(chan struct{}, 1), kick: make(chan struct{}, 1), again: make(chan struct{}, 1), copies: map[uint64]copyOf{}, end: func() {},
+		link: at, d: d, spec: spec, ready: make(chan struct{}, 1), kick: make(chan struct{}, 1), freed: make(chan struct{}, 1), copies: map[uint64]copyOf{}, end: func() {},
 		exclusive: spec.From.Kind == pubsub.PlaceMain && spec.From.Group != pubsub.Broadcast && spec.Order.Exclusive() && d.caps.Exclusive,
 		polls:     spec.From.Kind == pubsub.PlaceQuarantine,
 	}
@@ -111,7 +112,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	s.mu.Lock()
-	s.end = end
+	s.end, s.over = end, life.Done()
 	if s.dead != nil {
 		end()
 	}
@@ -175,7 +176,7 @@ func (s *source) fail(err error) {
 	s.end()
 	s.settleMoves()
 	poke(s.ready)
-	poke(s.again)
+	poke(s.freed)
 }
 
 // arrive takes in what a lane's channel has brought.
@@ -195,7 +196,7 @@ func (s *source) arrive(ln *lane, gen uint32, list []*delivery) {
 		case pattern && dl.native.RoutingKey != ln.queue && !pubsub.MatchPattern(s.spec.From.Topic, dl.topic):
 			dl.state = deliveryAcked // a binding cannot tell it from what the pattern covers
 		case wait > 0 && s.d.caps.RetryIn > 0:
-			s.move(copyOf{dl, wait, dl.failed})
+			s.move(copyOf{dl: dl, delay: wait, failed: dl.failed})
 		case s.quiet && s.exclusive:
 			dl.state = deliveryBack
 		default:
@@ -287,7 +288,7 @@ func (s *source) Quiesce(ctx context.Context) error {
 		s.mu.Unlock()
 		var err error
 		if s.polls {
-			poke(s.again)
+			poke(s.freed)
 		} else {
 			_, err = call(ctx, func() (struct{}, error) { return struct{}{}, ch.Cancel(tag, false) }, nil)
 		}
