@@ -168,7 +168,7 @@ type Fate uint8
 
 const (
 	FateAccepted Fate = iota + 1
-	FateRefused       // certainly not stored
+	FateRefused       // certainly not stored; of a final ErrUnconfirmed: not wholly, and it is not to be sent again
 	FateUnknown       // perhaps stored; the session is dead
 )
 

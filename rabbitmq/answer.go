@@ -101,7 +101,9 @@ func (p *producer) judge(f *flight) pubsub.Result {
 		p.d.forgetTopic(f.to) // it may have been made again, with another number of partitions
 	case f.sent.Acked():
 	case !p.ch.IsClosed() && p.dead() == nil:
-		r.Fate, r.Err = pubsub.FateRefused, errFull
+		if r.Fate, r.Err = pubsub.FateRefused, errNacked; f.single {
+			r.Err = errFull
+		}
 	default:
 		r.Fate, r.Err = p.unknown(f)
 	}

@@ -9,7 +9,7 @@
 //
 // A nil from Publish means that every queue which the message was routed to has it on disk ([pubsub.Disk]; in a cluster a quorum queue also has it on
 // most of its nodes, but AMQP does not say how many there are). Publish is mandatory: where no queue takes the message it is [pubsub.ErrUnroutable]. A
-// message that one of several queues refuses, because it is full, is [pubsub.ErrExhausted], and lies in the others.
+// message that a queue refuses, because it is full, is [pubsub.ErrUnconfirmed]: the broker does not say which, and other groups may have it.
 //
 // A group that keeps an order by key is a queue with a single active consumer; of a topic with partitions it has one queue for each, which its members share
 // out among themselves. Everything goes back in its place when the active member leaves. Other groups compete for one queue.

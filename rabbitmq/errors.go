@@ -30,6 +30,7 @@ var (
 	errStale    = &brokerError{pubsub.ErrLeaseLost, true, "the delivery belongs to a session that has ended"}
 	errCanceled = &brokerError{pubsub.ErrUnavailable, false, "the broker ended the consumer: its queue was deleted or moved, or a message was held for too long"}
 	errFull     = &brokerError{pubsub.ErrExhausted, true, "the broker refused the message: a queue is full"}
+	errNacked   = &brokerError{pubsub.ErrUnconfirmed, true, "the broker refused the message for one queue, because it is full: others may have it"}
 	errReturned = &brokerError{pubsub.ErrUnroutable, true, "no queue takes the message"}
 	errUnknown  = &brokerError{pubsub.ErrUnroutable, true, "there is no such topic"}
 	errRest     = &brokerError{pubsub.ErrUnavailable, false, "messages that were handed back are to be delivered again"}

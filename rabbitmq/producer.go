@@ -63,6 +63,8 @@ type flight struct {
 	id    string
 	body  []byte
 	alone bool
+
+	single bool // one queue is to take it, of a kind that refuses only what it has not stored
 }
 
 // OpenProducer implements pubsub.Driver.
@@ -304,6 +306,7 @@ func (p *producer) publish(ctx context.Context, f flight, exchange string, m amq
 	}
 	alone := p.singles > 0
 	f.id, f.body, f.alone = m.MessageId, m.Body, alone
+	f.single = exchange != p.d.names.exchange && !p.d.cfg.Classic
 	p.mu.Lock()
 	p.ring[p.tail%len(p.ring)] = f
 	p.tail++
