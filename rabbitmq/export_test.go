@@ -16,7 +16,6 @@ var (
 	Typed       = typed
 	ParseNative = parseNative
 	Native      = formatNative
-	Bindings    = bindings
 	Key         = key
 	TopicOf     = topicOf
 	PartitionOf = partitionOf
@@ -33,6 +32,17 @@ func QueueName(exchange, template string, p pubsub.Place, lane int32) string {
 func LongestName(exchange string, p pubsub.Place) string {
 	p.Kind = pubsub.PlaceQuarantine
 	return names{exchange, ""}.queue(p, 0)
+}
+
+// Bound says whether a pattern's bindings let a queue have a partition of a topic; matches is the broker's rule.
+func Bound(pattern, topic string, lane int32, matches func(binding, key string) bool) bool {
+	n := names{exchange: defaultExchange}
+	for _, b := range n.bindings(pattern, -1) {
+		if b.exchange == n.exchangeOf(lane) && matches(b.key, key(topic, lane)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Delay is where a message goes that is to wait; it gets the headers for that.

@@ -18,7 +18,7 @@ import (
 //
 //	wait.19 ─ has w19? ─→ queue wait.19, 14.5 h ─┐
 //	   └─ no ──────────────────────────────→ wait.18 … wait.0 ─→ due ─→ the queue that is its routing key
-//	                                                               └──→ due.topics ─→ the exchange of the topics, and void
+//	                                                               └──→ due.topics ─→ the exchanges of the topics, and void
 //
 // The steps are quorum queues that let nothing go before it is confirmed. One that finds no place for a message keeps it and, after a few, stops: so there is void,
 // which keeps nothing, for what nobody wants any more.
@@ -58,8 +58,13 @@ func (d *driver) makeLadder(ch *amqp.Channel) error {
 	if err := ch.ExchangeDeclare(n.topics(), amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		return err
 	}
-	if err := ch.ExchangeBind(n.exchange, "", n.topics(), false, nil); err != nil {
+	if err := d.declareLanes(ch); err != nil {
 		return err
+	}
+	for _, exchange := range []string{n.exchange, n.lanes()} { // of which each passes over what is the other's
+		if err := ch.ExchangeBind(exchange, "", n.topics(), false, nil); err != nil {
+			return err
+		}
 	}
 	if err := ch.QueueBind(n.void(), "", n.topics(), false, nil); err != nil {
 		return err

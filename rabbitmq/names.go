@@ -9,7 +9,7 @@ import (
 )
 
 // Physical names. A topic is the routing key of the same name on the topic exchange; what a foreign client publishes there is partition 0. The other
-// partitions have routing keys of ours. A group is a queue TOPIC__GROUP, bound to the exchange, and one for each further partition, TOPIC__GROUP__1, where one
+// partitions have routing keys of ours, in an exchange of ours, where no pattern takes them for topics. A group is a queue TOPIC__GROUP, bound to the exchange, and one for each further partition, TOPIC__GROUP__1, where one
 // member at a time is to have it. Everything else is ours and begins with the reserved "omnibus."; it is reached by its name, so that no pattern covers it.
 // Of an exchange other than the default all names have it in them.
 const (
@@ -67,6 +67,17 @@ func (n names) topics() string { return n.own("due.topics") }
 // void is a queue that keeps nothing.
 func (n names) void() string { return n.own("void") }
 
+// lanes is the exchange of all partitions but the first.
+func (n names) lanes() string { return n.own("lanes") }
+
+// exchangeOf is where a partition is published.
+func (n names) exchangeOf(lane int32) string {
+	if lane == 0 {
+		return n.exchange
+	}
+	return n.lanes()
+}
+
 // lost is the exchange to which a queue sends what it gives up by itself.
 func (n names) lost() string { return n.own("lost") }
 
@@ -88,16 +99,18 @@ func topicOf(key string) string {
 	return topic
 }
 
-// bindings are the keys under which a topic or pattern is bound: of one partition, or (lane < 0) of all. Those of a pattern may cover a partition of
-// a topic that it does not match ("*.>"), which the source passes over.
-func bindings(topic string, lane int32) []string {
+// A binding lets a queue have what is published to an exchange.
+type binding struct{ exchange, key string }
+
+// bindings are those of a topic or pattern: of one partition, or (lane < 0) of all.
+func (n names) bindings(topic string, lane int32) []binding {
 	if rest, ok := strings.CutSuffix(topic, ">"); ok {
 		topic = rest + "*.#" // "#" alone is no segment, too
 	}
 	if lane >= 0 {
-		return []string{key(topic, lane)}
+		return []binding{{n.exchangeOf(lane), key(topic, lane)}}
 	}
-	return []string{topic, lanePrefix + "*." + topic}
+	return []binding{{n.exchange, topic}, {n.lanes(), lanePrefix + "*." + topic}}
 }
 
 // partitionOf is the partition of a key: FNV-1a, the same in every process.

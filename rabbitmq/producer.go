@@ -264,7 +264,7 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (m amqp.Publishin
 		lane = int32(p.rr % uint32(parts))
 		p.rr++
 	}
-	exchange = d.names.exchange
+	exchange = d.names.exchangeOf(lane)
 	if o.Msg.Delay > 0 {
 		if parts == notOurs { // whether somebody takes it would show when nobody is told any more
 			return m, "", "", errReturned
@@ -306,7 +306,7 @@ func (p *producer) publish(ctx context.Context, f flight, exchange string, m amq
 	}
 	alone := p.singles > 0
 	f.id, f.body, f.alone = m.MessageId, m.Body, alone
-	f.single = exchange != p.d.names.exchange && !p.d.cfg.Classic
+	f.single = exchange != p.d.names.exchange && exchange != p.d.names.lanes() && !p.d.cfg.Classic
 	p.mu.Lock()
 	p.ring[p.tail%len(p.ring)] = f
 	p.tail++

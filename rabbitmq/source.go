@@ -138,6 +138,16 @@ func (d *driver) liveTail(ctx context.Context, at *link, spec pubsub.SourceSpec)
 	if err == nil && retries && spec.Manage != pubsub.Off {
 		err = d.ensureLadder(ctx, at, spec.Manage)
 	}
+	all := d.names.bindings(spec.From.Topic, -1)
+	if err == nil && spec.Manage != pubsub.Create { // where nobody has made a topic with partitions, there are no lanes
+		var there bool
+		there, err = at.found(ctx, func(ch *amqp.Channel) error {
+			return ch.ExchangeDeclarePassive(d.names.lanes(), amqp.ExchangeTopic, true, false, false, false, nil)
+		})
+		if !there {
+			all = all[:1]
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +161,13 @@ func (d *driver) liveTail(ctx context.Context, at *link, spec pubsub.SourceSpec)
 				return err
 			}
 		}
-		for _, key := range bindings(spec.From.Topic, -1) {
-			if err := ch.QueueBind(name, key, d.names.exchange, false, nil); err != nil {
+		if spec.Manage == pubsub.Create {
+			if err := d.declareLanes(ch); err != nil {
+				return err
+			}
+		}
+		for _, b := range all {
+			if err := ch.QueueBind(name, b.key, b.exchange, false, nil); err != nil {
 				return err
 			}
 		}
@@ -194,7 +209,7 @@ func (s *source) arrive(ln *lane, gen uint32, list []*delivery) {
 		ln.held = append(ln.held, dl)
 		switch wait := dueIn(dl.native.Headers); {
 		case pattern && dl.native.RoutingKey != ln.queue && !pubsub.MatchPattern(s.spec.From.Topic, dl.topic):
-			dl.state = deliveryAcked // a binding cannot tell it from what the pattern covers
+			dl.state = deliveryAcked // what had a delay comes through both exchanges: where it is not a lane, it may pass for a topic
 		case wait > 0 && s.d.caps.RetryIn > 0:
 			s.move(copyOf{dl: dl, delay: wait, failed: dl.failed})
 		case s.quiet && s.exclusive:

@@ -91,6 +91,11 @@ func (d *driver) ensureExchange(ctx context.Context, at *link, m pubsub.Manage) 
 	return err
 }
 
+// declareLanes makes the exchange of all partitions but the first.
+func (d *driver) declareLanes(ch *amqp.Channel) error {
+	return ch.ExchangeDeclare(d.names.lanes(), amqp.ExchangeTopic, true, false, false, false, nil)
+}
+
 // mark declares the exchange that says of a topic how many partitions it has. An argument of another value is refused, which is how they are read: AMQP
 // compares arguments, and shows none.
 func (d *driver) mark(ctx context.Context, at *link, topic string, parts int) error {
@@ -115,6 +120,11 @@ func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want i
 	case !there && m != pubsub.Create:
 		d.note(topic, notOurs)
 		return 0, says(pubsub.ErrNotFound, "there is no topic %q", topic)
+	}
+	if want > 1 && m == pubsub.Create { // before anybody learns that there is something to publish to it
+		if err := at.with(ctx, d.declareLanes); err != nil {
+			return 0, err
+		}
 	}
 	first, last := 1, maxPartitions
 	if want > 0 || !there {
@@ -271,8 +281,11 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 			if err := ch.QueueBind(name, name, d.names.due(), false, nil); err != nil {
 				return err
 			}
-			for _, key := range bindings(p.Topic, min(lane, 0)+int32(i)) {
-				if err := ch.QueueBind(name, key, d.names.exchange, false, nil); err != nil {
+			if err := d.declareLanes(ch); err != nil {
+				return err
+			}
+			for _, b := range d.names.bindings(p.Topic, min(lane, 0)+int32(i)) {
+				if err := ch.QueueBind(name, b.key, b.exchange, false, nil); err != nil {
 					return err
 				}
 			}
