@@ -66,15 +66,23 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	}
 }
 
-// readPage reads what lies in a stream from an offset on. The broker sends what is there, as much as the channel may have, before it looks at what it is asked
-// next, so an empty page is the end: how many messages a stream has the broker says only some seconds later.
+// readPage reads what lies in a stream from an offset on; an empty page is the end. How many messages a stream has the broker says only some seconds later, and
+// that there are no more it does not say at all. So what comes is made to come before something that is answered: the channel asks the stream to be told
+// of what it has, which happens behind its back, and when it begins to read the stream for another consumer, it waits for an answer of the stream that
+// follows that. The answer to the request after that one follows both.
 func readPage(ch *amqp.Channel, name string, from int64) (page []amqp.Delivery, err error) {
-	const tag = "omnibus"
-	in, err := ch.Consume(name, tag, false, false, false, false, amqp.Table{hdrOffset: from})
+	const reads, waits = "reads", "waits"
+	in, err := ch.Consume(name, reads, false, false, false, false, amqp.Table{hdrOffset: from})
 	if err != nil {
 		return nil, err
 	}
-	if err := ch.Cancel(tag, false); err != nil {
+	if _, err = ch.Consume(name, waits, false, false, false, false, amqp.Table{hdrOffset: "next"}); err != nil {
+		return nil, err
+	}
+	if err = ch.Qos(pageSize, 0, false); err != nil {
+		return nil, err
+	}
+	if err = ch.Cancel(reads, false); err != nil {
 		return nil, err
 	}
 	for m := range in {
@@ -82,5 +90,5 @@ func readPage(ch *amqp.Channel, name string, from int64) (page []amqp.Delivery, 
 			page = append(page, m)
 		}
 	}
-	return page, nil
+	return page, ch.Cancel(waits, false)
 }
