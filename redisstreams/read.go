@@ -162,12 +162,12 @@ func (ln *leg) ghosts(b []byte) (found bool, err error) {
 	return found, r.err
 }
 
-// claim takes what is due, and what others have left: in an exclusive group all, at first; else what anybody has had for longer than the ack wait, also this
-// consumer, which has then lost it by its own clock.
+// claim takes what is due, and what others have left: in an exclusive group all, at first; else what they have had for longer than the ack wait. What this
+// consumer itself has lost by its own clock it leaves to others for as long again: it may be stuck.
 func (ln *leg) claim(life context.Context, p *part, n int, old bool) (all []*flight, more bool, err error) {
 	s := ln.s
 	idle := s.spec.AckWait.Milliseconds()
-	own := idle
+	own := 2 * idle
 	if ln.exclusive {
 		if idle, own = -1, -1; old {
 			idle = 0

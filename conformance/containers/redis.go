@@ -242,7 +242,8 @@ func redisReady(ctx context.Context, admin string) error {
 		if m := info["master0"]; !strings.Contains(m, "status=ok") || !strings.Contains(m, "slaves=1,sentinels=3") {
 			return missing("it sees " + m)
 		}
-		return nil
+		_, err = askRedis(ctx, admin, nil, "SENTINEL DEBUG tilt-period 1000") // one that was paused would look on for 30 s
+		return err
 	case info["role"] == "slave" && info["master_link_status"] != "up":
 		return missing("a replica without its master")
 	}
