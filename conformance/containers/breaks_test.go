@@ -26,6 +26,7 @@ type broken struct {
 }
 
 func (b broken) test(t *testing.T) {
+	t.Helper()
 	t.Run("latency", b.testLatency)
 	t.Run("half-open", b.testHalfOpen)
 	t.Run("black hole", b.testBlackHole)

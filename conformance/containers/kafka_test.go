@@ -123,8 +123,14 @@ func TestKafkaBreaks(t *testing.T) {
 	b := startKafka(t, "default")
 	broken{
 		Broker: b,
-		topic:  func(t *testing.T, name string) topic { return newKafkaTopic(t, b, name) },
-		line:   func(t *testing.T) asker { return mustOpenLine(t, b) },
+		topic: func(t *testing.T, name string) topic {
+			t.Helper()
+			return newKafkaTopic(t, b, name)
+		},
+		line: func(t *testing.T) asker {
+			t.Helper()
+			return mustOpenLine(t, b)
+		},
 	}.test(t)
 }
 

@@ -100,7 +100,7 @@ func TestRabbitMQWatcher(t *testing.T) {
 		"read": func(ch *amqp.Channel) error { _, _, err := ch.Get("orders", true); return err },
 		"write": func(ch *amqp.Channel) error {
 			if err := ch.Confirm(false); err != nil {
-				return nil
+				t.Error(err)
 			}
 			closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 			if _, err := ch.PublishWithDeferredConfirm("", "orders", true, false, amqp.Publishing{}); err != nil {
@@ -173,9 +173,15 @@ func TestRabbitMQBreaks(t *testing.T) {
 	b := startRabbitMQ(t, "default")
 	broken{
 		Broker: b,
-		topic:  func(t *testing.T, name string) topic { return newRabbitQueue(t, b, name) },
-		line:   func(t *testing.T) asker { return newRabbitLine(t, b) },
-		young:  rabbitYoung,
+		topic: func(t *testing.T, name string) topic {
+			t.Helper()
+			return newRabbitQueue(t, b, name)
+		},
+		line: func(t *testing.T) asker {
+			t.Helper()
+			return newRabbitLine(t, b)
+		},
+		young: rabbitYoung,
 	}.test(t)
 	t.Run("kill at once", func(t *testing.T) {
 		q := newRabbitQueue(t, b, "young")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 )
 
 // A rabbitmqAccess is how clients get in: what a variant adds to a node.
@@ -105,9 +106,10 @@ func (a rabbitmqAccess) listeners(host string, client, management int) string {
 	if a.files == nil {
 		return fmt.Sprintf("listeners.tcp.1 = %s:%d\nmanagement.tcp.ip = %s\nmanagement.tcp.port = %d\n", host, client, host, management) + a.conf
 	}
-	conf := fmt.Sprintf("listeners.tcp = none\nlisteners.ssl.1 = %s:%d\nmanagement.ssl.ip = %s\nmanagement.ssl.port = %d\n", host, client, host, management)
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "listeners.tcp = none\nlisteners.ssl.1 = %s:%d\nmanagement.ssl.ip = %s\nmanagement.ssl.port = %d\n", host, client, host, management)
 	for _, prefix := range []string{"ssl_options", "management.ssl"} {
-		conf += fmt.Sprintf("%[1]s.cacertfile = %[2]s\n%[1]s.certfile = %[3]s\n%[1]s.keyfile = %[4]s\n", prefix, rabbitmqCA, rabbitmqCert, rabbitmqKey)
+		fmt.Fprintf(&conf, "%[1]s.cacertfile = %[2]s\n%[1]s.certfile = %[3]s\n%[1]s.keyfile = %[4]s\n", prefix, rabbitmqCA, rabbitmqCert, rabbitmqKey)
 	}
-	return conf + a.conf
+	return conf.String() + a.conf
 }

@@ -3,6 +3,7 @@ package containers
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // rabbitmqStart starts a node of a cluster. Its arguments are the cluster's secret, and of each other node the name and the port for clients.
@@ -37,21 +38,22 @@ exec rabbitmq-server`
 func rabbitmqCluster(s *site) []rabbitmqNode {
 	const size = 3
 	cookie, epmd := secret(), strconv.Itoa(s.port())
-	conf := `cluster_name = omnibus
+	var conf strings.Builder
+	conf.WriteString(`cluster_name = omnibus
 cluster_formation.peer_discovery_backend = classic_config
 quorum_queue.continuous_membership_reconciliation.enabled = true
 quorum_queue.continuous_membership_reconciliation.target_group_size = 3
 quorum_queue.continuous_membership_reconciliation.interval = 1000
 quorum_queue.continuous_membership_reconciliation.trigger_interval = 500
-`
+`)
 	for i := range size {
-		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, rabbitmqName(i))
+		fmt.Fprintf(&conf, "cluster_formation.classic_config.nodes.%d = %s\n", i+1, rabbitmqName(i))
 	}
 	nodes := make([]rabbitmqNode, size)
 	for i := range nodes {
 		client, admin := s.port(), s.port()
 		n := &nodes[i]
-		*n = rabbitmqNode{host: "127.0.0.1", streams: s.port(), conf: conf, script: rabbitmqStart, args: []string{cookie}}
+		*n = rabbitmqNode{host: "127.0.0.1", streams: s.port(), conf: conf.String(), script: rabbitmqStart, args: []string{cookie}}
 		n.nodePlan = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{admin, admin}}
 		n.front = s.front(n.client)
 		n.env = map[string]string{"ERL_EPMD_PORT": epmd, "RABBITMQ_DIST_PORT": strconv.Itoa(s.port())}
