@@ -24,6 +24,9 @@ type kind struct {
 	// ready asks the node once whether it can serve.
 	ready func(ctx context.Context, admin string) error
 
+	// rest is how long a node must not be killed that is ready again without what it had stored: what it has learned since then would be lost.
+	rest time.Duration
+
 	// version connects as a client does, but without credentials, and asks for the broker's version; "" if it tells that to nobody without any.
 	version func(ctx context.Context, client string) (string, error)
 }

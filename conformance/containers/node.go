@@ -32,6 +32,7 @@ type Node struct {
 	mu   sync.Mutex // one change of the container at a time
 	id   string     // of the container; "" when there is none
 	died int        // the process id that Kill ended last
+	anew bool       // it has lost its data and has not been ready since
 }
 
 // Name is the node's own name: "nats-0".
@@ -142,6 +143,7 @@ func (n *Node) Wipe(ctx context.Context) error {
 		n.plan.env = map[string]string{}
 	}
 	n.plan.env[wipedVariable] = "1"
+	n.anew = true
 	return n.createLocked(ctx)
 }
 
@@ -259,13 +261,29 @@ func (n *Node) waitReady(ctx context.Context) error {
 	for {
 		err := n.engine.kind.ready(ctx, n.Admin())
 		if err == nil {
-			return nil
+			return n.rest(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return n.errorf("not ready: %w; it last said: %w", context.Cause(ctx), err)
 		case <-tick.C:
 		}
+	}
+}
+
+// rest leaves a node alone that has become ready without its data.
+func (n *Node) rest(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.anew || n.engine.kind.rest == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return n.errorf("not ready for long enough: %w", context.Cause(ctx))
+	case <-time.After(n.engine.kind.rest):
+		n.anew = false
+		return nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 )
 
 // rabbitmqKind is RabbitMQ with its management and with streams. Every variant but "cluster" is one node. "classic" is the server of
@@ -17,8 +18,12 @@ func rabbitmqKind() kind {
 		plan:     planRabbitMQ,
 		ready:    rabbitmqReady,
 		version:  rabbitmqVersion,
+		rest:     rabbitmqRest,
 	}
 }
+
+// A server writes down which parts of quorum queues it has up to a second after it has got them.
+const rabbitmqRest = 2 * time.Second
 
 const (
 	rabbitmqConfig      = "/etc/rabbitmq/omnibus.conf"
