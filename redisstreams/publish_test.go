@@ -133,7 +133,7 @@ func TestFullServer(t *testing.T) {
 	s := startServer(t, "default")
 	c, b := s.client(t), s.open(t)
 	var got received
-	consumer := mustSubscribe(t, b, pubsub.Subscription{Topic: "orders", Group: "g"}, got.handle)
+	consumer := mustSubscribe(t, b, pubsub.Subscription{Topic: "orders", Group: "g", Order: pubsub.OrderByKey}, got.handle)
 	if err := c.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -142,10 +142,13 @@ func TestFullServer(t *testing.T) {
 	if err := b.Publish(ctx, "orders", pubsub.Message{}); pubsub.CodeOf(err) != pubsub.ErrExhausted {
 		t.Errorf("publishing to a full server: %v", err)
 	}
+	if err := c.ClientKillByFilter(t.Context(), "TYPE", "normal").Err(); err != nil { // so that the consumer has to take its lane again
+		t.Fatal(err)
+	}
 	select {
 	case <-consumer.Done():
 		t.Fatalf("the consumer ended: %v", consumer.Err())
-	case <-time.After(3 * time.Second): // several rounds of its leases
+	case <-time.After(3 * time.Second): // it tries again meanwhile
 	}
 	if err := c.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
 		t.Fatal(err)
