@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -86,14 +87,13 @@ func (s *source) share(members int, now time.Time) (late []*lane) {
 	}
 	members = max(members, 1)
 	fair := (len(s.lanes) + members - 1) / members
-	for i := len(s.lanes) - 1; i >= 0; i-- {
-		ln := s.lanes[i]
+	for _, ln := range slices.Backward(s.lanes) {
 		switch {
 		case !ln.losing.IsZero() && now.After(ln.losing):
 			late = append(late, ln)
 		case ln.gained && ln.losing.IsZero() && stay > fair && !s.quiet && s.dead == nil:
 			stay--
-			ln.losing = now.Add(s.spec.AckWait)
+			ln.losing = now.Add(leaseMax) // what runs may end, however long that takes, as long as the process lives
 			for _, dl := range ln.buf {
 				dl.state = deliveryBack
 			}

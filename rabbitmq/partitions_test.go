@@ -60,3 +60,99 @@ func TestPartitionIsNoTopic(t *testing.T) {
 		eventually(t, "all partitions", func() bool { return all.Load() == want && own.Load() == want && live.Load() == want })
 	}
 }
+
+// A group that keeps an order is read in all its partitions where it is used as it is, also by somebody who may hold fewer messages than there are partitions.
+func TestPartitionsUnmanaged(t *testing.T) {
+	const n = 20
+	s := startServer(t, "default")
+	b := s.open(t, nil, nil)
+	order := pubsub.Topology{
+		Topics: []pubsub.TopicSpec{{Name: "asis", Partitions: 4}}, Groups: []pubsub.Subscription{{Topic: "asis", Group: "g", Order: pubsub.OrderByKey}},
+	}
+	if err := b.Ensure(t.Context(), order); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if err := b.Publish(t.Context(), "asis", pubsub.Message{ID: fmt.Sprint(i), Key: fmt.Sprint("key-", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec := pubsub.SourceSpec{
+		From: pubsub.Place{Topic: "asis", Group: "g"}, Order: pubsub.OrderByKey, AckWait: time.Minute, MaxInFlight: 2, MaxInFlightBytes: 1 << 20, Member: "m", Manage: pubsub.Off,
+	}
+	src := source(t, s.openDriver(t), spec)
+	held, seen := recv(t, src, 2), map[string]bool{}
+	for len(held) > 0 {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		for ctx.Err() == nil { // whatever comes beside lane events
+			if got, _, err := src.Recv(ctx, make([]pubsub.Record, n), 1<<20); got > 0 {
+				t.Errorf("%d messages and 2 more are ours, and MaxInFlight is 2", got)
+			} else if err != nil {
+				break
+			}
+		}
+		cancel()
+		for _, r := range held {
+			seen[r.Msg.ID] = true
+			settle(t, src, pubsub.Settlement{Token: r.Token, As: pubsub.SettleAck})
+		}
+		held = recv(t, src, min(2, n-len(seen)))
+	}
+	if len(seen) != n {
+		t.Errorf("%d of %d messages came", len(seen), n)
+	}
+	if err := src.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A member that is to give a partition up keeps it while a handler runs, also for longer than the ack wait.
+func TestPartitionWithSlowHandler(t *testing.T) {
+	const ackWait = time.Second
+	s := startServer(t, "default")
+	b := s.open(t, nil, nil)
+	if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "slow", Partitions: 2}}}); err != nil {
+		t.Fatal(err)
+	}
+	spec := pubsub.SourceSpec{From: pubsub.Place{Topic: "slow", Group: "g"}, Order: pubsub.OrderByKey, AckWait: ackWait, MaxInFlight: 10, MaxInFlightBytes: 1 << 20, Member: "a"}
+	first := source(t, s.openDriver(t), spec)
+	publish(t, b, "slow", "0", "1")
+	running := recv(t, first, 2)
+	spec.Member = "b"
+	second := source(t, s.openDriver(t), spec)
+	var losing pubsub.LaneEvent
+	ctx, cancel := context.WithTimeout(t.Context(), 5*ackWait)
+	defer cancel()
+	for ctx.Err() == nil { // much longer than the ack wait
+		_, events, err := first.Recv(ctx, nil, 0)
+		if err != nil && ctx.Err() == nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Kind == pubsub.LaneLost {
+				t.Errorf("partition %d is taken from a handler that runs", e.Lane)
+			}
+			if e.Kind == pubsub.LaneLosing {
+				losing = e
+			}
+		}
+	}
+	if losing.Kind == 0 {
+		t.Fatal("no partition is to go to the new member")
+	}
+	for _, r := range running {
+		settle(t, first, pubsub.Settlement{Token: r.Token, As: pubsub.SettleAck})
+	}
+	if err := first.LaneDone(t.Context(), losing); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, "slow", "2", "3")
+	if r := recv(t, second, 1)[0]; r.Msg.ID != "2" && r.Msg.ID != "3" {
+		t.Errorf("the new member got %s, which was handled", r.Msg.ID)
+	}
+	for _, src := range []pubsub.Source{second, first} {
+		if err := src.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -66,6 +66,9 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 			return err
 		}
 	}
+	if len(s.lanes) > s.spec.MaxInFlight {
+		poke(s.ready) // see fill
+	}
 	return nil
 }
 

@@ -85,8 +85,10 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	switch {
 	case spec.From.Group == pubsub.Broadcast:
 		queues, err = d.liveTail(ctx, at, spec)
-	case spec.From.Kind == pubsub.PlaceQuarantine, spec.Manage == pubsub.Off:
+	case spec.From.Kind == pubsub.PlaceQuarantine:
 		queues = []string{d.names.queue(spec.From, 0)}
+	case spec.Manage == pubsub.Off:
+		queues, err = d.queuesThere(ctx, at, spec.From)
 	default:
 		queues, err = d.ensureGroup(ctx, at, spec)
 	}
@@ -260,6 +262,9 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 
 // fill hands out what has come. mu is held.
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
+	if most := s.spec.MaxInFlight; len(s.lanes) > most { // each lane's channel brings one all the same
+		buf = buf[:min(len(buf), max(most-s.out(), 0))]
+	}
 	for i := range s.lanes {
 		ln := s.lanes[(s.from+i)%len(s.lanes)]
 		if !ln.losing.IsZero() {
@@ -279,6 +284,18 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 		}
 	}
 	s.from++
+	return n
+}
+
+// out counts what the engine has. mu is held.
+func (s *source) out() (n int) {
+	for _, ln := range s.lanes {
+		for _, dl := range ln.held {
+			if dl.state == deliveryOut {
+				n++
+			}
+		}
+	}
 	return n
 }
 

@@ -20,7 +20,7 @@ const (
 // found says whether something is there that a passive declaration asks for.
 func (l *link) found(ctx context.Context, ask func(ch *amqp.Channel) error) (bool, error) {
 	err := l.with(ctx, ask)
-	if is(err, amqp.NotFound) {
+	if is(err, amqp.NotFound) && !down(err) {
 		return false, nil
 	}
 	return err == nil, err
@@ -211,6 +211,22 @@ func (d *driver) lanesOf(ctx context.Context, p pubsub.Place) (int, error) {
 	d.lanes[p] = n
 	d.mu.Unlock()
 	return n, nil
+}
+
+// queuesThere are those of a group that is used as it is, lane by lane.
+func (d *driver) queuesThere(ctx context.Context, at *link, p pubsub.Place) (queues []string, err error) {
+	queues = []string{d.names.queue(p, 0)}
+	if pubsub.IsPattern(p.Topic) || d.names.queues != "" {
+		return queues, nil
+	}
+	for there := true; len(queues) < maxPartitions; {
+		name := d.names.queue(p, int32(len(queues)))
+		if _, there, err = at.queue(ctx, name); err != nil || !there {
+			break
+		}
+		queues = append(queues, name)
+	}
+	return queues, err
 }
 
 // ensureGroup makes what a group needs, or checks what is there, and returns its queues, lane by lane.
