@@ -64,6 +64,9 @@ func classifyReply(e *amqp.Error) (pubsub.Code, bool) {
 	}
 	switch e.Code {
 	case amqp.NotFound:
+		if down(e) {
+			return pubsub.ErrUnavailable, false
+		}
 		return pubsub.ErrNotFound, true
 	case amqp.AccessRefused:
 		if strings.Contains(e.Reason, "Login was refused") {
@@ -104,6 +107,12 @@ func classifyReply(e *amqp.Error) (pubsub.Code, bool) {
 func is(err error, code int) bool {
 	e, ok := errors.AsType[*amqp.Error](err)
 	return ok && e.Server && e.Code == code
+}
+
+// down says whether err is that a queue is on a node that does not run, which the server calls not found, too.
+func down(err error) bool {
+	e, ok := errors.AsType[*amqp.Error](err)
+	return ok && e.Server && e.Code == amqp.NotFound && strings.Contains(e.Reason, "down or inaccessible")
 }
 
 // limitIn is the largest message that the server says it takes when it refuses one, 0 if e says something else.
