@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
@@ -134,6 +136,40 @@ func TestCopyTooLarge(t *testing.T) {
 		if took := time.Since(begin); small.Msg.ID != "small" && took < delay {
 			t.Errorf("%s came after %v", small.Msg.ID, took)
 		}
+	}
+	if err := src.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A copy in the quarantine is counted as what it was: each failure was a delivery, and what its process does not survive is one more.
+func TestQuarantinedCopy(t *testing.T) {
+	s := startServer(t, "default")
+	if err := s.open(t, nil, nil).Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{{Topic: "suspect", Group: "g"}}}); err != nil {
+		t.Fatal(err)
+	}
+	spec := pubsub.SourceSpec{
+		From: pubsub.Place{Topic: "suspect", Group: "g", Kind: pubsub.PlaceQuarantine}, AckWait: time.Minute, MaxInFlight: 1, MaxInFlightBytes: 1 << 20, Member: "m",
+	}
+	d := s.openDriver(t)
+	src := source(t, d, spec)
+	s.must(t, func(ch *amqp.Channel) error {
+		return ch.PublishWithContext(t.Context(), "", "omnibus.quarantine.suspect__g", true, false, amqp.Publishing{MessageId: "x", Body: []byte("x")})
+	})
+	for failed := range int32(3) {
+		r := recv(t, src, 1)[0]
+		if r.Failed != failed || r.Deliveries != failed+1 {
+			t.Errorf("after %d failures it is delivery %d, with %d failures", failed, r.Deliveries, r.Failed)
+		}
+		settle(t, src, pubsub.Settlement{Token: r.Token, As: pubsub.SettleRetryIn, Delay: 100 * time.Millisecond, Failed: failed + 1})
+	}
+	recv(t, src, 1)
+	if err := src.Close(t.Context()); err != nil { // which is for the broker what a death is
+		t.Fatal(err)
+	}
+	src = source(t, d, spec)
+	if r := recv(t, src, 1)[0]; r.Failed != 3 || r.Deliveries != 5 {
+		t.Errorf("after 3 failures and a death it is delivery %d, with %d failures", r.Deliveries, r.Failed)
 	}
 	if err := src.Close(t.Context()); err != nil {
 		t.Error(err)

@@ -175,6 +175,9 @@ func (ln *lane) take(gen uint32, d amqp.Delivery) *delivery {
 		if n, ok := integer(d.Headers["x-delivery-count"]); ok && d.Redelivered { // else somebody has made it up
 			dl.deliveries = int32(min(max(n+1, 2), math.MaxInt32))
 		}
+		if s.polls && dl.deliveries <= math.MaxInt32-dl.failed {
+			dl.deliveries += dl.failed // a copy is counted anew, and each failure was a delivery
+		}
 	}
 	return dl
 }
