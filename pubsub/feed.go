@@ -49,10 +49,10 @@ type feed struct {
 	notes       []Renewal // failures for the broker to keep
 	flush       alarm
 	lease       alarm
-	suspect     Position // of the quarantine: the message that was delivered last
-	sightings   int32    // how often, to this process
-	free        []*item  // to be used again
-	renewing    int      // renewals on their way: they know their items, so none is used again
+	suspect     suspect // of the quarantine: the message that was delivered last
+	sightings   int32   // how often, to this process
+	free        []*item // to be used again
+	renewing    int     // renewals on their way: they know their items, so none is used again
 	wantsRoom   bool
 	foundRoom   context.CancelFunc // ends a Recv that waits for it
 	lowestWater int
@@ -301,18 +301,29 @@ func (c *Consumer) admit(it *item) {
 	case it.rec.Bad != nil:
 		it.job, it.why = taskDeadLetter, verdict{reason: ReasonUndecodable, err: it.rec.Bad}
 	case attempts == Unlimited || it.rec.Deliveries == 0:
-	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries-it.feed.survived(it.rec.Pos) > 1+it.rec.Failed:
+	case it.feed.place.Kind == PlaceQuarantine && it.rec.Deliveries-it.feed.survived(&it.rec) > 1+it.rec.Failed:
 		it.job, it.why = taskDeadLetter, verdict{reason: ReasonProcessKiller, err: killedError{}}
 	case it.feed.place.Kind != PlaceQuarantine && started > attempts && it.failed < attempts && c.quarantines():
 		it.job = taskQuarantine
 	}
 }
 
+// A suspect names a message in the quarantine. Where the broker gives no positions that is its ID; a retry of it is another copy, with deliveries of its own.
+type suspect struct {
+	pos    Position
+	id     string
+	failed int32
+}
+
 // survived tells how often the quarantine has delivered this message to this process before: it lives, so the message did not end it, whatever
-// else brought it back. Only the last message is remembered, since one at a time is in flight. mu is held.
-func (f *feed) survived(pos Position) int32 {
-	if f.suspect != pos {
-		f.suspect, f.sightings = pos, 0
+// else brought it back. Only the last message is remembered, since one at a time is in flight; one that has no name is always new. mu is held.
+func (f *feed) survived(r *Record) int32 {
+	s := suspect{pos: r.Pos}
+	if r.Pos == (Position{}) {
+		s.id, s.failed = r.Msg.ID, r.Failed
+	}
+	if f.suspect != s || s == (suspect{failed: s.failed}) {
+		f.suspect, f.sightings = s, 0
 	}
 	f.sightings++
 	return f.sightings - 1
