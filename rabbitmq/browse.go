@@ -2,7 +2,9 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -12,6 +14,7 @@ import (
 const (
 	positionKind = 2 // a position is an offset in a stream
 	pageSize     = 64
+	countedAfter = 10 * time.Second // the broker counts a stream's messages every 5 s
 )
 
 // Browse implements pubsub.Browser, of dead letters: they lie in a stream. What lies in a queue nobody can look at without taking it.
@@ -46,49 +49,98 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		return err
 	}
 	defer shut(context.WithoutCancel(ctx), ch)
-	next := int64(0)
+	var next any = "first"
+	least := int64(0)
 	if kind, offset, _, _ := from.Parts(); kind == positionKind {
-		next = offset
+		next, least = offset, offset
 	}
 	for {
-		page, err := call(ctx, func() ([]amqp.Delivery, error) { return readPage(ch, name, next) }, nil)
-		if err != nil || len(page) == 0 {
+		page, err := at.readPage(ctx, ch, name, next)
+		if err != nil {
 			return err
 		}
 		for i := range page {
 			m := &page[i]
 			offset, _ := integer(m.Headers[hdrOffset])
-			next = offset + 1
+			if _, mark := m.Headers[hdrMark]; offset < least || mark {
+				continue
+			}
+			next, least = offset, offset+1
 			if !yield(pubsub.Record{Msg: decode(m), Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, offset, 0, 0)}) {
 				return nil
 			}
 		}
+		if len(page) < pageSize {
+			return nil
+		}
 	}
 }
 
-// readPage reads what lies in a stream from an offset on; an empty page is the end. How many messages a stream has the broker says only some seconds later, and
-// that there are no more it does not say at all. So what comes is made to come before something that is answered: the channel asks the stream to be told
-// of what it has, which happens behind its back, and when it begins to read the stream for another consumer, it waits for an answer of the stream that
-// follows that. The answer to the request after that one follows both.
-func readPage(ch *amqp.Channel, name string, from int64) (page []amqp.Delivery, err error) {
-	const reads, waits = "reads", "waits"
-	in, err := ch.Consume(name, reads, false, false, false, false, amqp.Table{hdrOffset: from})
+// readPage reads what lies in a stream from a message on that is there: that one, and what follows it. How many messages a stream has the broker says only some
+// seconds later, and that there are no more it does not say at all. But it sends all that it has at once, as much as the channel may have, and then
+// looks at what it is asked next: so what has not come before the answer to a request that was made when the first message was here, was not there then. A
+// stream of ours always has a message, see ensureDead.
+func (l *link) readPage(ctx context.Context, ch *amqp.Channel, name string, from any) (page []amqp.Delivery, err error) {
+	in, err := call(ctx, func() (<-chan amqp.Delivery, error) {
+		return ch.Consume(name, "omnibus", false, false, false, false, amqp.Table{hdrOffset: from})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = ch.Consume(name, waits, false, false, false, false, amqp.Table{hdrOffset: "next"}); err != nil {
-		return nil, err
+	none := time.NewTimer(countedAfter)
+	defer none.Stop()
+	for len(page) == 0 {
+		select {
+		case m, ok := <-in:
+			if !ok {
+				return nil, errCanceled
+			}
+			page = append(page, m)
+		case <-none.C: // it was made by somebody else, or who made it was killed before it had a message
+			if q, _, err := l.queue(ctx, name); err != nil || q.Messages == 0 {
+				return nil, err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if err = ch.Qos(pageSize, 0, false); err != nil {
-		return nil, err
-	}
-	if err = ch.Cancel(reads, false); err != nil {
+	if _, err := call(ctx, func() (struct{}, error) { return struct{}{}, ch.Cancel("omnibus", false) }, nil); err != nil {
 		return nil, err
 	}
 	for m := range in {
-		if offset, _ := integer(m.Headers[hdrOffset]); offset >= from { // a chunk may begin before
-			page = append(page, m)
-		}
+		page = append(page, m)
 	}
-	return page, ch.Cancel(waits, false)
+	return page, nil
+}
+
+// ensureDead makes the dead letters of a group, with a first message, which is none: see readPage.
+func (d *driver) ensureDead(ctx context.Context, at *link, name string) error {
+	if _, there, err := at.queue(ctx, name); err != nil || there {
+		return err
+	}
+	out, err := d.out.connected(ctx)
+	if err != nil {
+		return err
+	}
+	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeStream}
+	if d.cfg.Replicas > 0 {
+		args["x-initial-cluster-size"] = d.cfg.Replicas
+	}
+	return out.with(ctx, func(ch *amqp.Channel) error {
+		if _, err := ch.QueueDeclare(name, true, false, false, false, args); err != nil {
+			return err
+		}
+		if err := ch.Confirm(false); err != nil {
+			return err
+		}
+		first := amqp.Publishing{DeliveryMode: amqp.Persistent, Headers: amqp.Table{hdrMark: true}}
+		sent, err := ch.PublishWithDeferredConfirm("", name, true, false, first)
+		if err != nil {
+			return err
+		}
+		if ok, err := sent.WaitContext(ctx); err != nil || !ok {
+			return errors.Join(err, errGone)
+		}
+		return nil
+	})
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// Browsing shows all that was confirmed when it began, however busy the broker is: the end of a stream is not where nothing came in time.
+// Browsing shows all that was confirmed when it began, however busy the broker is: the end of a stream is not where nothing came in time. It ends although more
+// is stored all the time.
 func TestBrowseToTheEnd(t *testing.T) {
 	s := startServer(t, "default")
 	b := s.open(t, nil, nil)

@@ -43,6 +43,7 @@ const (
 	hdrTopic   = private + "topic"  // of what is sent to a group alone: the concrete topic, where the group's is a pattern
 	hdrFailed  = private + "failed" // of a retry: the group's failures so far
 	hdrDue     = private + "due"    // in Unix milliseconds: of what waits for longer than the ladder is
+	hdrMark    = private + "mark"   // of the first message of a stream, which is none
 	hdrWait    = private + "w"      // followed by a step of the ladder: it is to wait there
 	hdrOffset  = "x-stream-offset"
 	shortText  = 255

@@ -245,7 +245,7 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 			return nil, err
 		}
 		if spec.Manage == pubsub.Create {
-			err = at.with(ctx, func(ch *amqp.Channel) error { return d.declareOwn(ch, own, "") })
+			err = d.ensureDead(ctx, at, own[0])
 		}
 		return queues, err
 	}
@@ -278,6 +278,11 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 				}
 				return nil, err
 			}
+		}
+	}
+	if spec.Manage == pubsub.Create {
+		if err := d.ensureDead(ctx, at, own[0]); err != nil {
+			return nil, err
 		}
 	}
 	lost := of(p) + "/" + spec.AckWait.String() // a part of the queue's arguments, so that members with another ack wait are refused
@@ -343,15 +348,8 @@ func (d *driver) atLeastOnce(args amqp.Table) {
 	}
 }
 
-// declareOwn makes the dead letters of a group, which lie in a stream: reading takes nothing away there; and its quarantine.
+// declareOwn lets the dead letters have what queues give up by themselves, and makes the group's quarantine.
 func (d *driver) declareOwn(ch *amqp.Channel, own []string, lost string) error {
-	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeStream}
-	if d.cfg.Replicas > 0 {
-		args["x-initial-cluster-size"] = d.cfg.Replicas
-	}
-	if _, err := ch.QueueDeclare(own[0], true, false, false, false, args); err != nil || lost == "" {
-		return err
-	}
 	if err := ch.ExchangeDeclare(d.names.lost(), amqp.ExchangeDirect, true, false, false, false, nil); err != nil {
 		return err
 	}
