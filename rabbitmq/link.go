@@ -273,34 +273,28 @@ func (l *link) close(ctx context.Context) {
 
 // call does what the client does not end with a context. What comes of it after ctx has ended goes to late.
 func call[T any](ctx context.Context, f func() (T, error), late func(T)) (v T, err error) {
-	var mu sync.Mutex
-	over, done := false, make(chan struct{})
+	type result struct {
+		v   T
+		err error
+	}
+	came, over := make(chan result), make(chan struct{})
 	go func() {
-		got, failed := f()
-		mu.Lock()
-		if !over {
-			v, err = got, failed
-			close(done)
-		}
-		unwanted := over && failed == nil
-		mu.Unlock()
-		if unwanted && late != nil {
-			late(got)
+		v, err := f()
+		select {
+		case came <- result{v, err}:
+		case <-over:
+			if err == nil && late != nil {
+				late(v)
+			}
 		}
 	}()
 	select {
-	case <-done:
-		return v, err
+	case r := <-came:
+		return r.v, r.err
 	case <-ctx.Done():
+		close(over)
+		return v, ctx.Err()
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	select {
-	case <-done:
-	default:
-		over, err = true, ctx.Err()
-	}
-	return v, err
 }
 
 // shut closes a channel; where that fails the connection breaks.

@@ -198,9 +198,10 @@ func (p *producer) look(ctx context.Context, run []pubsub.Out) (err error) {
 			continue
 		}
 		last = to
-		if to.Kind == pubsub.PlaceMain {
+		switch to.Kind {
+		case pubsub.PlaceMain:
 			_, err = p.d.partsOf(ctx, to.Topic)
-		} else if to.Kind == pubsub.PlaceRetry {
+		case pubsub.PlaceRetry:
 			_, err = p.d.lanesOf(ctx, to)
 		}
 		if _, final := codeOf(err); err != nil && !final {

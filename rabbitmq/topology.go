@@ -219,14 +219,14 @@ func (d *driver) queuesThere(ctx context.Context, at *link, p pubsub.Place) (que
 	if pubsub.IsPattern(p.Topic) || d.names.queues != "" {
 		return queues, nil
 	}
-	for there := true; len(queues) < maxPartitions; {
+	for len(queues) < maxPartitions {
 		name := d.names.queue(p, int32(len(queues)))
-		if _, there, err = at.queue(ctx, name); err != nil || !there {
-			break
+		if _, there, err := at.queue(ctx, name); err != nil || !there {
+			return queues, err
 		}
 		queues = append(queues, name)
 	}
-	return queues, err
+	return queues, nil
 }
 
 // ensureGroup makes what a group needs, or checks what is there, and returns its queues, lane by lane.
