@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -211,6 +213,38 @@ func Broken(b *sarama.FetchResponseBlock, times int) bool {
 		f.one(l, b)
 	}
 	return !l.broken.IsZero()
+}
+
+// Asks is which topics a member's fetches ask for, by whether they are for private places, and for how long they wait each time that nothing comes. The
+// partition of its topic has a response that is not delivered, if full.
+func Asks(full bool, times int) (topics map[bool][]string, waits []time.Duration) {
+	m := &member{d: &driver{base: sarama.NewConfig()}, place: pubsub.Place{Topic: "t", Group: "g"}, lanes: map[unit]*lane{}}
+	for p := range int32(2) { // the second one is at its end
+		u := unit{"t", p}
+		m.lanes[u] = m.newLane(u)
+		m.lanes[u].src = &source{spec: pubsub.SourceSpec{MaxInFlightBytes: 1 << 20}}
+	}
+	if full {
+		m.lanes[unit{"t", 0}].logs[0].bytes = 1 << 30
+	}
+	m.eachLog(func(l *plog) { l.leader = 1 })
+	topics = map[bool][]string{}
+	for _, own := range []bool{false, true} {
+		f := &fetcher{m: m, key: fetcherKey{1, own}}
+		for i := range times {
+			req, logs := f.request()
+			if !own {
+				waits = append(waits, time.Duration(req.MaxWaitTime)*time.Millisecond)
+			}
+			for l := range logs {
+				if i == 0 {
+					topics[own] = append(topics[own], fmt.Sprint(l.topic, l.partition))
+				}
+			}
+		}
+		slices.Sort(topics[own])
+	}
+	return topics, waits
 }
 
 // SettledAfter waits for the commit of a lane that is there when it begins, and that change then ends.

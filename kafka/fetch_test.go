@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"reflect"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -133,5 +135,27 @@ func TestEmptyRecordsTakeRoom(t *testing.T) {
 	}
 	if n, more := kafka.SizeOf(make([]byte, 1000), 0), kafka.SizeOf(make([]byte, 1000), 3); n < 1000 || more-n < 100 {
 		t.Errorf("a record of 1000 bytes counts as %d, with three headers as %d", n, more)
+	}
+}
+
+// TestFetchesAskApart: what is sent to the group alone, which is empty most of the time, is in no fetch for the topic. One that waits for a partition at its end
+// while another is full, which will have room soon, does not wait for long, unless that goes on.
+func TestFetchesAskApart(t *testing.T) {
+	t.Parallel()
+	own := []string{"omnibus.retry.t__g0", "omnibus.retry.t__g1"}
+	topics, waits := kafka.Asks(false, 1)
+	if want := map[bool][]string{false: {"t0", "t1"}, true: own}; !reflect.DeepEqual(topics, want) || waits[0] != 250*time.Millisecond {
+		t.Errorf("with room everywhere %v are asked for, for %v", topics, waits)
+	}
+	topics, waits = kafka.Asks(true, 8)
+	if want := map[bool][]string{false: {"t1"}, true: own}; !reflect.DeepEqual(topics, want) {
+		t.Errorf("with one partition full %v are asked for", topics)
+	}
+	want := []time.Duration{5, 10, 20, 40, 80, 160, 250, 250}
+	for i := range want {
+		want[i] *= time.Millisecond
+	}
+	if !reflect.DeepEqual(waits, want) {
+		t.Errorf("fetches that bring nothing wait %v, want %v", waits, want)
 	}
 }
