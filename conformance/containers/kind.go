@@ -24,8 +24,9 @@ type kind struct {
 	// ready asks the node once whether it can serve.
 	ready func(ctx context.Context, admin string) error
 
-	// rest is how long a node must not be killed that is ready again without what it had stored: what it has learned since then would be lost.
-	rest time.Duration
+	// regained asks a node once that is ready again without what it had stored, whether it has so much that the others may lose theirs; nil =
+	// that is so once it is ready.
+	regained func(ctx context.Context, admin string) error
 
 	// version connects as a client does, but without credentials, and asks for the broker's version; "" if it tells that to nobody without any.
 	version func(ctx context.Context, client string) (string, error)

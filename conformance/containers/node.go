@@ -32,7 +32,7 @@ type Node struct {
 	mu   sync.Mutex // one change of the container at a time
 	id   string     // of the container; "" when there is none
 	died int        // the process id that Kill ended last
-	anew bool       // it has lost its data and has not been ready since
+	anew bool       // it has lost its data, and what the others can give back it may not have yet
 }
 
 // Name is the node's own name: "nats-0".
@@ -256,34 +256,40 @@ func (n *Node) launch(ctx context.Context) error {
 
 // waitReady asks the node until it can serve.
 func (n *Node) waitReady(ctx context.Context) error {
+	if err := n.poll(ctx, n.engine.kind.ready); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	anew := n.anew
+	n.mu.Unlock()
+	if !anew {
+		return nil
+	}
+	if n.engine.kind.regained != nil {
+		if err := n.poll(ctx, n.engine.kind.regained); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.anew = false
+	return nil
+}
+
+// poll asks the node until the answer is nil.
+func (n *Node) poll(ctx context.Context, ask func(ctx context.Context, admin string) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := n.engine.kind.ready(ctx, n.Admin())
+		err := ask(ctx, n.Admin())
 		if err == nil {
-			return n.rest(ctx)
+			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return n.errorf("not ready: %w; it last said: %w", context.Cause(ctx), err)
 		case <-tick.C:
 		}
-	}
-}
-
-// rest leaves a node alone that has become ready without its data.
-func (n *Node) rest(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.anew || n.engine.kind.rest == 0 {
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-		return n.errorf("not ready for long enough: %w", context.Cause(ctx))
-	case <-time.After(n.engine.kind.rest):
-		n.anew = false
-		return nil
 	}
 }
 

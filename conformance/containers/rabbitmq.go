@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"time"
 )
 
 // rabbitmqKind is RabbitMQ with its management and with streams. Every variant but "cluster" is one node. "classic" is the server of
@@ -18,17 +17,15 @@ func rabbitmqKind() kind {
 		plan:     planRabbitMQ,
 		ready:    rabbitmqReady,
 		version:  rabbitmqVersion,
-		rest:     rabbitmqRest,
+		regained: rabbitmqRegained,
 	}
 }
-
-// A server writes down which parts of quorum queues it has up to a second after it has got them.
-const rabbitmqRest = 2 * time.Second
 
 const (
 	rabbitmqConfig      = "/etc/rabbitmq/omnibus.conf"
 	rabbitmqPlugins     = "/etc/rabbitmq/omnibus-plugins"
 	rabbitmqDefinitions = "/etc/rabbitmq/omnibus-definitions.json"
+	rabbitmqErlang      = "-kernel inet_dist_use_interface {127,0,0,1}" // options
 )
 
 func planRabbitMQ(variant string, s *site) (*plan, error) {
@@ -95,7 +92,7 @@ log.console.level = warning
 		"RABBITMQ_CONFIG_FILE":                rabbitmqConfig,
 		"RABBITMQ_ENABLED_PLUGINS_FILE":       rabbitmqPlugins,
 		"ERL_EPMD_ADDRESS":                    "127.0.0.1",
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": rabbitmqErlang,
 	}
 	maps.Copy(p.env, n.env)
 	return p

@@ -179,6 +179,47 @@ func (q *rabbitQueue) messages(t *testing.T) (n int64) {
 	return n
 }
 
+// newRabbitStream makes a stream with messages in it.
+func newRabbitStream(t *testing.T, b *containers.Broker, name string, messages int) {
+	t.Helper()
+	l := newRabbitLine(t, b)
+	if _, err := l.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": "stream"}); err != nil {
+		t.Fatal(err)
+	}
+	for range messages {
+		if err := <-l.publish(name, "kept"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantStream reads the messages of a stream by way of a node.
+func wantStream(t *testing.T, b *containers.Broker, addr, name string, messages int) {
+	t.Helper()
+	l, err := rabbitLineTo(t, b, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Qos(messages, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Consume(name, "", false, false, false, false, amqp.Table{"x-stream-offset": "first"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := time.After(30 * time.Second)
+	for i := range messages {
+		select {
+		case _, open := <-got:
+			if !open {
+				t.Fatalf("the stream ends after %d messages, want %d", i, messages)
+			}
+		case <-limit:
+			t.Fatalf("%d messages in the stream, want %d", i, messages)
+		}
+	}
+}
+
 // leader is the node that leads the queue.
 func (q *rabbitQueue) leader(t *testing.T) *containers.Node {
 	t.Helper()
@@ -201,16 +242,11 @@ func (q *rabbitQueue) leader(t *testing.T) *containers.Node {
 // askManagement asks a node's management as a user.
 func askManagement(t *testing.T, n *containers.Node, path string, p containers.Params, answer any) error {
 	t.Helper()
-	return askManagementCtx(t.Context(), t, n, path, p, answer)
-}
-
-func askManagementCtx(ctx context.Context, t *testing.T, n *containers.Node, path string, p containers.Params, answer any) error {
-	t.Helper()
 	scheme, transport := "http", &http.Transport{DisableKeepAlives: true}
 	if p.CAFile != "" {
 		scheme, transport.TLSClientConfig = "https", tlsConfig(t, containers.Params{CAFile: p.CAFile})
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+n.Admin()+path, http.NoBody)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, scheme+"://"+n.Admin()+path, http.NoBody)
 	if err != nil {
 		return err
 	}

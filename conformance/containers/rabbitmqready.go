@@ -13,43 +13,77 @@ import (
 	"time"
 )
 
-// rabbitmqReady asks the node's management, which has TLS where clients have it.
+// rabbitmqReady asks the node's management whether the node listens to clients, which it begins last, and whether every quorum queue has a leader that
+// knows all that it has: a queue without one counts no messages.
 func rabbitmqReady(ctx context.Context, admin string) error {
-	err := rabbitmqServes(ctx, "http://"+admin, "amqp")
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	secured := rabbitmqServes(ctx, "https://"+admin, "amqps")
-	if secured == nil {
+	return manageRabbitMQ(ctx, admin, func(m rabbitmqManagement, protocol string) error {
+		if err := m.ask(ctx, "/api/health/checks/protocol-listener/"+protocol, new(any)); err != nil {
+			return err
+		}
+		queues, err := m.queues(ctx)
+		if err != nil {
+			return err
+		}
+		for _, q := range queues {
+			if q.Type != "quorum" {
+				continue
+			}
+			if err := m.led(ctx, q); err != nil {
+				return fmt.Errorf("queue %s: %w", q.Name, err)
+			}
+		}
 		return nil
-	}
-	return errors.Join(err, secured)
+	})
 }
 
-// rabbitmqServes asks whether the node listens to clients, which it begins last, and takes part in every quorum queue.
-func rabbitmqServes(ctx context.Context, management, protocol string) error {
-	m := newRabbitMQManagement(management)
-	defer m.close()
-	if err := m.ask(ctx, "/api/health/checks/protocol-listener/"+protocol, new(any)); err != nil {
-		return err
-	}
-	o, err := m.overview(ctx)
-	if err != nil {
-		return err
-	}
-	var queues []struct{ Name, Vhost, Type string }
-	if err := m.ask(ctx, "/api/queues?disable_stats=true&columns=name,vhost,type", &queues); err != nil {
-		return err
-	}
-	for _, q := range queues {
-		if q.Type != "quorum" {
-			continue
+// rabbitmqRegained asks the node's management whether the node has a vote in every quorum queue, and a copy of every stream.
+func rabbitmqRegained(ctx context.Context, admin string) error {
+	return manageRabbitMQ(ctx, admin, func(m rabbitmqManagement, _ string) error {
+		o, err := m.overview(ctx)
+		if err != nil {
+			return err
 		}
-		if err := m.member(ctx, o.Node, q.Vhost, q.Name); err != nil {
-			return fmt.Errorf("queue %s: %w", q.Name, err)
+		queues, err := m.queues(ctx)
+		if err != nil {
+			return err
 		}
+		for _, q := range queues {
+			switch q.Type {
+			case "quorum":
+				err = m.voting(ctx, q, o.Node)
+			case "stream":
+				if !slices.Contains(q.Online, o.Node) {
+					err = errors.New("no copy")
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("queue %s on %s: %w", q.Name, o.Node, err)
+			}
+		}
+		// A server writes down which parts of queues it has up to a second after it has got them. Those of one that is killed before are gone, while
+		// the others go on to count on it.
+		select {
+		case <-time.After(2 * time.Second):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// manageRabbitMQ has a node's management asked, which has TLS where clients have it; their protocol is called otherwise then.
+func manageRabbitMQ(ctx context.Context, admin string, ask func(m rabbitmqManagement, protocol string) error) error {
+	var errs []error
+	for _, secured := range []string{"", "s"} {
+		m := newRabbitMQManagement("http" + secured + "://" + admin)
+		err := ask(m, "amqp"+secured)
+		m.close()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // A rabbitmqManagement is the management of one node.
@@ -66,7 +100,7 @@ func newRabbitMQManagement(url string) rabbitmqManagement {
 
 func (m rabbitmqManagement) close() { m.http.CloseIdleConnections() }
 
-var errNoSuchThing = errors.New("there is no such thing")
+const errUntold = constant("that is not told")
 
 // ask has a question answered.
 func (m rabbitmqManagement) ask(ctx context.Context, path string, answer any) error {
@@ -87,8 +121,8 @@ func (m rabbitmqManagement) ask(ctx context.Context, path string, answer any) er
 	switch {
 	case err != nil:
 		return err
-	case resp.StatusCode == http.StatusNotFound:
-		return errNoSuchThing
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusInternalServerError:
+		return fmt.Errorf("%w: %s: %s", errUntold, path, resp.Status)
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s: %s: %.200s", path, resp.Status, text)
 	}
@@ -105,40 +139,68 @@ func (m rabbitmqManagement) overview(ctx context.Context) (o rabbitmqOverview, e
 	return o, m.ask(ctx, "/api/overview?disable_stats=true", &o)
 }
 
-// member returns once a node has a vote in a quorum queue and all that the queue's leader had when it was first asked, and fails if it has no
-// vote or the queue no leader. Servers before 3.13 are not asked: they do not tell. A queue of which no member has heard of an election
-// never has one: its servers were killed too soon after it was declared.
-func (m rabbitmqManagement) member(ctx context.Context, node, vhost, queue string) error {
-	mark := -1.
-	for {
-		var members []map[string]any
-		err := m.ask(ctx, "/api/queues/quorum/"+url.PathEscape(vhost)+"/"+url.PathEscape(queue)+"/status", &members)
-		if err != nil {
-			if errors.Is(err, errNoSuchThing) {
-				return nil // any more, or no such question
-			}
-			return err
-		}
-		lead := slices.IndexFunc(members, func(m map[string]any) bool { return m["Raft State"] == "leader" })
-		own := slices.IndexFunc(members, func(m map[string]any) bool { return m["Node Name"] == node && m["Membership"] == "voter" })
-		if lead < 0 && !slices.ContainsFunc(members, func(m map[string]any) bool { return m["Term"] != 0. }) {
+// A rabbitmqQueue is a queue of any type.
+type rabbitmqQueue struct {
+	Name, Vhost, Type string
+	Online            []string // the nodes with a copy of it
+}
+
+func (m rabbitmqManagement) queues(ctx context.Context) (all []rabbitmqQueue, err error) {
+	return all, m.ask(ctx, "/api/queues?disable_stats=true&columns=name,vhost,type,online", &all)
+}
+
+// A rabbitmqMember is a node's part in a quorum queue.
+type rabbitmqMember map[string]any
+
+func (m rabbitmqMember) number(name string) int {
+	n, _ := m[name].(float64) // a member that is away has a text for each
+	return int(n)
+}
+
+// members fails with errUntold if there is no such queue any more, or a member is away, and in servers before 3.13.
+func (m rabbitmqManagement) members(ctx context.Context, q rabbitmqQueue) (all []rabbitmqMember, leader int, err error) {
+	err = m.ask(ctx, "/api/queues/quorum/"+url.PathEscape(q.Vhost)+"/"+url.PathEscape(q.Name)+"/status", &all)
+	return all, slices.IndexFunc(all, func(m rabbitmqMember) bool { return m["Raft State"] == "leader" }), err
+}
+
+// led returns once the leader of a quorum queue has read all that it had written when it was first asked. A queue of which no member has heard of
+// an election never has a leader: its servers were killed too soon after it was declared.
+func (m rabbitmqManagement) led(ctx context.Context, q rabbitmqQueue) error {
+	for mark := -1; ; {
+		members, leader, err := m.members(ctx, q)
+		switch {
+		case errors.Is(err, errUntold):
 			return nil
-		}
-		if lead < 0 || own < 0 {
-			return fmt.Errorf("%s has no vote, or nobody leads: %v", node, members)
-		}
-		if mark < 0 {
-			mark, _ = members[lead]["Last Log Index"].(float64)
-		}
-		applied, _ := members[lead]["Last Applied"].(float64)
-		written, _ := members[own]["Last Written"].(float64)
-		if applied >= mark && written >= mark {
+		case err != nil:
+			return err
+		case leader >= 0:
+			if mark < 0 {
+				mark = members[leader].number("Last Log Index")
+			}
+			if members[leader].number("Last Applied") >= mark {
+				return nil
+			}
+		case slices.ContainsFunc(members, func(m rabbitmqMember) bool { return m.number("Term") > 0 }):
+			return fmt.Errorf("nobody leads: %v", members)
+		default:
 			return nil
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("%s has not caught up: %v", node, members)
+			return fmt.Errorf("the leader has not read all: %v", members)
 		}
 	}
+}
+
+// voting says whether a node has a vote in a quorum queue: it gets that once it has what the leader has.
+func (m rabbitmqManagement) voting(ctx context.Context, q rabbitmqQueue, node string) error {
+	members, leader, err := m.members(ctx, q)
+	if err != nil {
+		return err
+	}
+	if leader < 0 || !slices.ContainsFunc(members, func(m rabbitmqMember) bool { return m["Node Name"] == node && m["Membership"] == "voter" }) {
+		return fmt.Errorf("no vote: %v", members)
+	}
+	return nil
 }
