@@ -24,6 +24,10 @@
 // streams, and CLIENT ID and CLIENT UNBLOCK, without which the end of a subscription takes up to a second. With CONFIG GET it may read how the server keeps
 // its data.
 //
+// Before 8.6 Redis loads its append-only file with the rights of the default user, and leaves out what scripts and transactions have written where that
+// user may not do it. So a server with "user default off" loses topics and groups at its next start; one with "user default off ~* &* +@all" is as closed
+// and loses nothing. Open refuses the former, as far as the user may ask for it (ACL GETUSER).
+//
 // # URL
 //
 // redis://user:password@host:6379/0?wait=1, rediss:// with TLS, redis+cluster://host,host and redis+sentinel://sentinel,sentinel/master. [Config] names

@@ -209,6 +209,7 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	if err := d.client.Ping(ctx).Err(); err != nil {
 		return err
 	}
+	d.idempotent = d.probe(ctx, "COMMAND", "INFO", "XCFGSET") == nil
 	least, err := d.durability(ctx)
 	if redis.IsPermissionError(err) || err != nil && strings.HasPrefix(err.Error(), "ERR unknown command") {
 		if d.cfg.Accept == 0 {
@@ -232,8 +233,28 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	if d.caps.Durability = least; d.cfg.Accept > least {
 		return says(pubsub.ErrUnsupported, "its durability is %v, and at least %v is asked for", least, d.cfg.Accept)
 	}
-	d.idempotent = d.probe(ctx, "COMMAND", "INFO", "XCFGSET") == nil
 	return nil
+}
+
+// forgets says whether the server, when it starts again, loses what scripts have written: before 8.6 Redis loads that with the rights of the default user, and
+// leaves out, without a word, what this one may not do.
+func (d *driver) forgets(ctx context.Context, c *redis.Client) (bool, error) {
+	user, err := c.Do(ctx, "ACL", "GETUSER", "default").Slice()
+	if err != nil || d.idempotent {
+		return false, nil //nolint:nilerr // who may not ask that is not told
+	}
+	all := 0
+	for i := 0; i+1 < len(user); i += 2 {
+		rights, _ := user[i+1].(string)
+		if user[i] == "commands" && strings.Contains(rights, "+@all") || user[i] == "keys" && rights == "~*" {
+			all++
+		}
+	}
+	if all == 2 {
+		return false, nil
+	}
+	info, err := c.Info(ctx, "server").Result()
+	return !strings.Contains(info, "valkey_version:"), err
 }
 
 // durability is the least of all masters. Where a second may pass between two writes to the disk the server answers before it has written, while one is
@@ -253,6 +274,18 @@ func (d *driver) durability(ctx context.Context) (least pubsub.Durability, err e
 			have = pubsub.Disk
 		case set["appendfsync"] == "no":
 			have = pubsub.Process
+		}
+		if have > pubsub.Memory {
+			forgets, err := d.forgets(ctx, c)
+			switch {
+			case err != nil:
+				return err
+			case forgets && d.cfg.Accept == pubsub.Memory:
+				have = pubsub.Memory
+			case forgets:
+				return says(pubsub.ErrUnsupported, "the default user of this server may not do everything, so that it would lose at its next start what scripts have "+
+					"written: give that user rights, which one who is off may have (user default off ~* &* +@all), or accept it with ?durability=memory")
+			}
 		}
 		mu.Lock()
 		least = min(least, have)

@@ -146,6 +146,30 @@ func TestLimitedUser(t *testing.T) {
 	}
 }
 
+// A server that would lose at its next start what scripts have written is refused, unless that is accepted by name.
+func TestDefaultUserWithoutRights(t *testing.T) {
+	s := startServer(t, "acl")
+	c := s.client(t)
+	if err := c.Do(t.Context(), "ACL", "SETUSER", "default", "reset").Err(); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, s.address(nil), pubsub.ErrUnsupported, s.Params.Password)
+	b, err := redisstreams.Open(t.Context(), s.address(parameters("durability", "memory")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Capabilities().Durability; got != pubsub.Memory {
+		t.Errorf("the durability is %v", got)
+	}
+	_ = b.Close()
+	if err := c.Do(t.Context(), "ACL", "SETUSER", "default", "~*", "&*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.open(t).Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCredentials(t *testing.T) {
 	s := startServer(t, "acl")
 	b := s.open(t)

@@ -125,7 +125,8 @@ func redisUsers(p Params) string {
 	for _, kind := range []string{"topic", "group", "members", "due", "lease", "retry", "quarantine", "seen", "later"} {
 		granted.WriteString(" ~omnibus." + kind + ".{" + RedisGranted + "*")
 	}
-	return fmt.Sprintf(`user default off
+	// The default user is off, and has rights all the same: with them servers before 8.6 load what transactions have written, and what it may not do they lose.
+	return fmt.Sprintf(`user default off ~* &* +@all
 user %s on >%s ~* &* +@all
 user %s on >%[2]s ~%[4]s* ~{%[4]s*%s &* +@all -config
 user %s on >%[6]s resetkeys -@all +ping +info
