@@ -329,6 +329,42 @@ func kafkaPeer(c *sarama.Config) *sarama.Config {
 	return c
 }
 
+// kafkaReads returns when a group of sarama's fetches from all its partitions: it collects those for 100 ms before the first fetch, and may do so twice.
+// Where the topic is filled before, the clock begins with the first message anyway.
+func kafkaReads(ctx context.Context, c *sarama.Config, sh bench.Shape) error {
+	const fetches = 4
+	if sh.Op != bench.Latency && sh.Op != bench.RoundTrip {
+		return nil
+	}
+	every := time.NewTicker(2 * time.Millisecond)
+	defer every.Stop()
+	for {
+		if m, ok := c.MetricRegistry.Get("consumer-fetch-rate").(interface{ Count() int64 }); ok && m.Count() >= fetches {
+			return nil
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// kafkaOnceItReads has a client's Consume return when the group that sub configures reads.
+func kafkaOnceItReads(c *bench.Client, sub **sarama.Config) {
+	consume := c.Consume
+	c.Consume = func(ctx context.Context, s bench.Consume, handle func([]byte)) (func(context.Context) error, error) {
+		stop, err := consume(ctx, s, handle)
+		if err != nil {
+			return nil, err
+		}
+		if err := kafkaReads(ctx, *sub, s.Shape); err != nil {
+			return nil, errors.Join(err, stop(ctx))
+		}
+		return stop, nil
+	}
+}
+
 func openKafkaWatermill(servers []string) (*bench.Client, error) {
 	side, err := openKafkaSide(servers)
 	if err != nil {
@@ -340,17 +376,20 @@ func openKafkaWatermill(servers []string) (*bench.Client, error) {
 	if err != nil {
 		return nil, errors.Join(err, side.Close())
 	}
+	var conf *sarama.Config
 	c := watermillPlug{
 		pub:     pub,
 		prepare: side.prepare,
 		sub: func(_ context.Context, topic, group string) (message.Subscriber, error) {
+			conf = kafkaPeer(wmkafka.DefaultSaramaSubscriberConfig())
 			return wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 				Brokers: servers, Unmarshaler: wmkafka.DefaultMarshaler{}, ConsumerGroup: kafkaGroup(topic, group),
-				OverwriteSaramaConfig: kafkaPeer(wmkafka.DefaultSaramaSubscriberConfig()),
+				OverwriteSaramaConfig: conf,
 			}, watermill.NopLogger{})
 		},
 		close: func() error { return errors.Join(pub.Close(), side.remove()) },
 	}.client()
+	kafkaOnceItReads(c, &conf)
 	c.Fill = bench.Blocking // its batch is one message after the other
 	c.Pending = func(_ context.Context, topic, group string) (int64, error) {
 		return side.pending(kafkaGroup(topic, group), topic)
@@ -376,6 +415,7 @@ func openKafkaGocloud(servers []string) (*bench.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	var conf *sarama.Config
 	c := (&gocloudPlug{
 		open: func(ctx context.Context, topic string) (*gocloud.Topic, error) {
 			if err := side.prepare(ctx, topic, nil); err != nil {
@@ -386,12 +426,14 @@ func openKafkaGocloud(servers []string) (*bench.Client, error) {
 		subs: func(_ context.Context, _ *gocloud.Topic, topic, group string) (*gocloud.Subscription, error) {
 			group = kafkaGroup(topic, group)
 			side.groups = append(side.groups, group)
-			return kafkapubsub.OpenSubscription(servers, kafkaPeer(kafkapubsub.MinimalConfig()), group, []string{topic},
+			conf = kafkaPeer(kafkapubsub.MinimalConfig())
+			return kafkapubsub.OpenSubscription(servers, conf, group, []string{topic},
 				&kafkapubsub.SubscriptionOptions{KeyName: "key", WaitForJoin: 10 * time.Second})
 		},
 		late:  true,
 		close: side.remove,
 	}).client()
+	kafkaOnceItReads(c, &conf)
 	c.Pending = func(_ context.Context, topic, group string) (int64, error) {
 		return side.pending(kafkaGroup(topic, group), topic)
 	}

@@ -239,6 +239,9 @@ func (r *rawKafka) consume(ctx context.Context, s bench.Consume, handle func([]b
 	}
 	select {
 	case <-h.joined:
+		if err := kafkaReads(ctx, conf, s.Shape); err != nil {
+			return nil, errors.Join(err, stop(ctx))
+		}
 		return stop, nil
 	case err := <-ended:
 		ended <- err
