@@ -37,11 +37,15 @@
 // # RabbitMQ
 //
 // The URL's path is the virtual host, "/" where there is none. The server of the variant "classic" is that of "default": of which type a queue is
-// says who declares it, and the URL has the parameter queue_type=classic, which clients other than the adapter do not know. Users
-// are guest with the password guest, or those of Params; they administrate, so that tests can make others. In "mtls" clients
-// are who their certificate says, and guest is for the management ([Node.Admin]) only. The nodes of a cluster have an epmd of their own, where
-// rabbitmq-1 is called rabbitmq-1@localhost. One whose data was removed joins again as a new member. A node is ready once it has its part in
-// every quorum queue: then another one may lose its data. A quorum queue that is killed less than 2 s after it was declared comes back empty.
+// says who declares it, and the URL has the parameter queue_type=classic, which clients other than the adapter do not know. Users are guest
+// with the password guest, or those of Params; they administrate, so that tests can make others. In "mtls" clients are who their certificate
+// says, and guest is for the management ([Node.Admin]) only.
+//
+// The nodes of a cluster have an epmd of their own, where rabbitmq-1 is called rabbitmq-1@localhost. One whose data was removed joins those
+// that serve meanwhile as a new member. Restart returns once it has its part in every quorum queue and stream: then another one may lose its data.
+//
+// Servers that are killed less than 2 s after a quorum queue was declared have lost it: it comes back empty, and before 4.3 without a leader, of use
+// to nobody.
 //
 // # Redis
 //

@@ -85,44 +85,6 @@ func testManagement(t *testing.T, n *containers.Node, p containers.Params) {
 	}
 }
 
-// What this package itself asks the management with is no way to use the broker.
-func TestRabbitMQWatcher(t *testing.T) {
-	b := startRabbitMQ(t, "default")
-	q := newRabbitQueue(t, b, "orders")
-	conn, err := openRabbitMQ(t, b, b.Nodes()[0].Addr(), containers.Params{User: "omnibus-watcher", Password: "omnibus-watcher"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, try := range map[string]func(ch *amqp.Channel) error{
-		"make": func(ch *amqp.Channel) error {
-			_, err := ch.QueueDeclare("other", true, false, false, false, nil)
-			return err
-		},
-		"read": func(ch *amqp.Channel) error { _, _, err := ch.Get("orders", true); return err },
-		"write": func(ch *amqp.Channel) error {
-			if err := ch.Confirm(false); err != nil {
-				t.Error(err)
-			}
-			closed := ch.NotifyClose(make(chan *amqp.Error, 1))
-			if _, err := ch.PublishWithDeferredConfirm("", "orders", true, false, amqp.Publishing{}); err != nil {
-				return err
-			}
-			return <-closed
-		},
-	} {
-		ch, err := conn.Channel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if refused, ok := errors.AsType[*amqp.Error](try(ch)); !ok || refused.Code != amqp.AccessRefused {
-			t.Errorf("it may %s: %v", name, refused)
-		}
-	}
-	if n := q.messages(t); n != 1 {
-		t.Errorf("%d messages, want 1", n)
-	}
-}
-
 // rabbitStrangers are those who do not have the credentials.
 func rabbitStrangers(b *containers.Broker) map[string]containers.Params {
 	right, wrong := b.Params, b.Params
@@ -184,6 +146,7 @@ func TestRabbitMQBreaks(t *testing.T) {
 		},
 		young: rabbitYoung,
 	}.test(t)
+	t.Run("watcher", func(t *testing.T) { testWatcher(t, b) })
 	t.Run("kill at once", func(t *testing.T) {
 		q := newRabbitQueue(t, b, "young")
 		if err := b.Kill(t.Context()); err != nil {
@@ -196,6 +159,45 @@ func TestRabbitMQBreaks(t *testing.T) {
 			t.Errorf("%d messages: what is said of young queues does not hold any more", n)
 		}
 	})
+}
+
+// What this package itself asks the management with is no way to use the broker.
+func testWatcher(t *testing.T, b *containers.Broker) {
+	t.Helper()
+	q := newRabbitQueue(t, b, "watched")
+	conn, err := openRabbitMQ(t, b, b.Nodes()[0].Addr(), containers.Params{User: "omnibus-watcher", Password: "omnibus-watcher"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, try := range map[string]func(ch *amqp.Channel) error{
+		"make": func(ch *amqp.Channel) error {
+			_, err := ch.QueueDeclare("other", true, false, false, false, nil)
+			return err
+		},
+		"read": func(ch *amqp.Channel) error { _, _, err := ch.Get("watched", true); return err },
+		"write": func(ch *amqp.Channel) error {
+			if err := ch.Confirm(false); err != nil {
+				return err
+			}
+			closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+			if _, err := ch.PublishWithDeferredConfirm("", "watched", true, false, amqp.Publishing{}); err != nil {
+				return err
+			}
+			return <-closed
+		},
+	} {
+		ch, err := conn.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = try(ch)
+		if refused, ok := errors.AsType[*amqp.Error](err); !ok || refused.Code != amqp.AccessRefused {
+			t.Errorf("it may %s: %v", name, err)
+		}
+	}
+	if n := q.messages(t); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
 }
 
 // Nodes go on when one of them has gone, and take it back.
@@ -283,13 +285,6 @@ func TestRabbitMQIsElsewhere(t *testing.T) {
 		if b, err := containers.Start(t.Context(), "rabbitmq", ""); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%v, %v", b, err)
 		}
-	}
-}
-
-func TestRabbitMQPasswordsAreNewEachTime(t *testing.T) {
-	a, b := startRabbitMQ(t, "userpass"), startRabbitMQ(t, "userpass")
-	if a.Params.Password == "" || a.Params.Password == b.Params.Password {
-		t.Error("credentials are not made anew")
 	}
 }
 

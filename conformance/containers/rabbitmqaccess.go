@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"strings"
 )
 
 // A rabbitmqAccess is how clients get in: what a variant adds to a node.
@@ -106,10 +105,15 @@ func (a rabbitmqAccess) listeners(host string, client, management int) string {
 	if a.files == nil {
 		return fmt.Sprintf("listeners.tcp.1 = %s:%d\nmanagement.tcp.ip = %s\nmanagement.tcp.port = %d\n", host, client, host, management) + a.conf
 	}
-	var conf strings.Builder
-	fmt.Fprintf(&conf, "listeners.tcp = none\nlisteners.ssl.1 = %s:%d\nmanagement.ssl.ip = %s\nmanagement.ssl.port = %d\n", host, client, host, management)
-	for _, prefix := range []string{"ssl_options", "management.ssl"} {
-		fmt.Fprintf(&conf, "%[1]s.cacertfile = %[2]s\n%[1]s.certfile = %[3]s\n%[1]s.keyfile = %[4]s\n", prefix, rabbitmqCA, rabbitmqCert, rabbitmqKey)
-	}
-	return conf.String() + a.conf
+	return fmt.Sprintf(`listeners.tcp = none
+listeners.ssl.1 = %s:%d
+ssl_options.cacertfile = %[3]s
+ssl_options.certfile = %[4]s
+ssl_options.keyfile = %[5]s
+management.ssl.ip = %[1]s
+management.ssl.port = %[6]d
+management.ssl.cacertfile = %[3]s
+management.ssl.certfile = %[4]s
+management.ssl.keyfile = %[5]s
+`, host, client, rabbitmqCA, rabbitmqCert, rabbitmqKey, management) + a.conf
 }

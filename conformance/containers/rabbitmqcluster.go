@@ -1,10 +1,6 @@
 package containers
 
-import (
-	"fmt"
-	"strconv"
-	"strings"
-)
+import "strconv"
 
 // rabbitmqStart starts a node of a cluster. Its arguments are the cluster's secret, and of each other node the name and the port for clients.
 //
@@ -50,22 +46,21 @@ exec rabbitmq-server`
 func rabbitmqCluster(s *site) []rabbitmqNode {
 	const size = 3
 	cookie, epmd := secret(), strconv.Itoa(s.port())
-	var conf strings.Builder
-	conf.WriteString(`cluster_name = omnibus
+	const conf = `cluster_name = omnibus
 cluster_formation.peer_discovery_backend = classic_config
 quorum_queue.continuous_membership_reconciliation.enabled = true
 quorum_queue.continuous_membership_reconciliation.target_group_size = 3
 quorum_queue.continuous_membership_reconciliation.interval = 1000
 quorum_queue.continuous_membership_reconciliation.trigger_interval = 500
-`)
-	for i := range size {
-		fmt.Fprintf(&conf, "cluster_formation.classic_config.nodes.%d = %s\n", i+1, rabbitmqName(i))
-	}
+cluster_formation.classic_config.nodes.1 = rabbitmq-0@localhost
+cluster_formation.classic_config.nodes.2 = rabbitmq-1@localhost
+cluster_formation.classic_config.nodes.3 = rabbitmq-2@localhost
+`
 	nodes := make([]rabbitmqNode, size)
 	for i := range nodes {
 		client, admin := s.port(), s.port()
 		n := &nodes[i]
-		*n = rabbitmqNode{host: "127.0.0.1", streams: s.port(), conf: conf.String(), script: rabbitmqStart, args: []string{cookie}}
+		*n = rabbitmqNode{host: "127.0.0.1", streams: s.port(), conf: conf, script: rabbitmqStart, args: []string{cookie}}
 		n.nodePlan = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{admin, admin}}
 		n.front = s.front(n.client)
 		n.env = map[string]string{

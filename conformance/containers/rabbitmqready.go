@@ -44,7 +44,7 @@ func rabbitmqRegained(ctx context.Context, admin string) error {
 			return err
 		}
 		queues, err := m.queues(ctx)
-		if err != nil {
+		if err != nil || len(queues) == 0 {
 			return err
 		}
 		for _, q := range queues {
@@ -100,7 +100,10 @@ func newRabbitMQManagement(url string) rabbitmqManagement {
 
 func (m rabbitmqManagement) close() { m.http.CloseIdleConnections() }
 
-const errUntold = constant("that is not told")
+const (
+	errUntold    = constant("that is not told")
+	errUnelected = constant("no member has ever heard of an election")
+)
 
 // ask has a question answered.
 func (m rabbitmqManagement) ask(ctx context.Context, path string, answer any) error {
@@ -121,7 +124,7 @@ func (m rabbitmqManagement) ask(ctx context.Context, path string, answer any) er
 	switch {
 	case err != nil:
 		return err
-	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusInternalServerError:
+	case slices.Contains([]int{http.StatusNotFound, http.StatusBadRequest, http.StatusInternalServerError}, resp.StatusCode):
 		return fmt.Errorf("%w: %s: %s", errUntold, path, resp.Status)
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s: %s: %.200s", path, resp.Status, text)
@@ -136,7 +139,8 @@ type rabbitmqOverview struct {
 }
 
 func (m rabbitmqManagement) overview(ctx context.Context) (o rabbitmqOverview, err error) {
-	return o, m.ask(ctx, "/api/overview?disable_stats=true", &o)
+	err = m.ask(ctx, "/api/overview?disable_stats=true", &o)
+	return o, err
 }
 
 // A rabbitmqQueue is a queue of any type.
@@ -146,7 +150,8 @@ type rabbitmqQueue struct {
 }
 
 func (m rabbitmqManagement) queues(ctx context.Context) (all []rabbitmqQueue, err error) {
-	return all, m.ask(ctx, "/api/queues?disable_stats=true&columns=name,vhost,type,online", &all)
+	err = m.ask(ctx, "/api/queues?disable_stats=true&columns=name,vhost,type,online", &all)
+	return all, err
 }
 
 // A rabbitmqMember is a node's part in a quorum queue.
@@ -157,32 +162,35 @@ func (m rabbitmqMember) number(name string) int {
 	return int(n)
 }
 
-// members fails with errUntold if there is no such queue any more, or a member is away, and in servers before 3.13.
+// members fails with errUntold if there is no such queue any more, if a member is away, and always in 3.10. It fails with errUnelected where that
+// does not change any more: the servers of such a queue were killed too soon after it was declared.
 func (m rabbitmqManagement) members(ctx context.Context, q rabbitmqQueue) (all []rabbitmqMember, leader int, err error) {
 	err = m.ask(ctx, "/api/queues/quorum/"+url.PathEscape(q.Vhost)+"/"+url.PathEscape(q.Name)+"/status", &all)
-	return all, slices.IndexFunc(all, func(m rabbitmqMember) bool { return m["Raft State"] == "leader" }), err
+	if err != nil {
+		return nil, -1, err
+	}
+	leader = slices.IndexFunc(all, func(m rabbitmqMember) bool { return m["Raft State"] == "leader" })
+	if leader < 0 && !slices.ContainsFunc(all, func(m rabbitmqMember) bool { return m.number("Term") > 0 }) {
+		return nil, -1, errUnelected
+	}
+	return all, leader, nil
 }
 
-// led returns once the leader of a quorum queue has read all that it had written when it was first asked. A queue of which no member has heard of
-// an election never has a leader: its servers were killed too soon after it was declared.
+// led returns once the leader of a quorum queue has read all that it had written when it was first asked.
 func (m rabbitmqManagement) led(ctx context.Context, q rabbitmqQueue) error {
 	for mark := -1; ; {
 		members, leader, err := m.members(ctx, q)
 		switch {
-		case errors.Is(err, errUntold):
+		case errors.Is(err, errUntold) || errors.Is(err, errUnelected):
 			return nil
 		case err != nil:
 			return err
-		case leader >= 0:
-			if mark < 0 {
-				mark = members[leader].number("Last Log Index")
-			}
-			if members[leader].number("Last Applied") >= mark {
-				return nil
-			}
-		case slices.ContainsFunc(members, func(m rabbitmqMember) bool { return m.number("Term") > 0 }):
+		case leader < 0:
 			return fmt.Errorf("nobody leads: %v", members)
-		default:
+		case mark < 0:
+			mark = members[leader].number("Last Log Index")
+		}
+		if members[leader].number("Last Applied") >= mark {
 			return nil
 		}
 		select {
@@ -193,13 +201,15 @@ func (m rabbitmqManagement) led(ctx context.Context, q rabbitmqQueue) error {
 	}
 }
 
-// voting says whether a node has a vote in a quorum queue: it gets that once it has what the leader has.
+// voting fails while a node has no vote in a quorum queue: it gets that once it has what the leader has.
 func (m rabbitmqManagement) voting(ctx context.Context, q rabbitmqQueue, node string) error {
 	members, leader, err := m.members(ctx, q)
-	if err != nil {
+	switch {
+	case errors.Is(err, errUnelected):
+		return nil
+	case err != nil:
 		return err
-	}
-	if leader < 0 || !slices.ContainsFunc(members, func(m rabbitmqMember) bool { return m["Node Name"] == node && m["Membership"] == "voter" }) {
+	case leader < 0 || !slices.ContainsFunc(members, func(m rabbitmqMember) bool { return m["Node Name"] == node && m["Membership"] == "voter" }):
 		return fmt.Errorf("no vote: %v", members)
 	}
 	return nil
