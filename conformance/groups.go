@@ -84,6 +84,9 @@ func (e *env) competing(topic, group string) pubsub.Subscription {
 func (e *env) shared(p *process, s pubsub.Subscription, members int) (byPartition bool) {
 	e.Helper()
 	spec := pubsub.TopicSpec{Name: s.Topic}
+	if !e.caps.Redelivery { // there is no group before its first member
+		return false
+	}
 	byPartition = partitionwise().Open(e.caps)
 	if byPartition {
 		spec.Partitions = 4 * members
