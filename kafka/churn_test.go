@@ -76,8 +76,8 @@ func TestMembersComeAndGo(t *testing.T) {
 				c.stick(t, g, pub, topic)
 			}
 
-			const calm = 1500 * time.Millisecond
-			until(t, "a thousand messages", func() bool { return g.done() > 1000 })
+			const calm = 2000 * time.Millisecond
+			until(t, "the first messages", func() bool { return g.done() > 200 })
 			before, began := g.done(), time.Now()
 			time.Sleep(calm)
 			undisturbed := float64(g.done()-before) / time.Since(began).Seconds()
@@ -132,16 +132,18 @@ const (
 	churnStuck    = 4 // the partition where a message is stuck: the last that the first of four members has, which gives it up when there are five
 	churnWorkers  = 6
 	churnInFlight = 64
-	churnBusy     = 20 * time.Millisecond // of a handler: what the group does depends on it alone
-	churnBacklog  = 1500                  // messages; there is always something to do
+	churnBusy     = 50 * time.Millisecond // of a handler: what the group does depends on it alone
+	churnBacklog  = 40                    // messages that wait in a partition at least: there is always something to do
+	churnKeys     = 25                    // of a partition
 )
 
 // A churned is what happened in a group.
 type churned struct {
 	mu      sync.Mutex
 	sent    int
-	times   map[string]int // how often a message was handled, by its id
-	again   int            // handled once more
+	waits   [churnParts]int // of those that were sent: not handled
+	times   map[string]int  // how often a message was handled, by its id
+	again   int             // handled once more
 	events  []churnEvent
 	release chan struct{} // closed at the end: then nothing is stuck
 	stuck   atomic.Bool
@@ -153,11 +155,17 @@ type churnEvent struct {
 	done int
 }
 
+// did counts a message that was handled. Its id begins with its partition.
 func (g *churned) did(id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.times[id]++; g.times[id] > 1 {
 		g.again++
+		return
+	}
+	var p int
+	if n, _ := fmt.Sscanf(id, "%d/", &p); n == 1 {
+		g.waits[p]--
 	}
 }
 
@@ -183,26 +191,37 @@ func (g *churned) handle(_ context.Context, d *pubsub.Delivery) error {
 	return nil
 }
 
-// feed publishes as long as ctx lives: what waits to be handled is never much, and never nothing.
+// feed publishes as long as ctx lives: what waits to be handled is never much, and never nothing, in each partition.
 func (g *churned) feed(ctx context.Context, b *pubsub.Broker, topic string) error {
-	batch := make([]pubsub.Message, 500)
+	var keys [churnParts][]string
+	for i, lack := 0, churnParts; lack > 0; i++ {
+		key := fmt.Sprint("key", i)
+		p := kafka.PartitionOf(key, churnParts)
+		if keys[p] = append(keys[p], key); len(keys[p]) == churnKeys {
+			lack--
+		}
+	}
+	var sent [churnParts]int
 	for ctx.Err() == nil {
+		var batch []pubsub.Message
 		g.mu.Lock()
-		first, full := g.sent, g.sent-len(g.times) >= churnBacklog
-		g.mu.Unlock()
-		if full {
-			time.Sleep(5 * time.Millisecond)
-			continue
+		for p := range sent {
+			if g.waits[p] >= churnBacklog {
+				continue
+			}
+			for range churnBacklog {
+				batch = append(batch, pubsub.Message{ID: fmt.Sprintf("%d/%d", p, sent[p]), Key: keys[p][sent[p]%churnKeys]})
+				sent[p]++
+			}
+			g.waits[p] += churnBacklog
 		}
-		for i := range batch {
-			batch[i] = pubsub.Message{ID: fmt.Sprint(first + i), Key: fmt.Sprint("key", (first+i)%997)}
-		}
-		if err := b.PublishBatch(context.WithoutCancel(ctx), topic, batch); err != nil {
-			return err
-		}
-		g.mu.Lock()
 		g.sent += len(batch)
 		g.mu.Unlock()
+		if len(batch) == 0 {
+			time.Sleep(5 * time.Millisecond)
+		} else if err := b.PublishBatch(context.WithoutCancel(ctx), topic, batch); err != nil {
+			return err
+		}
 	}
 	return nil
 }
