@@ -153,8 +153,8 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 	}
 }
 
-// fill hands out what has come, a lane at a time. What is acked and not committed takes room: it comes again after a crash. Of several lanes one has as
-// much at most as it leaves free, so that a handler which is stuck does not stop them all. mu is held.
+// fill hands out what has come, a lane at a time. What is acked and not committed takes room: it comes again after a crash. Of several lanes one has
+// two thirds of it at most, so that a handler which is stuck does not stop them all. mu is held.
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 	free := s.spec.MaxInFlight - s.unsettled - s.acked
 	s.short = free <= 0
@@ -168,7 +168,7 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 		}
 		for _, l := range ln.logs {
 			for n < min(free, len(buf)) && (n == 0 || maxBytes > 0) && l.ready() {
-				if len(s.mine) > 1 && ln.held() >= free-n {
+				if len(s.mine) > 1 && 3*ln.held() >= 2*s.spec.MaxInFlight {
 					s.short = true
 					break
 				}
