@@ -11,8 +11,10 @@ import (
 )
 
 const (
+	syncTag    = "omnibus.sync"
 	maxArrived = 64          // messages that are taken in at once
 	pollPause  = time.Second // where there is none
+	unheard    = 32          // commands to a queue, of which a channel has heard nothing yet, until it keeps the next ones to itself
 )
 
 // A lane is one queue that a source reads, and the channel for it. Its fields below the line are guarded by the source's mu.
@@ -29,6 +31,7 @@ type lane struct {
 	gained   bool          // the engine knows that the lane is ours
 	losing   time.Time     // until when it is ours; zero = it stays
 	back     bool          // something goes back with the channel
+	told     int           // commands since the last one that is known to be carried out
 	buf      []*delivery   // not handed out
 	held     []*delivery   // what the broker does not know to be settled, in the order of their tags
 }
@@ -65,7 +68,7 @@ func (ln *lane) attach(ctx context.Context) error {
 	s.mu.Lock()
 	ln.gen++
 	gen, ended := ln.gen, make(chan struct{})
-	ln.ch, ln.tag, ln.ended, ln.canceled = c.ch, tag, ended, false
+	ln.ch, ln.tag, ln.ended, ln.canceled, ln.told = c.ch, tag, ended, false, 0
 	if !s.exclusive {
 		ln.gain()
 	}
@@ -195,12 +198,14 @@ func (ln *lane) flush() (err error) {
 		case len(open) == 0:
 			last = dl.native.DeliveryTag
 		case err == nil:
+			ln.told++
 			err = ln.ch.Ack(dl.native.DeliveryTag, false)
 		}
 	}
 	clear(ln.held[len(open):])
 	ln.held = open
 	if last > 0 && err == nil {
+		ln.told++
 		err = ln.ch.Ack(last, true)
 	}
 	if len(open) == 0 {
@@ -209,12 +214,46 @@ func (ln *lane) flush() (err error) {
 	return err
 }
 
+// sync returns when the broker has carried out what it was told, or will whatever becomes of us. A channel forgets, when it is closed, what it has kept to
+// itself because a quorum queue was behind. A consumer that begins is answered by the queue, after the commands that it has; by then the channel has heard of
+// these, and sends what it kept; and when the consumer has ended, that is carried out, too. The source's mu is held: what that consumer gets must not be
+// acknowledged along with what comes after it.
+func (ln *lane) sync(ctx context.Context) error {
+	ch, wait := ln.ch, ln.told >= unheard
+	_, err := call(ctx, func() (struct{}, error) {
+		if err := ch.Qos(1, 0, false); err != nil || !wait {
+			return struct{}{}, err
+		}
+		in, err := ch.Consume(ln.queue, syncTag, false, false, false, false, nil)
+		if err == nil {
+			err = ch.Cancel(syncTag, false)
+		}
+		if err != nil {
+			return struct{}{}, err
+		}
+		for d := range in {
+			if err := ch.Nack(d.DeliveryTag, false, true); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	}, nil)
+	if err == nil && wait {
+		ln.told = 0
+	}
+	return err
+}
+
 // close ends the channel: what is not settled goes back.
 func (ln *lane) close(ctx context.Context) {
-	ln.s.mu.Lock()
+	s := ln.s
+	s.mu.Lock()
 	ch := ln.ch
 	ln.canceled = true
-	ln.s.mu.Unlock()
+	if ch != nil && ln.told >= unheard && !ch.IsClosed() {
+		_ = ln.sync(ctx) // or it comes again
+	}
+	s.mu.Unlock()
 	if ch != nil {
 		shut(ctx, ch)
 	}

@@ -82,6 +82,7 @@ func (s *source) handBack(dl *delivery) error {
 		dl.state, dl.lane.back = deliveryBack, true
 	default:
 		dl.state = deliveryDone
+		dl.lane.told++
 		return dl.lane.ch.Nack(dl.native.DeliveryTag, false, true)
 	}
 	return nil
@@ -99,21 +100,20 @@ func (s *source) Renew(_ context.Context, list []pubsub.Renewal, errs []error) e
 	return s.dead
 }
 
-// Sync implements pubsub.Source: a request on each channel is answered after all that was sent before it.
+// Sync implements pubsub.Source.
 func (s *source) Sync(ctx context.Context) error {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	if err := s.waitMoves(ctx); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, ln := range s.lanes {
-		s.mu.Lock()
-		ch, dead := ln.ch, s.dead
-		s.mu.Unlock()
-		if dead != nil {
-			return dead
+		if s.dead != nil {
+			return s.dead
 		}
-		if _, err := call(ctx, func() (struct{}, error) { return struct{}{}, ch.Qos(s.prefetch, 0, false) }, nil); err != nil {
+		if err := ln.sync(ctx); err != nil {
 			return err
 		}
 	}
