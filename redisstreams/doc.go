@@ -31,13 +31,13 @@
 // # URL
 //
 // redis://user:password@host:6379/0?wait=1, rediss:// with TLS, redis+cluster://host,host and redis+sentinel://sentinel,sentinel/master. [Config] names
-// every parameter; an unknown one is refused. Secrets may be in files: password_file.
+// every parameter; an unknown one is refused. Secrets may be in files: password_file. Sentinels are asked without a user.
 //
 // # Limits
 //
 //   - Redis keeps all streams in memory, and messages for ever unless retention says otherwise: then those go that are older and that every group has
-//     acked. Nothing else is ever removed, so a group that nobody reads any more keeps all that came since (XGROUP DESTROY ends that). Who trims with
-//     MAXLEN takes from the groups what they have not read.
+//     acked; whoever reads the topic removes them. Nothing else is ever removed, so a group that nobody reads any more keeps all that came since
+//     (XGROUP DESTROY ends that). Who trims with MAXLEN takes from the groups what they have not read.
 //   - Messages have at most 16 MiB.
 //   - The client writes to the standard error when it cannot connect; redis.SetLogger, which is the whole program's, stops that.
 //   - No patterns and no priorities.
