@@ -38,6 +38,7 @@
 //   - A hand-back counts as a delivery. A message that is handed back more often than MaxAttempts goes to its group's quarantine, where it is handled like any
 //     other, one at a time. Classic queues count nothing: there a message that takes its process down is not found.
 //   - A retry is a copy, and nothing deduplicates: a member that dies between the copy and the acknowledgement leaves both, and each has its attempts.
+//   - A partition that another member is to have is held up by a handler for the group's AckWait at most; then that member handles the message, too.
 //   - A lease ends with its channel: the server ends that when a message is held for 30 minutes (consumer_timeout).
 //   - MaxInFlightBytes bounds what is handed to handlers. The client holds up to MaxInFlight messages, whatever their size: lower it where they are large.
 //   - All headers of a message have to fit into one frame, 128 KiB by default; a published message may fill it but for 17 KiB.

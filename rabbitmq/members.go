@@ -93,7 +93,7 @@ func (s *source) share(members int, now time.Time) (late []*lane) {
 			late = append(late, ln)
 		case ln.gained && ln.losing.IsZero() && stay > fair && !s.quiet && s.dead == nil:
 			stay--
-			ln.losing = now.Add(leaseMax) // what runs may end, however long that takes, as long as the process lives
+			ln.losing = now.Add(s.spec.AckWait) // a handler that is stuck holds it up no longer
 			for _, dl := range ln.buf {
 				dl.state = deliveryBack
 			}
