@@ -53,7 +53,7 @@ func TestSettledIsSettled(t *testing.T) {
 						list = append(list, pubsub.Settlement{Token: some[i].Token, As: pubsub.SettleAck})
 					}
 					errs := make([]error, len(list))
-					if err := errors.Join(append(errs, src.Settle(t.Context(), list, errs), src.Sync(t.Context()))...); err != nil {
+					if err := errors.Join(src.Settle(t.Context(), list, errs), src.Sync(t.Context()), errors.Join(errs...)); err != nil {
 						t.Fatal(err)
 					}
 				}
