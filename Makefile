@@ -27,8 +27,6 @@ packages-nats     := ./nats
 packages-kafka    := ./kafka
 packages-rabbitmq := ./rabbitmq
 packages-redis    := ./redisstreams
-# Those whose raw client and peers are in benchmarks/.
-MEASURED          := nats kafka redis
 ADAPTERS          := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
 UP                ?= $(KINDS)
 
@@ -37,7 +35,7 @@ CONTAINERS       := ./conformance/containers
 QUICKSTART       := ./examples/quickstart/brokertest
 BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(foreach k,$(KINDS),$(packages-$k))
 QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
-BENCHMARK_STEPS  := $(foreach k,$(MEASURED),benchmarks-$k)
+BENCHMARK_STEPS  := $(foreach k,$(ADAPTERS),benchmarks-$k)
 BROKER_STEPS     := $(foreach k,$(ADAPTERS),broker-$k)
 
 SETUP := internal/setup/setup.sh
@@ -162,7 +160,7 @@ benchmarks: ## vet, lint and test benchmarks/, the module that has the peers; ea
 		go -C benchmarks test -race -timeout $(TIMEOUT) -skip '$(SERVERS)' -json ./...
 
 # Tests of benchmarks/ that need a server.
-SERVERS := ^Test(NATS|Kafka|Redis)
+SERVERS := ^Test(NATS|Kafka|RabbitMQ|Redis)
 
 .PHONY: $(BENCHMARK_STEPS)
 $(BENCHMARK_STEPS): benchmarks-%:

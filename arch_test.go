@@ -128,6 +128,10 @@ var modules = map[string][]string{
 
 		"github.com/ThreeDotsLabs/watermill-redisstream", // a peer, on Redis
 		"github.com/redis/go-redis/v9",                   // raw on Redis; the adapter has it anyway
+
+		"github.com/ThreeDotsLabs/watermill-amqp/v3", // a peer, on RabbitMQ
+		"github.com/rabbitmq/amqp091-go",             // raw on RabbitMQ; the adapter has it anyway
+		"gocloud.dev/pubsub/rabbitpubsub",            // a peer, on RabbitMQ
 	},
 }
 

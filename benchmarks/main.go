@@ -46,10 +46,11 @@ type broker struct {
 // brokers connect to those that are a server of their own, by the URL in OMNIBUS_<NAME>_URL.
 func brokers() map[string]func(context.Context) (broker, error) {
 	return map[string]func(context.Context) (broker, error){
-		"memory": func(context.Context) (broker, error) { return memoryBroker(), nil },
-		"nats":   natsBroker,
-		"kafka":  kafkaBroker,
-		"redis":  redisBroker,
+		"memory":   func(context.Context) (broker, error) { return memoryBroker(), nil },
+		"nats":     natsBroker,
+		"kafka":    kafkaBroker,
+		"redis":    redisBroker,
+		"rabbitmq": rabbitBroker,
 	}
 }
 
