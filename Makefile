@@ -45,8 +45,8 @@ TIMEOUT := 8m
 # The same for a broker's package: its suite waits out what it promises, a minute of grace and half a one among it, and RabbitMQ takes 10 s for each of
 # its restarts: 19 min in all beside another suite on a machine that has other work.
 BROKER_TIMEOUT := 30m
-# The same for the package that starts brokers: Kafka, which starts in seconds, a dozen times.
-CONTAINERS_TIMEOUT := 15m
+# The same for the package that starts brokers: each kind a dozen times, three of them also as clusters, and Kafka and RabbitMQ take seconds for a start.
+CONTAINERS_TIMEOUT := 30m
 
 # steps runs make targets one after another, those of its second argument two at a time: a broker's suite waits more than it works. Later ones run also when
 # an earlier one failed. Then it prints what ran and `N passed, N failed, N skipped`, and fails if anything did or if no test ran.
