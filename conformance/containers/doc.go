@@ -43,6 +43,8 @@
 //
 // The nodes of a cluster have an epmd of their own, where rabbitmq-1 is called rabbitmq-1@localhost. One whose data was removed joins those
 // that serve meanwhile as a new member. Restart returns once it has its part in every quorum queue and stream: then another one may lose its data.
+// Streams come back a moment after their node is ready. If all nodes of 4.0 are killed after one has joined again, a stream may come back on
+// one node only, or not at all.
 //
 // Servers that are killed less than 2 s after a quorum queue was declared have lost it: it comes back empty, and before 4.3 without a leader, of use
 // to nobody.

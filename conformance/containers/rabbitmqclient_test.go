@@ -193,20 +193,20 @@ func newRabbitStream(t *testing.T, b *containers.Broker, name string, messages i
 	}
 }
 
-// wantStream reads the messages of a stream by way of a node.
+// wantStream reads the messages of a stream by way of a node, once that has its copy open: some time after it is ready.
 func wantStream(t *testing.T, b *containers.Broker, addr, name string, messages int) {
 	t.Helper()
-	l, err := rabbitLineTo(t, b, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Qos(messages, 0, false); err != nil {
-		t.Fatal(err)
-	}
-	got, err := l.Consume(name, "", false, false, false, false, amqp.Table{"x-stream-offset": "first"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var got <-chan amqp.Delivery
+	waitFor(t, func() bool {
+		l, err := rabbitLineTo(t, b, addr)
+		if err == nil {
+			err = l.Qos(messages, 0, false)
+		}
+		if err == nil {
+			got, err = l.Consume(name, "", false, false, false, false, amqp.Table{"x-stream-offset": "first"})
+		}
+		return err == nil
+	})
 	limit := time.After(30 * time.Second)
 	for i := range messages {
 		select {
