@@ -79,18 +79,19 @@ func announced(t *testing.T, b *containers.Broker, r *redisStream) {
 		proxies = append(proxies, n.Addr())
 	}
 	if c, ok := r.client.(*redis.ClusterClient); ok {
-		shards, err := c.ClusterShards(t.Context()).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range shards {
-			for _, n := range s.Nodes {
-				known = append(known, net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)))
+		waitFor(t, func() bool { // a node hears of the others' replicas a moment after the cluster serves
+			shards, err := c.ClusterShards(t.Context()).Result()
+			if err != nil {
+				t.Error(err)
 			}
-		}
-		if len(known) != len(proxies) {
-			t.Errorf("clients are told of %d nodes, not %d", len(known), len(proxies))
-		}
+			known = nil
+			for _, s := range shards {
+				for _, n := range s.Nodes {
+					known = append(known, net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)))
+				}
+			}
+			return err != nil || len(known) == len(proxies)
+		})
 	}
 	if o := redisOptions(t, b, b.Params); o.MasterName != "" {
 		s := redis.NewSentinelClient(&redis.Options{Addr: o.Addrs[0]})
