@@ -32,7 +32,8 @@ type Harness struct {
 	Replicas func(ctx context.Context, topic string) (pauseFollowers, wipeLeader Fault, err error)
 
 	// Recovery is how long the broker, and its members, take to serve again after Start and after the worst of Faults, on a slow machine; 0 =
-	// 2 s. A fault waits so long for something to hit. The longer it takes the fewer faults has a schedule of Soak, which is to end within 20 s.
+	// 2 s. A fault waits so long, and for some leases to end, until it has something to hit. The longer it takes the fewer faults has a schedule of
+	// Soak, which is to end after some 20 s.
 	Recovery time.Duration
 
 	// Address is how another process finds this broker: its URL. Where it is given, the consumers that Soak kills are processes of their

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	soakLength = 9 * time.Second // of the faults; with what they hold up a schedule takes less than 20 s
+	soakLength = 9 * time.Second // of the faults; with what they hold up a schedule takes some 20 s
 	soakTaste  = 5               // schedules where no time is given
 )
 

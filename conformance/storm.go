@@ -170,8 +170,8 @@ func (st *storm) strike(f schedule.Fault, begin time.Time) {
 	if f.Kind == schedule.KillConsumer {
 		hits = func() int { return st.inFlightOf(f.Who) }
 	}
-	wait := max(st.recovery(), time.Until(begin.Add(st.length*4/3))) // what the one before broke takes its time to mend
-	st.e.until(wait, func() bool { return hits() > 0 })
+	// What the fault before broke takes its time to mend; then leases, sessions and pins that nobody holds any more are to run out.
+	st.e.until(st.recovery()+4*stormAckWait, func() bool { return hits() > 0 })
 	hit := SoakFault{Kind: string(f.Kind), AtMS: time.Since(begin).Milliseconds(), InFlight: hits()}
 	mend := st.start(f)
 	hit.TookEffect = mend()

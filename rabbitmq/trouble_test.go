@@ -37,14 +37,20 @@ func publish(t *testing.T, b pubsub.Publisher, topic string, ids ...string) {
 	}
 }
 
-// source opens one below the engine, and recv takes n messages from it.
+// source opens one below the engine, as that does: again where a connection has broken that nobody has used since. recv takes n messages from it.
 func source(t *testing.T, d pubsub.Driver, spec pubsub.SourceSpec) pubsub.Source {
 	t.Helper()
-	src, err := d.OpenSource(t.Context(), spec)
-	if err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	for {
+		src, err := d.OpenSource(ctx, spec)
+		if err == nil {
+			return src
+		}
+		if _, final := d.Classify(err); final || ctx.Err() != nil {
+			t.Fatal(err)
+		}
 	}
-	return src
 }
 
 func recv(t *testing.T, src pubsub.Source, n int) (all []pubsub.Record) {
