@@ -46,7 +46,6 @@
 //   - All groups of an exchange share the ladder. A step keeps what a queue has no room for: one group's full queue, with a few dozen retries for it, can stop
 //     the step, and the retries of the others with it, until there is room.
 //   - A message with a delay is confirmed when it waits: where the topic has no group when it is due, it is dropped, and nobody is told.
-//   - The members of a group that keeps an order are counted on a queue of one node of a cluster: while that does not run, nobody can join the group.
 //   - Lag is what no member has got yet. What members hold, and what waits in the ladder, AMQP does not count.
 //   - Dead letters lie in a stream, which the server leaves to the system to write to the disk, and which it keeps for ever unless a policy ends that.
 //   - While the broker is short of memory or disk it takes no messages: publishers wait, and Ping says so. Consumers go on.

@@ -52,7 +52,7 @@ func (d *driver) ensureLadder(ctx context.Context, at *link, m pubsub.Manage) er
 
 func (d *driver) makeLadder(ch *amqp.Channel) error {
 	n := d.names
-	if _, err := ch.QueueDeclare(n.void(), true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic, amqp.QueueMaxLenArg: 0}); err != nil {
+	if _, err := ch.QueueDeclare(n.void(), true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum, amqp.QueueMaxLenArg: 0}); err != nil {
 		return err
 	}
 	if err := ch.ExchangeDeclare(n.topics(), amqp.ExchangeFanout, true, false, false, false, nil); err != nil {

@@ -14,9 +14,13 @@ import (
 // broker say who is. Who gets a message is the active one. So that members know how many they are, each is also a consumer of a queue into which nobody
 // puts anything but a call to look again: its consumers can be counted.
 
-const memberCheck = time.Second
+const (
+	memberCheck = time.Second
+	meetingOver = time.Minute // of a queue whose last member has gone
+)
 
-// meet joins the members. Of several lanes it lets the others know: a queue deals its messages out, so as many as there are members reach each of them.
+// meet joins the members. Their queue is a quorum queue, as those of the group are: while its node is away a classic one would neither be counted nor
+// declared, and hold up a member that comes. Of several lanes it lets the others know: a queue deals its messages out, so as many as there are members reach each of them.
 func (s *source) meet(ctx context.Context) (err error) {
 	name := s.meeting()
 	s.members, err = call(ctx, func() (*amqp.Channel, error) {
@@ -24,7 +28,8 @@ func (s *source) meet(ctx context.Context) (err error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err = ch.QueueDeclare(name, true, true, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic}); err == nil {
+		args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum, amqp.QueueTTLArg: meetingOver.Milliseconds()}
+		if _, err = ch.QueueDeclare(name, true, false, false, false, args); err == nil {
 			s.called, err = ch.Consume(name, "", true, false, false, false, nil)
 		}
 		return ch, err
@@ -59,7 +64,7 @@ func (s *source) meeting() string { return s.d.names.own("members." + of(s.spec.
 // look counts the members. One that is alone has all lanes; one that has more than its share begins to give some up.
 func (s *source) look(ctx context.Context) (members int, err error) {
 	q, err := call(ctx, func() (amqp.Queue, error) {
-		return s.members.QueueDeclarePassive(s.meeting(), true, true, false, false, nil)
+		return s.members.QueueDeclarePassive(s.meeting(), true, false, false, false, nil)
 	}, nil)
 	if err != nil {
 		return 0, err
