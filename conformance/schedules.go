@@ -7,19 +7,24 @@ import (
 	"github.com/omnibus-go/omnibus/conformance/internal/schedule"
 )
 
-// schedulesOfFaults runs schedules that follow from the seed. One whose faults found nothing in flight does not count, and fewer than four
-// in five that count fail the run.
+// schedulesOfFaults runs schedules that follow from the seed: ten, or, on a broker that takes long to come back, as many as fit into two
+// minutes. One whose faults found nothing in flight does not count, and fewer than four in five that count fail the run.
 func schedulesOfFaults(e *env) {
 	const (
-		schedules = 10
-		length    = 3 * time.Second
+		most, least = 10, 5
+		enough      = 2 * time.Minute
+		length      = 3 * time.Second
 	)
-	seeds := make([]uint64, schedules) // drawn before anything else can throw the dice
+	seeds := make([]uint64, most) // drawn before anything else can throw the dice
 	for i := range seeds {
 		seeds[i] = uint64(e.rng.below(1 << 30))
 	}
-	counted := 0
+	begin, schedules, counted := time.Now(), 0, 0
 	for i, seed := range seeds {
+		if i >= least && time.Since(begin) > enough {
+			break
+		}
+		schedules++
 		st := newStorm(e, seed, length, 3)
 		st.run()
 		n, struck := 0, make([]string, len(st.struck))
