@@ -139,6 +139,10 @@ func redisCluster(s *site) []nodePlan {
 	var nodes [size]nodePlan
 	var bus [size]int
 	var ids [size]string
+	var shards [masters]string // a master whose file names no shard gets one, and leaves itself out when it tells of it
+	for i := range shards {
+		shards[i] = redisNodeID()
+	}
 	for i := range nodes {
 		client := s.port()
 		nodes[i] = nodePlan{hostNetwork: true, client: port{client, client}, admin: port{client, client}}
@@ -151,7 +155,7 @@ func redisCluster(s *site) []nodePlan {
 			if i == me {
 				flags = "myself,"
 			}
-			at := fmt.Sprintf("%s %s@%d %s", ids[i], local(nodes[i].front), bus[i], flags)
+			at := fmt.Sprintf("%s %s@%d,,shard-id=%s %s", ids[i], local(nodes[i].front), bus[i], shards[i%masters], flags)
 			if i >= masters {
 				fmt.Fprintf(&known, "%sslave %s 0 0 %d connected\n", at, ids[i%masters], i%masters+1)
 			} else {

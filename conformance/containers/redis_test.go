@@ -79,7 +79,7 @@ func announced(t *testing.T, b *containers.Broker, r *redisStream) {
 		proxies = append(proxies, n.Addr())
 	}
 	if c, ok := r.client.(*redis.ClusterClient); ok {
-		waitFor(t, func() bool { // CLUSTER SHARDS was seen to leave out one replica, and for good: why is not known
+		waitFor(t, func() bool { // a node hears of the others' replicas a moment after the cluster serves
 			shards, err := c.ClusterShards(t.Context()).Result()
 			if err != nil {
 				t.Error(err)
@@ -90,7 +90,7 @@ func announced(t *testing.T, b *containers.Broker, r *redisStream) {
 					known = append(known, net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)))
 				}
 			}
-			return err != nil || len(known) >= len(proxies)-1
+			return err != nil || len(known) == len(proxies)
 		})
 	}
 	if o := redisOptions(t, b, b.Params); o.MasterName != "" {
