@@ -61,6 +61,9 @@ func (k EventKind) String() string {
 	return enumText(k, "published", "delivered", "settled", "retried", "dead-lettered", "expired", "disconnected", "reconnected")
 }
 
+// CheckLayers is what Open and Subscribe say of layers in this order: those of Options.Use, then those of Subscription.Use.
+func CheckLayers(layers []Middleware) error { return checkLayers(layers) }
+
 // checkLayers refuses layers that cannot be used, and an order in which one would do harm.
 func checkLayers(layers []Middleware) error {
 	for i, m := range layers {

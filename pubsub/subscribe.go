@@ -150,7 +150,9 @@ func (s Subscription) withDefaults() Subscription {
 	return s
 }
 
-// check names the first field that is wrong whatever the broker.
+// Check is nil, or an error that names the first field that is wrong whatever the broker. Layers are not looked at, see CheckLayers.
+func (s Subscription) Check() error { return s.check() }
+
 func (s Subscription) check() error {
 	if err := checkFilter(s.Topic); err != nil {
 		return err

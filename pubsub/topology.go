@@ -33,6 +33,9 @@ type TopicSpec struct {
 	MaxBytes   int64
 }
 
+// Check is nil, or an error that says what is wrong whatever the broker.
+func (t TopicSpec) Check() error { return t.check() }
+
 func (t TopicSpec) check() error {
 	if err := checkTopic(t.Name); err != nil {
 		return err

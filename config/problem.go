@@ -1,0 +1,62 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// An Error is one thing that is wrong with a file. errors.Is finds [pubsub.ErrInvalid], or the code of the broker's own error. It never shows what came
+// from the environment or a file, nor the broker's URL.
+type Error struct {
+	File    string
+	Line    int    // 0 = of no line
+	Path    string // of keys, as in subscriptions.billing; "" = the file as a whole
+	Problem string
+	Remedy  string // what to do about it
+	Err     error  // the broker's own, where that is what is wrong; else nil
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	if e.Path != "" {
+		b.WriteString(": " + e.Path)
+	}
+	b.WriteString(": " + e.Problem)
+	if e.Remedy != "" {
+		b.WriteString("; " + e.Remedy)
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+func (e *Error) Is(target error) bool {
+	c, ok := target.(pubsub.Code)
+	return ok && c == pubsub.ErrInvalid && e.Err == nil
+}
+
+// Problems is all that is wrong with a file, in the order of its lines.
+type Problems []*Error
+
+// Error has a line for each.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, e := range p {
+		lines[i] = e.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (p Problems) Unwrap() []error {
+	all := make([]error, len(p))
+	for i, e := range p {
+		all[i] = e
+	}
+	return all
+}

@@ -1,0 +1,101 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+const referenceRemedy = "write ${env:NAME} or ${file:PATH}, with :-OTHER before the } for what to take instead; $${ is a plain ${"
+
+// reference finds ${...}, what is not closed, and $${, which is none.
+func reference() *regexp.Regexp { return regexp.MustCompile(`\$\$\{|\$\{([^}]*)(\}?)`) }
+
+// resolve puts in what a value refers to. What comes from elsewhere is in no error.
+func (d *decoder) resolve(raw, path string) (text string, refs, ok bool) {
+	ok = true
+	var out strings.Builder
+	var sources []string
+	end := 0
+	for _, m := range reference().FindAllStringSubmatchIndex(raw, -1) {
+		out.WriteString(raw[end:m[0]])
+		if end = m[1]; m[2] < 0 {
+			out.WriteString("${")
+			continue
+		}
+		value, source, problem, help := d.lookUp(raw[m[2]:m[3]])
+		if m[4] == m[5] {
+			problem, help = "a reference has no end", referenceRemedy
+		}
+		if problem != "" {
+			d.wrong(path, help, "%s", problem)
+			ok = false
+			continue
+		}
+		if path == "broker" {
+			value = escaped(raw, m[0], m[1], value)
+		}
+		out.WriteString(value)
+		if refs = true; !slices.Contains(sources, source) {
+			sources = append(sources, source)
+		}
+	}
+	out.WriteString(raw[end:])
+	if refs {
+		at := d.origins[path]
+		at.Source, at.raw = strings.Join(sources, ", "), raw
+		d.origins[path] = at
+	}
+	return out.String(), refs, ok
+}
+
+// lookUp finds one value. It is the same whether a variable is not set or empty: an empty password is a mistake that shows late.
+func (d *decoder) lookUp(ref string) (value, source, problem, help string) {
+	body, other, hasOther := strings.Cut(ref, ":-")
+	kind, name, _ := strings.Cut(body, ":")
+	switch {
+	case kind == "env" && regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`).MatchString(name):
+		value, _ = d.opts.env(name)
+		problem, help = fmt.Sprintf("the environment has no %s", name), fmt.Sprintf("set it, or write ${env:%s:-OTHER}", name)
+	case kind == "file" && name != "":
+		data, err := readAll(inFolder(d.name, name))
+		value = strings.TrimRight(string(data), "\r\n")
+		problem, help = fmt.Sprintf("the file %s is empty", name), fmt.Sprintf("fill it, or write ${file:%s:-OTHER}", name)
+		if err != nil {
+			problem, help = fmt.Sprintf("the file %s cannot be read: %s", name, reason(err)), "relative paths begin at this file's folder"
+			if !os.IsNotExist(err) {
+				return "", "", problem, help // what is there and cannot be read is not to be replaced
+			}
+		}
+	default:
+		return "", "", "a reference is neither to the environment nor to a file", referenceRemedy
+	}
+	source = kind + ":" + name
+	switch {
+	case value != "":
+		return value, source, "", ""
+	case hasOther:
+		return other, "default of " + source, "", ""
+	}
+	return "", "", problem, help
+}
+
+// escaped makes a value fit its place in the broker's URL: in the user, the password, the path and the parameters it is that text, whatever characters it
+// has. Scheme and hosts, and a URL that is one reference as a whole, are put in as they are.
+func escaped(raw string, begin, end int, value string) string {
+	before := reference().ReplaceAllString(raw[:begin], "x")
+	after := reference().ReplaceAllString(raw[end:], "x")
+	_, rest, inside := strings.Cut(before, "://")
+	if !inside {
+		return value
+	}
+	authority, _, _ := strings.Cut(after, "/")
+	authority, _, _ = strings.Cut(authority, "?")
+	if !strings.ContainsAny(rest, "/?") && !strings.Contains(authority, "@") {
+		return value // a host
+	}
+	return strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
+}
