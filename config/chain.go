@@ -89,7 +89,9 @@ func (b *builder) logLayer(at string) (pubsub.Middleware, error) {
 }
 
 // A rate is a rate-limit layer whose rate can be changed while messages flow: messages that wait go on waiting at the old one.
-type rate struct{ now atomic.Pointer[pubsub.Middleware] }
+type rate struct {
+	now atomic.Pointer[pubsub.Middleware]
+}
 
 func newRate(s RateLimit) *rate {
 	r := &rate{}

@@ -93,6 +93,8 @@ const (
 // plain refuses what would let a small file become a large one, or a value something else than it looks like.
 func (d *decoder) plain(n *yaml.Node) {
 	switch {
+	case len(d.problems) > 0: // one is enough: there may be thousands
+		return
 	case n.Anchor != "" || n.Kind == yaml.AliasNode:
 		d.problem(n.Line, "", anchorRemedy, "anchors and aliases are not supported")
 	case n.Style&yaml.TaggedStyle != 0:

@@ -15,7 +15,7 @@ func remedy(name string, known []string) string {
 		return "there is none; add it, or leave it out"
 	}
 	known = slices.Sorted(slices.Values(known))
-	return "there is " + strings.Join(known, ", ")
+	return "it is one of " + strings.Join(known, ", ")
 }
 
 // nearest is what is known that differs in a third of the letters or less, "" if nothing.
