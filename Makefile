@@ -33,8 +33,10 @@ UP                ?= $(KINDS)
 # The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
 CONTAINERS       := ./conformance/containers
 QUICKSTART       := ./examples/quickstart/brokertest
-BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(foreach k,$(KINDS),$(packages-$k))
+CONFIG           := ./config/brokertest
+BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(CONFIG) $(foreach k,$(KINDS),$(packages-$k))
 QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
+CONFIG_STEPS     := $(foreach k,$(ADAPTERS),config-$k)
 BENCHMARK_STEPS  := $(foreach k,$(ADAPTERS),benchmarks-$k)
 BROKER_STEPS     := $(foreach k,$(ADAPTERS),broker-$k)
 
@@ -71,7 +73,7 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 test: ## check, quickstart, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
 	@$(SETUP) clients $(KINDS)
-	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
+	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
@@ -151,6 +153,17 @@ $(QUICKSTART_STEPS): quickstart-%:
 		$(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
 			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(QUICKSTART); \
 	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
+
+# One configuration file on each broker, with what it gives in the process.
+.PHONY: $(CONFIG_STEPS)
+$(CONFIG_STEPS): config-%:
+	@case $$($(SETUP) state $*) in \
+	left-out) $(TESTSUM) -name $@ -not-run 'OMNIBUS_BROKERS leaves $* out' -record $(STEPS);; \
+	url) $(TESTSUM) -name $@ -against '$* by URL' -record $(STEPS) -- \
+		go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(CONFIG);; \
+	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
+		go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(CONFIG);; \
+	esac
 
 # benchmarks/ is a module of its own: ./... does not reach it.
 .PHONY: benchmarks

@@ -61,11 +61,15 @@ func Load(path string, opts *Options) (*Config, error) {
 	return Parse(path, data, opts)
 }
 
-// Parse is Load of data that were read already. path is what errors call the file, and whose folder ${file:} paths are relative to.
+// Parse is Load of data that were read already. path is what errors call the file, and whose folder ${file:} paths are relative to. It is JSON where it
+// ends in .json, else YAML, which JSON is too but for the escape \/ and surrogates.
 func Parse(path string, data []byte, opts *Options) (*Config, error) {
 	c := &Config{name: path}
 	if opts != nil {
 		c.opts = *opts
+	}
+	if filepath.Ext(path) == ".json" {
+		data = yamlOf(data)
 	}
 	d := newDecoder(path, &c.opts)
 	d.document(data, &c.file)

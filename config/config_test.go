@@ -298,11 +298,11 @@ func TestReferencedFiles(t *testing.T) {
 
 // JSON is read by the same rules.
 func TestJSON(t *testing.T) {
-	c, err := config.Parse("o.json", []byte("{\n\t\"broker\": \"mem:\\/\\/x\",\n\t\"topics\": {\"orders\": {\"partitions\": 4}, \"refunds\": null},\n\t\"subscriptions\": {\"b\": {\"topic\": \"orders\", \"ack_wait\": \"1m\"}}\n}\n"), nil)
+	c, err := config.Parse("o.json", []byte("{\n\t\"broker\": \"mem:\\/\\/x\",\n\t\"topics\": {\"orders\": {\"partitions\": 4}, \"refunds\": null},\n\t\"service\": \"a\\\\/\\ud83d\\ude00\\u00e4\",\n\t\"subscriptions\": {\"b\": {\"topic\": \"orders\", \"ack_wait\": \"1m\"}}\n}\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := c.File(); f.Broker != "mem://x" || f.Topics["orders"].Partitions != 4 || len(f.Topics) != 2 || f.Subscriptions["b"].AckWait != time.Minute {
+	if f := c.File(); f.Broker != "mem://x" || f.Service != `a\/😀ä` || f.Topics["orders"].Partitions != 4 || len(f.Topics) != 2 || f.Subscriptions["b"].AckWait != time.Minute {
 		t.Errorf("%+v", f)
 	}
 }

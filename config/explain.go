@@ -48,6 +48,9 @@ func (x *explainer) object(at string, v reflect.Value) {
 		if s, ok := v.Interface().(Subscription); ok {
 			f.def = worked(path.Ext(at), f, &s)
 		}
+		if p, ok := v.Interface().(Policy); ok && len(p.Delays) > 0 && (f.name == "initial" || f.name == "max" || f.name == "factor") {
+			continue // delays takes their place
+		}
 		x.value(join(at, f.name), v.Field(f.index), &f)
 	}
 }

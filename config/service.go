@@ -120,7 +120,7 @@ func (s *Service) Consumer(name string) *pubsub.Consumer {
 }
 
 // Serve consumes every subscription of the file with the handler of its name until ctx ends or a subscription fails for good; then it drains them, flushes,
-// and closes the Service. It returns nil after a clean end. A subscription without a handler, and a handler without a subscription, are an error, and
+// and closes the Service. It returns nil after a clean end, also where ctx ends before all are subscribed. A subscription without a handler, and a handler without a subscription, are an error, and
 // nothing is consumed. Call it once.
 func (s *Service) Serve(ctx context.Context, handlers Handlers) error {
 	running, stop := context.WithCancel(ctx)
@@ -129,7 +129,10 @@ func (s *Service) Serve(ctx context.Context, handlers Handlers) error {
 	if errors.Is(err, errServed) {
 		return err
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, pubsub.ErrCanceled):
+		return s.Close()
+	case err != nil:
 		stop()
 		return errors.Join(err, s.Close())
 	}

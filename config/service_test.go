@@ -229,6 +229,19 @@ func TestHandlersAndSubscriptionsMatch(t *testing.T) {
 	}
 }
 
+// A SIGTERM while the subscriptions begin is a clean end, too.
+func TestServeEndsBeforeItHasBegun(t *testing.T) {
+	svc, err := config.Open(t.Context(), write(t, "broker: mem://\nsubscriptions:\n  b: {topic: a}\n"), onMemory(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := svc.Serve(ctx, config.Handlers{"b": func(context.Context, *pubsub.Delivery) error { return nil }}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestServeOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc, err := config.Open(t.Context(), write(t, "broker: mem://\n"), onMemory(), nil)
