@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/brokers"
-	"github.com/omnibus-go/omnibus/conformance/containers"
 	"github.com/omnibus-go/omnibus/config"
+	"github.com/omnibus-go/omnibus/conformance/containers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
