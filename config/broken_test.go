@@ -28,9 +28,9 @@ func TestBrokenFiles(t *testing.T) {
 		broken++
 		t.Run(file, func(t *testing.T) {
 			c, err := config.Load(file, &config.Options{Env: env(map[string]string{"SECRET": "s3cr3t"})})
-			problems, ok := errors.AsType[config.Problems](err)
+			problems, ok := errors.AsType[config.Errors](err)
 			if c != nil || !ok || !errors.Is(err, pubsub.ErrInvalid) {
-				t.Fatalf("%v, %v; want Problems that are ErrInvalid", c, err)
+				t.Fatalf("%v, %v; want Errors that are ErrInvalid", c, err)
 			}
 			data, readErr := os.ReadFile(file)
 			if readErr != nil {
@@ -57,7 +57,7 @@ func env(of map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) { v, ok := of[name]; return v, ok }
 }
 
-// Whatever the bytes are, there is a Config or Problems, and what the environment holds is in no error.
+// Whatever the bytes are, there is a Config or Errors, and what the environment holds is in no error.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("testdata/*/*.yaml")
 	if err != nil || len(files) == 0 {

@@ -54,7 +54,7 @@ func (d *decoder) build(f *File) plan {
 		sub := b.subscription(name, &s)
 		place := [2]string{sub.Topic, sub.Group}
 		if other, twice := first[place]; twice && sub.Group != pubsub.Broadcast {
-			b.wrong("subscriptions."+name, "give it a group of its own; more members of one group are more concurrency, or more processes",
+			b.wrongf("subscriptions."+name, "give it a group of its own; more members of one group are more concurrency, or more processes",
 				"it has the topic and the group of subscriptions.%s: each would get a part of the messages", other)
 		}
 		first[place] = name
@@ -75,7 +75,7 @@ func (b *builder) options() {
 		case b.opts.Logger == nil:
 			b.plan.options.Logger = slog.New(handler(f.Log.Format, b.plan.level))
 		case f.Log.Format != "":
-			b.wrong("log.format", "remove it: the program decides how its log looks", "the program has a logger of its own")
+			b.wrongf("log.format", "remove it: the program decides how its log looks", "the program has a logger of its own")
 		default:
 			b.plan.options.Logger = slog.New(&levelled{b.opts.Logger.Handler(), b.plan.level})
 		}
@@ -109,12 +109,12 @@ func (b *builder) topics() {
 		t, path := b.f.Topics[name], "topics."+name
 		spec := pubsub.TopicSpec{Name: name, Partitions: t.Partitions, Replicas: t.Replicas, Retention: t.Retention, MaxBytes: int64(t.MaxBytes)}
 		if err := spec.Check(); err != nil {
-			b.wrong(path, nameRemedy, "%v", err)
+			b.wrongf(path, nameRemedy, "%v", err)
 		}
 		if !t.External {
 			b.plan.topics = append(b.plan.topics, spec)
 		} else if t != (Topic{External: true}) {
-			b.wrong(path, "remove external, or the other keys", "an external topic is not made: its other keys would have no effect")
+			b.wrongf(path, "remove external, or the other keys", "an external topic is not made: its other keys would have no effect")
 		}
 	}
 }
@@ -134,14 +134,14 @@ func (b *builder) topic(path, name string) {
 		if slices.ContainsFunc(known, func(t string) bool { return pubsub.MatchPattern(name, t) }) {
 			return
 		}
-		b.wrong(path, remedy(name, known), "no topic under topics is covered by the pattern %q", name)
+		b.wrongf(path, remedy(name, known), "no topic under topics is covered by the pattern %q", name)
 		return
 	}
 	help := remedy(name, known)
 	if !strings.HasPrefix(help, "did you mean") {
 		help = "add it there, with external: true if another service makes it; " + help
 	}
-	b.wrong(path, help, "no topic %s is under topics", shown(name))
+	b.wrongf(path, help, "no topic %s is under topics", shown(name))
 }
 
 func (b *builder) toPolicy(path string, p *Policy) pubsub.Policy {
@@ -149,11 +149,11 @@ func (b *builder) toPolicy(path string, p *Policy) pubsub.Policy {
 		MaxAttempts: p.MaxAttempts, MaxElapsed: p.MaxElapsed, Immediate: p.Immediate, Initial: p.Initial, Max: p.Max, Factor: p.Factor, Delays: p.Delays,
 	}
 	if len(p.Delays) > 0 && (p.Initial != 0 || p.Max != 0 || p.Factor != 0) {
-		b.wrong(path, "keep delays, or the others", "delays excludes initial, max and factor")
+		b.wrongf(path, "keep delays, or the others", "delays excludes initial, max and factor")
 	} else if p.Max != 0 && p.Initial > p.Max {
-		b.wrong(path+".initial", "make initial shorter, or max longer", "it is %v, longer than max of %v", p.Initial, p.Max)
+		b.wrongf(path+".initial", "make initial shorter, or max longer", "it is %v, longer than max of %v", p.Initial, p.Max)
 	} else if err := to.Check(); err != nil {
-		b.wrong(path, "see the bounds of its keys", "%v", err)
+		b.wrongf(path, "see the bounds of its keys", "%v", err)
 	}
 	return to
 }
@@ -166,7 +166,7 @@ func (b *builder) policy(path string, r *PolicyRef) pubsub.Policy {
 	p, ok := b.f.Policies[r.Name]
 	if !ok {
 		if r.Name != "" {
-			b.wrong(path, remedy(r.Name, slices.Collect(maps.Keys(b.f.Policies))), "no policy %s is under policies", shown(r.Name))
+			b.wrongf(path, remedy(r.Name, slices.Collect(maps.Keys(b.f.Policies))), "no policy %s is under policies", shown(r.Name))
 		}
 		return pubsub.Policy{}
 	}
@@ -179,7 +179,7 @@ func (b *builder) policy(path string, r *PolicyRef) pubsub.Policy {
 // order refuses layers in a harmful one.
 func (b *builder) order(path string, layers []pubsub.Middleware) {
 	if err := pubsub.CheckLayers(layers); err != nil {
-		b.wrong(path, "layers are listed from the wire inwards: move it", "%v", err)
+		b.wrongf(path, "layers are listed from the wire inwards: move it", "%v", err)
 	}
 }
 
@@ -208,11 +208,11 @@ func (b *builder) subscription(name string, s *Subscription) pubsub.Subscription
 		held = s.MaxInFlight
 	}
 	if s.Concurrency > held {
-		b.wrong(path+".max_in_flight", fmt.Sprintf("make it %d or more", s.Concurrency), "it is less than concurrency of %d", s.Concurrency)
+		b.wrongf(path+".max_in_flight", fmt.Sprintf("make it %d or more", s.Concurrency), "it is less than concurrency of %d", s.Concurrency)
 	} else if s.MaxParked > held {
-		b.wrong(path+".max_parked", fmt.Sprintf("make it %d or less", held), "it is more than the messages held, max_in_flight of %d", held)
+		b.wrongf(path+".max_parked", fmt.Sprintf("make it %d or less", held), "it is more than the messages held, max_in_flight of %d", held)
 	} else if err := sub.Check(); err != nil {
-		b.wrong(path, nameRemedy, "%v", err)
+		b.wrongf(path, nameRemedy, "%v", err)
 	}
 	if b.opts.Adjust != nil {
 		b.opts.Adjust(name, &sub)
@@ -235,7 +235,7 @@ func (b *builder) start(path, text string) pubsub.Start {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		b.wrong(path, "write now, earliest, or a time such as 2026-01-31T08:00:00Z", "it is neither now nor earliest nor a time")
+		b.wrongf(path, "write now, earliest, or a time such as 2026-01-31T08:00:00Z", "it is neither now nor earliest nor a time")
 	}
 	return pubsub.FromTime(t)
 }
@@ -246,7 +246,7 @@ func (b *builder) deadLetters(path string, s *Subscription, sub *pubsub.Subscrip
 		return
 	}
 	if dl.Drop && (dl.Topic != "" || len(dl.Routes) > 0) {
-		b.wrong(path, "remove drop, or topic and routes", "drop excludes topic and routes")
+		b.wrongf(path, "remove drop, or topic and routes", "drop excludes topic and routes")
 		return
 	}
 	sub.DeadLetter = pubsub.DeadLetter{Topic: dl.Topic, Drop: dl.Drop}
@@ -259,10 +259,10 @@ func (b *builder) deadLetters(path string, s *Subscription, sub *pubsub.Subscrip
 		at := path + ".routes." + category
 		b.topic(at, dl.Routes[category])
 		if err := (pubsub.TopicSpec{Name: dl.Routes[category]}).Check(); err != nil {
-			b.wrong(at, nameRemedy, "%v", err)
+			b.wrongf(at, nameRemedy, "%v", err)
 		}
 		if !b.own && !slices.Contains(known, category) {
-			b.wrong(at, remedy(category, known), "no rule has the category %q", category)
+			b.wrongf(at, remedy(category, known), "no rule has the category %q", category)
 		}
 	}
 }

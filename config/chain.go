@@ -24,7 +24,7 @@ func (b *builder) chain(path string, layers []Layer) []pubsub.Middleware {
 			continue // it is noted
 		}
 		if m.Err != nil {
-			b.wrong(at, "mend its settings", "%v", m.Err)
+			b.wrongf(at, "mend its settings", "%v", m.Err)
 			continue
 		}
 		all = append(all, m)
@@ -49,7 +49,7 @@ func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
 		s := l.Dedup
 		o := middleware.DedupOptions{Window: s.Window, Lease: s.Lease, Again: s.Again}
 		if o.Store = b.opts.DedupStores[s.Store]; s.Store != "" && o.Store == nil && !b.opts.Unbound {
-			b.wrong(at+".store", remedy(s.Store, slices.Collect(maps.Keys(b.opts.DedupStores))), "no store %q is in Options.DedupStores", s.Store)
+			b.wrongf(at+".store", remedy(s.Store, slices.Collect(maps.Keys(b.opts.DedupStores))), "no store %q is in Options.DedupStores", s.Store)
 			return pubsub.Middleware{}, errNoted
 		}
 		return middleware.Dedup(o), nil
@@ -58,7 +58,7 @@ func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
 	case "own":
 		m, ok := b.opts.Layers[l.Own]
 		if !ok && !b.opts.Unbound {
-			b.wrong(at, remedy(l.Own, slices.Collect(maps.Keys(b.opts.Layers))), "no layer %q is in Options.Layers", l.Own)
+			b.wrongf(at, remedy(l.Own, slices.Collect(maps.Keys(b.opts.Layers))), "no layer %q is in Options.Layers", l.Own)
 			return pubsub.Middleware{}, errNoted
 		}
 		b.own = true
@@ -82,7 +82,7 @@ func (b *builder) logLayer(at string) (pubsub.Middleware, error) {
 		l = slog.New(slog.DiscardHandler)
 	}
 	if l == nil {
-		b.wrong(at, "add the key log at the top, or give the program a logger (Options.Logger)", "there is nothing to write to")
+		b.wrongf(at, "add the key log at the top, or give the program a logger (Options.Logger)", "there is nothing to write to")
 		return pubsub.Middleware{}, errNoted
 	}
 	return middleware.Log(l), nil
@@ -146,7 +146,7 @@ func (b *builder) when(path string, kinds []string) func(error) bool {
 		}
 		if f == nil && !b.opts.Unbound {
 			known := append(slices.Collect(maps.Keys(b.opts.Failures)), slices.Collect(maps.Keys(failures()))...)
-			b.wrong(fmt.Sprintf("%s[%d]", path, i), remedy(k, known), "no kind of failure %q is in Options.Failures", k)
+			b.wrongf(fmt.Sprintf("%s[%d]", path, i), remedy(k, known), "no kind of failure %q is in Options.Failures", k)
 		}
 		if f != nil {
 			all = append(all, f)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -52,11 +51,11 @@ type Config struct {
 
 const maxFile = 1 << 20 // bytes; a file of this kind has a few thousand
 
-// Load reads a file without connecting to anything. The error is a [Problems]: all that is wrong.
+// Load reads a file without connecting to anything. The error is a [Errors]: all that is wrong.
 func Load(path string, opts *Options) (*Config, error) {
 	data, err := readAll(path)
 	if err != nil {
-		return nil, Problems{{File: path, Problem: "it cannot be read: " + reason(err), Remedy: "name the configuration file"}}
+		return nil, Errors{{File: path, Problem: "it cannot be read: " + reason(err), Remedy: "name the configuration file"}}
 	}
 	return Parse(path, data, opts)
 }
@@ -85,16 +84,10 @@ func Parse(path string, data []byte, opts *Options) (*Config, error) {
 
 // Check looks at the broker's URL with the adapter that it is for, which Load does not know. Nothing is connected to.
 func (c *Config) Check(mux pubsub.Mux) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // an adapter reads its URL first, and then finds that it has no time
-	b, err := mux.Open(ctx, c.file.Broker, nil)
-	if err == nil {
-		return b.Close()
+	if err := mux.Check(c.file.Broker); err != nil {
+		return c.at("broker", err)
 	}
-	if errors.Is(err, pubsub.ErrCanceled) {
-		return nil
-	}
-	return c.at("broker", err)
+	return nil
 }
 
 // File is what was read, with references put in and without defaults: it has secrets.

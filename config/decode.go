@@ -20,7 +20,7 @@ import (
 type decoder struct {
 	name     string
 	opts     *Options
-	problems Problems
+	problems Errors
 	origins  map[string]Origin
 }
 
@@ -28,16 +28,16 @@ func newDecoder(name string, opts *Options) *decoder {
 	return &decoder{name: name, opts: opts, origins: map[string]Origin{}}
 }
 
-func (d *decoder) problem(line int, path, remedy, format string, args ...any) {
+func (d *decoder) problemf(line int, path, remedy, format string, args ...any) {
 	d.problems = append(d.problems, &Error{File: d.name, Line: line, Path: path, Problem: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
-// wrong is a problem with the value of a key.
-func (d *decoder) wrong(path, remedy, format string, args ...any) {
-	d.problem(d.origins[path].Line, path, remedy, format, args...)
+// wrongf is a problem with the value of a key.
+func (d *decoder) wrongf(path, remedy, format string, args ...any) {
+	d.problemf(d.origins[path].Line, path, remedy, format, args...)
 }
 
-func (d *decoder) sorted() Problems {
+func (d *decoder) sorted() Errors {
 	slices.SortStableFunc(d.problems, func(a, b *Error) int { return cmp.Compare(a.Line, b.Line) })
 	return d.problems
 }
@@ -47,14 +47,14 @@ func (d *decoder) document(data []byte, f *File) {
 	var doc, more yaml.Node
 	switch err := in.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		d.problem(1, "", "it has at least the key broker", "the file is empty")
+		d.problemf(1, "", "it has at least the key broker", "the file is empty")
 		return
 	case err != nil:
 		d.syntax(err)
 		return
 	}
 	if err := in.Decode(&more); err == nil {
-		d.problem(more.Line, "", "one file has one configuration: remove the line --- and what follows", "there is a second document")
+		d.problemf(more.Line, "", "one file has one configuration: remove the line --- and what follows", "there is a second document")
 		return
 	} else if !errors.Is(err, io.EOF) {
 		d.syntax(err)
@@ -75,14 +75,14 @@ func (d *decoder) syntax(err error) {
 		text = strings.TrimPrefix(text, m[0])
 	}
 	if strings.Contains(text, "anchor") || strings.Contains(text, "alias") {
-		d.problem(line, "", anchorRemedy, "anchors and aliases are not supported")
+		d.problemf(line, "", anchorRemedy, "anchors and aliases are not supported")
 		return
 	}
 	if strings.Contains(text, "tag") {
-		d.problem(line, "", tagRemedy, "tags are not supported")
+		d.problemf(line, "", tagRemedy, "tags are not supported")
 		return
 	}
-	d.problem(line, "", "mend the YAML in this line or the one above: indentation, a colon, a quote", "it is no YAML: %s", text)
+	d.problemf(line, "", "mend the YAML in this line or the one above: indentation, a colon, a quote", "it is no YAML: %s", text)
 }
 
 const (
@@ -96,9 +96,9 @@ func (d *decoder) plain(n *yaml.Node) {
 	case len(d.problems) > 0: // one is enough: there may be thousands
 		return
 	case n.Anchor != "" || n.Kind == yaml.AliasNode:
-		d.problem(n.Line, "", anchorRemedy, "anchors and aliases are not supported")
+		d.problemf(n.Line, "", anchorRemedy, "anchors and aliases are not supported")
 	case n.Style&yaml.TaggedStyle != 0:
-		d.problem(n.Line, "", tagRemedy, "tags are not supported")
+		d.problemf(n.Line, "", tagRemedy, "tags are not supported")
 	}
 	for _, c := range n.Content {
 		d.plain(c)
@@ -148,18 +148,18 @@ func join(path, key string) string {
 // entries hands each key of a mapping on once, with its path noted.
 func (d *decoder) entries(n *yaml.Node, path string, each func(key, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(max(n.Line, 1), path, "write keys below it, each with its value", "it is to have keys")
+		d.problemf(max(n.Line, 1), path, "write keys below it, each with its value", "it is to have keys")
 		return
 	}
 	first := map[string]int{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || !isName(key.Value) {
-			d.problem(key.Line, path, "a key is letters, digits and _ - . * >", "a key is no name")
+			d.problemf(key.Line, path, "a key is letters, digits and _ - . * >", "a key is no name")
 			continue
 		}
 		if line, twice := first[key.Value]; twice {
-			d.problem(key.Line, path, "remove one of them", "the key %q is there twice, first in line %d", key.Value, line)
+			d.problemf(key.Line, path, "remove one of them", "the key %q is there twice, first in line %d", key.Value, line)
 			continue
 		}
 		first[key.Value] = key.Line
@@ -186,23 +186,23 @@ func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
 	})
 	for _, f := range fields {
 		if f.required && !there[f.name] && n.Kind == yaml.MappingNode {
-			d.wrong(path, fmt.Sprintf("add it: %s: ...", f.name), "the key %q is missing", f.name)
+			d.wrongf(path, fmt.Sprintf("add it: %s: ...", f.name), "the key %q is missing", f.name)
 		}
 	}
 }
 
 func (d *decoder) unknownKey(key *yaml.Node, path string, fields []field) {
 	if key.Value == "<<" {
-		d.problem(key.Line, path, anchorRemedy, "merge keys are not supported")
+		d.problemf(key.Line, path, anchorRemedy, "merge keys are not supported")
 		return
 	}
-	d.problem(key.Line, path, remedy(key.Value, keysOf(fields)), "unknown key %q", key.Value)
+	d.problemf(key.Line, path, remedy(key.Value, keysOf(fields)), "unknown key %q", key.Value)
 }
 
 // value decodes one value. What it is is noted in origins under path.
 func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, f *field) {
 	if isNull(n) {
-		d.wrong(path, "give it one, or remove the key", "it has no value")
+		d.wrongf(path, "give it one, or remove the key", "it has no value")
 		return
 	}
 	switch to := v.Addr().Interface().(type) {
@@ -235,7 +235,7 @@ func (d *decoder) names(n *yaml.Node, path string, v reflect.Value, f *field) {
 		child := join(path, key.Value)
 		d.origins[child] = Origin{Line: key.Line}
 		one := reflect.New(v.Type().Elem()).Elem()
-		if _, topic := one.Interface().(Topic); !topic || !isNull(value) { // a topic may be nothing but its name
+		if _, topic := reflect.TypeAssert[Topic](one); !topic || !isNull(value) { // a topic may be nothing but its name
 			d.value(value, child, one, f)
 		}
 		v.SetMapIndex(reflect.ValueOf(key.Value), one)
@@ -244,11 +244,11 @@ func (d *decoder) names(n *yaml.Node, path string, v reflect.Value, f *field) {
 
 func (d *decoder) list(n *yaml.Node, path string, v reflect.Value, f *field) {
 	if n.Kind != yaml.SequenceNode {
-		d.wrong(path, "write each on a line of its own that begins with a dash, or all in [ ]", "it is to be a list")
+		d.wrongf(path, "write each on a line of its own that begins with a dash, or all in [ ]", "it is to be a list")
 		return
 	}
 	if len(n.Content) == 0 {
-		d.wrong(path, "give it one, or remove the key", "it is an empty list")
+		d.wrongf(path, "give it one, or remove the key", "it is an empty list")
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -282,7 +282,7 @@ func (d *decoder) layer(n *yaml.Node, path string, to *Layer) {
 		if !strings.HasPrefix(help, "did you mean") {
 			help = "a layer of the program's own is written own: NAME; " + help
 		}
-		d.problem(line, path, help, "unknown layer %s", shown(name))
+		d.problemf(line, path, help, "unknown layer %s", shown(name))
 		return nil
 	}
 	if n.Kind == yaml.ScalarNode {
@@ -291,13 +291,13 @@ func (d *decoder) layer(n *yaml.Node, path string, to *Layer) {
 			return
 		}
 		if needs := needsSettings(v.Field(f.index).Type(), f); needs {
-			d.wrong(path, fmt.Sprintf("write %s: and what it is to be", f.name), "the layer %q needs settings", f.name)
+			d.wrongf(path, fmt.Sprintf("write %s: and what it is to be", f.name), "the layer %q needs settings", f.name)
 		}
 		d.origins[join(path, f.name)] = Origin{Line: n.Line}
 		return
 	}
 	if n.Kind == yaml.MappingNode && len(n.Content) != 2 {
-		d.wrong(path, "begin each layer with a dash of its own, and put its settings into { } or further to the right", "a layer is one key, and here are %d", len(n.Content)/2)
+		d.wrongf(path, "begin each layer with a dash of its own, and put its settings into { } or further to the right", "a layer is one key, and here are %d", len(n.Content)/2)
 		return
 	}
 	d.entries(n, path, func(key, value *yaml.Node) {

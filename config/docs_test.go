@@ -88,8 +88,7 @@ func keyTables(t *testing.T) string {
 			t.Errorf("%v has no title", s)
 		}
 		fmt.Fprintf(&out, "\n### %s\n\n| key | value | default | |\n|---|---|---|---|\n", titles[s.Name()])
-		for i := range s.NumField() {
-			f := s.Field(i)
+		for f := range s.Fields() {
 			if name := f.Tag.Get("yaml"); name != "-" {
 				def := strings.TrimPrefix(f.Tag.Get("default"), "=")
 				if f.Tag.Get("required") == "true" && s.Name() != "Layer" {
@@ -98,8 +97,8 @@ func keyTables(t *testing.T) string {
 				fmt.Fprintf(&out, "| `%s` | %s | %s | %s |\n", name, kind(f), def, of[s.Name()+"."+f.Name])
 			}
 		}
-		for i := range s.NumField() {
-			visit(s.Field(i).Type)
+		for field := range s.Fields() {
+			visit(field.Type)
 		}
 	}
 	visit(reflect.TypeFor[config.File]())

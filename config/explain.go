@@ -45,10 +45,10 @@ type explainer struct {
 
 func (x *explainer) object(at string, v reflect.Value) {
 	for _, f := range fieldsOf(v.Type()) {
-		if s, ok := v.Interface().(Subscription); ok {
+		if s, ok := reflect.TypeAssert[Subscription](v); ok {
 			f.def = worked(path.Ext(at), f, &s)
 		}
-		if p, ok := v.Interface().(Policy); ok && len(p.Delays) > 0 && (f.name == "initial" || f.name == "max" || f.name == "factor") {
+		if p, ok := reflect.TypeAssert[Policy](v); ok && len(p.Delays) > 0 && (f.name == "initial" || f.name == "max" || f.name == "factor") {
 			continue // delays takes their place
 		}
 		x.value(join(at, f.name), v.Field(f.index), &f)
@@ -73,11 +73,11 @@ func worked(ext string, f field, s *Subscription) string {
 }
 
 func (x *explainer) value(at string, v reflect.Value, f *field) {
-	if layer, ok := v.Interface().(Layer); ok {
+	if layer, ok := reflect.TypeAssert[Layer](v); ok {
 		x.layer(join(at, layer.Name), v, layer.Name)
 		return
 	}
-	if ref, ok := v.Interface().(PolicyRef); ok {
+	if ref, ok := reflect.TypeAssert[PolicyRef](v); ok {
 		if ref.Inline != nil {
 			x.object(at, reflect.ValueOf(ref.Inline).Elem())
 			return

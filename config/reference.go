@@ -31,7 +31,7 @@ func (d *decoder) resolve(raw, path string) (text string, refs, ok bool) {
 			problem, help = "a reference has no end", referenceRemedy
 		}
 		if problem != "" {
-			d.wrong(path, help, "%s", problem)
+			d.wrongf(path, help, "%s", problem)
 			ok = false
 			continue
 		}
@@ -59,7 +59,7 @@ func (d *decoder) lookUp(ref string) (value, source, problem, help string) {
 	switch {
 	case kind == "env" && regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`).MatchString(name):
 		value, _ = d.opts.env(name)
-		problem, help = fmt.Sprintf("the environment has no %s", name), fmt.Sprintf("set it, or write ${env:%s:-OTHER}", name)
+		problem, help = "the environment has no "+name, fmt.Sprintf("set it, or write ${env:%s:-OTHER}", name)
 	case kind == "file" && name != "":
 		data, err := readAll(inFolder(d.name, name))
 		value = strings.TrimRight(string(data), "\r\n")

@@ -95,8 +95,7 @@ func (g *generator) ref(t reflect.Type) *schema {
 
 func (g *generator) object(t reflect.Type) *schema {
 	s := &schema{Type: "object", Properties: map[string]*schema{}, Additional: false}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name := f.Tag.Get("yaml")
 		if name == "" || name == "-" {
 			continue
@@ -195,8 +194,8 @@ func (g *generator) layer(t reflect.Type) *schema {
 		object := g.object(t)
 		object.MinProps, object.MaxProps = 1, 1
 		var names []string
-		for i := range t.NumField() {
-			if f := t.Field(i); f.Tag.Get("required") != "true" && f.Type != reflect.TypeFor[config.RateLimit]() && f.Tag.Get("yaml") != "-" {
+		for f := range t.Fields() {
+			if f.Tag.Get("required") != "true" && f.Type != reflect.TypeFor[config.RateLimit]() && f.Tag.Get("yaml") != "-" {
 				names = append(names, f.Tag.Get("yaml"))
 				if object.Properties[f.Tag.Get("yaml")].Ref != "" {
 					one := object.Properties[f.Tag.Get("yaml")]
@@ -247,8 +246,7 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 			return
 		}
 		seen[s] = true
-		for i := range s.NumField() {
-			f := s.Field(i)
+		for f := range s.Fields() {
 			switch tag := f.Tag; {
 			case tag.Get("yaml") == "-" || s == reflect.TypeFor[config.PolicyRef]():
 			case of[s.Name()+"."+f.Name] == "":
@@ -286,8 +284,7 @@ func TestDefaultsAreThose(t *testing.T) {
 		{reflect.TypeFor[config.Dedup](), "middleware", "DedupOptions"},
 		{reflect.TypeFor[config.Poison](), "middleware", "PoisonOptions"},
 	} {
-		for i := range pair.ours.NumField() {
-			f := pair.ours.Field(i)
+		for f := range pair.ours.Fields() {
 			m := regexp.MustCompile(`\b(?:0|zero) = (\d[\d,]*\d\b|[\w.]+\w|\w+)(?: (KiB|MiB))?`).FindStringSubmatch(of[pair.folder][pair.their+"."+f.Name])
 			def := f.Tag.Get("default")
 			if m == nil || strings.HasPrefix(def, "=") || def == "" {

@@ -3,8 +3,8 @@ package config
 import (
 	"context"
 	"errors"
-	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -77,11 +77,14 @@ func (s *Service) canChange(path string) bool {
 	if path == "log.level" {
 		return s.level != nil
 	}
-	if m := regexp.MustCompile(`^(.*)\.(per_second|burst)$`).FindStringSubmatch(path); m != nil && s.rates[m[1]] != nil {
-		return true
+	dot := max(strings.LastIndex(path, "."), 0)
+	switch of := path[:dot]; strings.TrimPrefix(path[dot:], ".") {
+	case "per_second", "burst":
+		return s.rates[of] != nil
+	case "paused":
+		return s.paused[strings.TrimPrefix(of, "subscriptions.")] != nil
 	}
-	m := regexp.MustCompile(`^subscriptions\.(.*)\.paused$`).FindStringSubmatch(path)
-	return m != nil && s.paused[m[1]] != nil
+	return false
 }
 
 const pauseAgain = time.Second // what a message says that comes between Subscribe and Pause; Resume ends it

@@ -37,14 +37,14 @@ func rewrite(t *testing.T, path, text string) {
 }
 
 // served runs a Service in a bubble until the test ends. Every message that is published is to be handled once, whatever is reloaded meanwhile.
-func served(t *testing.T, path string, opts *config.Options) (svc *config.Service, handled *atomic.Int64, end func()) {
+func served(t *testing.T, path string, opts *config.Options) (*config.Service, *atomic.Int64, func()) {
 	t.Helper()
 	svc, err := config.Open(t.Context(), path, onMemory(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	handled = &atomic.Int64{}
+	handled := &atomic.Int64{}
 	var mu sync.Mutex
 	seen := map[string]int{}
 	done := make(chan error, 1)
@@ -58,7 +58,7 @@ func served(t *testing.T, path string, opts *config.Options) (svc *config.Servic
 		}})
 	}()
 	synctest.Wait()
-	return svc, handled, func() {
+	end := func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -69,6 +69,7 @@ func served(t *testing.T, path string, opts *config.Options) (svc *config.Servic
 			}
 		}
 	}
+	return svc, handled, end
 }
 
 func publish(t *testing.T, svc *config.Service, from, to int) {

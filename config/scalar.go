@@ -19,7 +19,7 @@ import (
 func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value, f *field) {
 	is, example := describe(v.Type())
 	if n.Kind != yaml.ScalarNode {
-		d.wrong(path, "write "+example, "it is to be %s", is)
+		d.wrongf(path, "write "+example, "it is to be %s", is)
 		return
 	}
 	text, refs, ok := d.resolve(n.Value, path)
@@ -37,7 +37,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value, f *field) {
 			help = fmt.Sprintf("give it a unit, as in %ss", n.Value)
 		}
 		if f.also == "" || text != f.also {
-			d.wrong(path, help, "it is to be %s", is)
+			d.wrongf(path, help, "it is to be %s", is)
 			return
 		}
 	}
@@ -50,7 +50,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value, f *field) {
 		if r, is := errors.AsType[*rangeError](err); is {
 			help = r.remedy
 		}
-		d.wrong(path, help, "%s %s", what, err)
+		d.wrongf(path, help, "%s %s", what, err)
 	}
 }
 

@@ -139,7 +139,7 @@ func (s *Service) Serve(ctx context.Context, handlers Handlers) error {
 	return errors.Join(s.broker.Run(running), s.Close())
 }
 
-var errServed = errors.New("config: Serve was called before") //nolint:errname // a sentinel of this file alone
+var errServed = errors.New("config: Serve was called before")
 
 func (s *Service) subscribe(ctx context.Context, handlers Handlers) error {
 	s.mu.Lock()
@@ -168,7 +168,7 @@ func (s *Service) subscribe(ctx context.Context, handlers Handlers) error {
 
 // match finds what is missing on either side.
 func (s *Service) match(names []string, handlers Handlers) error {
-	var all Problems
+	var all Errors
 	for _, name := range names {
 		if handlers[name] == nil {
 			path := "subscriptions." + name

@@ -218,9 +218,9 @@ func TestHandlersAndSubscriptionsMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	never := func(context.Context, *pubsub.Delivery) error { t.Error("called"); return nil }
-	err = svc.Serve(t.Context(), config.Handlers{"billing": never, "shiping": never})
+	err = svc.Serve(t.Context(), config.Handlers{"billing": never, "shippping": never})
 	want := path + `:4: subscriptions.shipping: it has no handler; pass one as Handlers{"shipping": ...}, or remove the subscription
-` + path + `:2: subscriptions: there is no subscription "shiping" that the program asks for; did you mean "shipping"?`
+` + path + `:2: subscriptions: there is no subscription "shippping" that the program asks for; did you mean "shipping"?`
 	if err == nil || err.Error() != want || !errors.Is(err, pubsub.ErrInvalid) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

@@ -48,15 +48,28 @@ const (
 )
 
 // Opener opens kafka:// URLs.
-func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"kafka"}, Open: Open} }
+func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"kafka"}, Open: Open, Check: check} }
 
 // Open connects to rawURL. ctx bounds the opening only; 10 s where it has no deadline.
 func Open(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {
-	cfg, err := ParseURL(rawURL)
+	cfg, err := read(rawURL)
 	if err != nil {
-		return nil, &pubsub.Error{Op: "open", Broker: "kafka", Code: pubsub.ErrInvalid, Err: err, Hint: urlHint}
+		return nil, err
 	}
 	return cfg.Open(ctx, opts)
+}
+
+func read(rawURL string) (Config, error) {
+	cfg, err := ParseURL(rawURL)
+	if err != nil {
+		return cfg, &pubsub.Error{Op: "open", Broker: "kafka", Code: pubsub.ErrInvalid, Err: err, Hint: urlHint}
+	}
+	return cfg, nil
+}
+
+func check(rawURL string) error {
+	_, err := read(rawURL)
+	return err
 }
 
 // Open connects as c says, see the function Open.

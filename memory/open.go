@@ -18,11 +18,14 @@ func Opener() pubsub.Opener {
 	servers := map[string]*Server{}
 	return pubsub.Opener{
 		Schemes: []string{"mem"},
+		Check: func(rawURL string) error {
+			_, _, err := read(rawURL)
+			return err
+		},
 		Open: func(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {
-			name, cfg, err := parse(rawURL)
+			name, cfg, err := read(rawURL)
 			if err != nil {
-				return nil, &pubsub.Error{Op: "open", Broker: "memory", Code: pubsub.ErrInvalid, Err: err,
-					Hint: "mem://name?max_bytes=N&max_message=N"}
+				return nil, err
 			}
 			mu.Lock()
 			s := servers[name]
@@ -40,6 +43,13 @@ func Opener() pubsub.Opener {
 			return b, nil
 		},
 	}
+}
+
+func read(rawURL string) (name string, cfg Config, err error) {
+	if name, cfg, err = parse(rawURL); err != nil {
+		err = &pubsub.Error{Op: "open", Broker: "memory", Code: pubsub.ErrInvalid, Err: err, Hint: "mem://name?max_bytes=N&max_message=N"}
+	}
+	return name, cfg, err
 }
 
 func parse(rawURL string) (name string, cfg Config, err error) {

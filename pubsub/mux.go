@@ -12,6 +12,7 @@ import (
 type Opener struct {
 	Schemes []string
 	Open    func(ctx context.Context, url string, opts *Options) (*Broker, error)
+	Check   func(url string) error // what Open would say of the URL itself, without connecting; nil = nothing
 }
 
 // A Mux chooses the opener by the URL's scheme. There is no global one.
@@ -20,6 +21,23 @@ type Mux []Opener
 // Open opens rawURL. ctx bounds the opening only; 10 s where it has no deadline. A URL that cannot be read, or whose scheme
 // no opener has, is an ErrInvalid. Errors never show the URL's user, password or parameters.
 func (m Mux) Open(ctx context.Context, rawURL string, opts *Options) (*Broker, error) {
+	o, err := m.opener(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	return o.Open(ctx, rawURL, opts)
+}
+
+// Check says what Open would say of rawURL itself, without connecting: nil, or an ErrInvalid.
+func (m Mux) Check(rawURL string) error {
+	o, err := m.opener(rawURL)
+	if err != nil || o.Check == nil {
+		return err
+	}
+	return o.Check(rawURL)
+}
+
+func (m Mux) opener(rawURL string) (*Opener, error) {
 	bad := func(format string, args ...any) error {
 		return &Error{Op: "open", Code: ErrInvalid, Err: fmt.Errorf(format, args...), Hint: "known schemes: " + strings.Join(m.schemes(), ", ")}
 	}
@@ -30,9 +48,9 @@ func (m Mux) Open(ctx context.Context, rawURL string, opts *Options) (*Broker, e
 	if _, err := url.Parse(rawURL); err != nil {
 		return nil, bad("the %s URL cannot be parsed", printable(scheme)) // its error repeats the URL
 	}
-	for _, o := range m {
-		if slices.Contains(o.Schemes, strings.ToLower(scheme)) {
-			return o.Open(ctx, rawURL, opts)
+	for i := range m {
+		if slices.Contains(m[i].Schemes, strings.ToLower(scheme)) {
+			return &m[i], nil
 		}
 	}
 	return nil, bad("unknown scheme %q", printable(scheme))

@@ -43,15 +43,28 @@ type Config struct {
 const urlHint = "amqp://user:password@host:5672,host:5672/vhost?exchange=NAME&queue_type=quorum, see rabbitmq.Config for all parameters"
 
 // Opener opens amqp:// and amqps:// URLs.
-func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"amqp", "amqps"}, Open: Open} }
+func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"amqp", "amqps"}, Open: Open, Check: check} }
 
 // Open connects to rawURL. ctx bounds the opening only; 10 s where it has no deadline.
 func Open(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {
-	cfg, err := ParseURL(rawURL)
+	cfg, err := read(rawURL)
 	if err != nil {
-		return nil, &pubsub.Error{Op: "open", Broker: "rabbitmq", Code: pubsub.ErrInvalid, Err: err, Hint: urlHint}
+		return nil, err
 	}
 	return cfg.Open(ctx, opts)
+}
+
+func read(rawURL string) (Config, error) {
+	cfg, err := ParseURL(rawURL)
+	if err != nil {
+		return cfg, &pubsub.Error{Op: "open", Broker: "rabbitmq", Code: pubsub.ErrInvalid, Err: err, Hint: urlHint}
+	}
+	return cfg, nil
+}
+
+func check(rawURL string) error {
+	_, err := read(rawURL)
+	return err
 }
 
 // Open connects as c says, see the function Open.

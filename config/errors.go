@@ -41,11 +41,11 @@ func (e *Error) Is(target error) bool {
 	return ok && c == pubsub.ErrInvalid && e.Err == nil
 }
 
-// Problems is all that is wrong with a file, in the order of its lines.
-type Problems []*Error
+// Errors is all that is wrong with a file, in the order of its lines.
+type Errors []*Error
 
 // Error has a line for each.
-func (p Problems) Error() string {
+func (p Errors) Error() string {
 	lines := make([]string, len(p))
 	for i, e := range p {
 		lines[i] = e.Error()
@@ -53,7 +53,7 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p Problems) Unwrap() []error {
+func (p Errors) Unwrap() []error {
 	all := make([]error, len(p))
 	for i, e := range p {
 		all[i] = e
