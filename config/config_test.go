@@ -220,7 +220,7 @@ func TestReferencesInTheURL(t *testing.T) {
 			t.Errorf("%s: %+v", broker, k)
 		}
 		for _, s := range c.Explain() {
-			if s.Path == "broker" && s.Value != "kafka://***@a:9092,b:9093?client_id=***" {
+			if s.Path == "broker" && s.Value != "kafka://***@${env:HOSTS}?client_id=***" {
 				t.Error(s.Value)
 			}
 		}

@@ -116,7 +116,7 @@ func (x *explainer) value(at string, v reflect.Value, f *field) {
 		s.Value = s.exact
 		switch {
 		case at == "broker":
-			s.Value = masked(s.exact)
+			s.Value = maskedAs(s.Origin.raw, s.exact)
 		case v.Kind() == reflect.String && s.Origin.raw != "":
 			s.Value = s.Origin.raw
 		}
@@ -156,6 +156,20 @@ func written(v reflect.Value, f *field) string {
 		}
 	}
 	return fmt.Sprint(v.Interface())
+}
+
+// maskedAs is the URL as it is written, masked; where it is one reference as a whole, what that has.
+func maskedAs(raw, exact string) string {
+	refs := reference().FindAllString(raw, -1)
+	if raw == "" || len(refs) == 1 && refs[0] == raw {
+		return masked(exact)
+	}
+	n := -1
+	text := masked(reference().ReplaceAllStringFunc(raw, func(string) string { n++; return fmt.Sprintf("\x00%d\x00", n) }))
+	for i, ref := range refs {
+		text = strings.Replace(text, fmt.Sprintf("\x00%d\x00", i), ref, 1)
+	}
+	return text
 }
 
 // masked is a URL without its user, password and the values of its parameters, each of which may be a secret.

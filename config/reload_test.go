@@ -36,13 +36,14 @@ func rewrite(t *testing.T, path, text string) {
 	}
 }
 
-// served runs a Service in a bubble until the test ends. Every message that is published is to be handled once, whatever is reloaded meanwhile.
-func served(t *testing.T, path string, opts *config.Options) (*config.Service, *atomic.Int64, func()) {
+// served runs a Service in a bubble until its end is called; so many messages are there before. Every message that is published is to be handled once, whatever is reloaded meanwhile.
+func served(t *testing.T, path string, opts *config.Options, waiting int) (*config.Service, *atomic.Int64, func()) {
 	t.Helper()
 	svc, err := config.Open(t.Context(), path, onMemory(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
+	publish(t, svc, 0, waiting)
 	ctx, stop := context.WithCancel(t.Context())
 	handled := &atomic.Int64{}
 	var mu sync.Mutex
@@ -85,8 +86,8 @@ func TestReloadPausesAndResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := "broker: mem://\nsubscriptions:\n  work:\n    topic: jobs\n    paused: true\n"
 		path := write(t, text)
-		svc, handled, end := served(t, path, nil)
-		publish(t, svc, 0, 10)
+		svc, handled, end := served(t, path, nil, 5) // which are there before anybody could pause
+		publish(t, svc, 5, 10)
 		rest(time.Minute)
 		if n := handled.Load(); n != 0 {
 			t.Errorf("%d handled though it is paused", n)
@@ -123,7 +124,7 @@ func TestReloadPausesAndResumes(t *testing.T) {
 func TestReloadChangesTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := write(t, reloadable)
-		svc, handled, end := served(t, path, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+		svc, handled, end := served(t, path, &config.Options{Logger: slog.New(slog.DiscardHandler)}, 0)
 		publish(t, svc, 0, 500)
 		rest(10*time.Second + 500*time.Millisecond)
 		if n := handled.Load(); n < 9 || n > 12 {
@@ -146,7 +147,7 @@ func TestReloadChangesTheLogLevel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		path := write(t, "broker: mem://\nlog: {level: warn}\nmiddleware: [log]\nsubscriptions:\n  work: {topic: jobs}\n")
-		svc, _, end := served(t, path, &config.Options{Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		svc, _, end := served(t, path, &config.Options{Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}, 0)
 		publish(t, svc, 0, 1)
 		synctest.Wait()
 		if strings.Contains(out.String(), "msg=handled") {
@@ -170,7 +171,7 @@ func TestReloadIsWholeOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		path := write(t, reloadable)
-		svc, handled, end := served(t, path, &config.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		svc, handled, end := served(t, path, &config.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))}, 0)
 		faster := strings.Replace(reloadable, "per_second: 1,", "per_second: 1000,", 1)
 		for name, to := range map[string]struct {
 			text    string
