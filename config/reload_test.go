@@ -121,6 +121,39 @@ func TestReloadPausesAndResumes(t *testing.T) {
 	})
 }
 
+// What is there when a subscription begins that is paused is not handled, and not tried again and again either.
+func TestPausedFromTheBeginning(t *testing.T) {
+	path := write(t, "broker: mem://\nmiddleware: [{own: count}]\nsubscriptions:\n  work: {topic: jobs, concurrency: 8, paused: true}\n")
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			var passed atomic.Int64
+			count := pubsub.Middleware{Name: "count", Incoming: func(next pubsub.Handler) pubsub.Handler {
+				return func(ctx context.Context, d *pubsub.Delivery) error { passed.Add(1); return next(ctx, d) }
+			}}
+			_, handled, end := served(t, path, &config.Options{Layers: map[string]pubsub.Middleware{"count": count}}, 20)
+			rest(time.Minute)
+			if n, m := handled.Load(), passed.Load(); n != 0 || m > 20 {
+				t.Fatalf("%d handled, %d times tried", n, m)
+			}
+			end()
+		})
+	}
+}
+
+// A message that a worker takes between Subscribe and Pause is handed back: the interleaving is too rare to wait for.
+func TestPausedHandlerIsNotCalled(t *testing.T) {
+	var paused atomic.Bool
+	calls := 0
+	h := config.Gated(&paused, func(context.Context, *pubsub.Delivery) error { calls++; return nil })
+	if err := h(t.Context(), &pubsub.Delivery{}); err != nil || calls != 1 {
+		t.Errorf("%v, %d calls", err, calls)
+	}
+	paused.Store(true)
+	if o, _ := pubsub.OutcomeOf(h(t.Context(), &pubsub.Delivery{})); o != pubsub.OutcomePause || calls != 1 {
+		t.Errorf("%v, %d calls", o, calls)
+	}
+}
+
 func TestReloadChangesTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := write(t, reloadable)

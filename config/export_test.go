@@ -1,0 +1,4 @@
+package config
+
+// Gated is what stands before each handler.
+var Gated = gated
