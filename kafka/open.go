@@ -48,7 +48,9 @@ const (
 )
 
 // Opener opens kafka:// URLs.
-func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"kafka"}, Open: Open, Check: check} }
+func Opener() pubsub.Opener {
+	return pubsub.Opener{Schemes: []string{"kafka"}, Open: Open, Check: check}
+}
 
 // Open connects to rawURL. ctx bounds the opening only; 10 s where it has no deadline.
 func Open(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {

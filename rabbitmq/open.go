@@ -43,7 +43,9 @@ type Config struct {
 const urlHint = "amqp://user:password@host:5672,host:5672/vhost?exchange=NAME&queue_type=quorum, see rabbitmq.Config for all parameters"
 
 // Opener opens amqp:// and amqps:// URLs.
-func Opener() pubsub.Opener { return pubsub.Opener{Schemes: []string{"amqp", "amqps"}, Open: Open, Check: check} }
+func Opener() pubsub.Opener {
+	return pubsub.Opener{Schemes: []string{"amqp", "amqps"}, Open: Open, Check: check}
+}
 
 // Open connects to rawURL. ctx bounds the opening only; 10 s where it has no deadline.
 func Open(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {
