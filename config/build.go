@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -134,14 +135,14 @@ func (b *builder) topic(path, name string) {
 		if slices.ContainsFunc(known, func(t string) bool { return pubsub.MatchPattern(name, t) }) {
 			return
 		}
-		b.wrongf(path, remedy(name, known), "no topic under topics is covered by the pattern %q", name)
+		b.wrongf(path, remedy(name, known), "no topic under topics is covered by the pattern %s", b.say(path, name))
 		return
 	}
 	help := remedy(name, known)
 	if !strings.HasPrefix(help, "did you mean") {
 		help = "add it there, with external: true if another service makes it; " + help
 	}
-	b.wrongf(path, help, "no topic %s is under topics", shown(name))
+	b.wrongf(path, help, "no topic %s is under topics", b.say(path, name))
 }
 
 func (b *builder) toPolicy(path string, p *Policy) pubsub.Policy {
@@ -166,7 +167,7 @@ func (b *builder) policy(path string, r *PolicyRef) pubsub.Policy {
 	p, ok := b.f.Policies[r.Name]
 	if !ok {
 		if r.Name != "" {
-			b.wrongf(path, remedy(r.Name, slices.Collect(maps.Keys(b.f.Policies))), "no policy %s is under policies", shown(r.Name))
+			b.wrongf(path, remedy(r.Name, slices.Collect(maps.Keys(b.f.Policies))), "no policy %s is under policies", b.say(path, r.Name))
 		}
 		return pubsub.Policy{}
 	}
@@ -174,6 +175,22 @@ func (b *builder) policy(path string, r *PolicyRef) pubsub.Policy {
 		Name: r.Name, MaxAttempts: p.MaxAttempts, MaxElapsed: p.MaxElapsed, Immediate: p.Immediate, Initial: p.Initial, Max: p.Max, Factor: p.Factor, Delays: p.Delays,
 	}
 	return to
+}
+
+// say names what a key has in an error: what came from elsewhere as it is written.
+func (b *builder) say(path, text string) string {
+	if raw := b.origins[path].raw; raw != "" {
+		return raw
+	}
+	return shown(text)
+}
+
+// hide does the same in an error that names it.
+func (b *builder) hide(path, name, text string) string {
+	if raw := b.origins[path].raw; raw != "" {
+		return strings.ReplaceAll(text, strconv.Quote(name), raw)
+	}
+	return text
 }
 
 // order refuses layers in a harmful one.
@@ -212,7 +229,11 @@ func (b *builder) subscription(name string, s *Subscription) pubsub.Subscription
 	} else if s.MaxParked > held {
 		b.wrongf(path+".max_parked", fmt.Sprintf("make it %d or less", held), "it is more than the messages held, max_in_flight of %d", held)
 	} else if err := sub.Check(); err != nil {
-		b.wrongf(path, nameRemedy, "%v", err)
+		text := err.Error()
+		for at, name := range map[string]string{path + ".topic": s.Topic, path + ".group": s.Group, path + ".dead_letters.topic": sub.DeadLetter.Topic} {
+			text = b.hide(at, name, text)
+		}
+		b.wrongf(path, nameRemedy, "%s", text)
 	}
 	if b.opts.Adjust != nil {
 		b.opts.Adjust(name, &sub)
@@ -259,7 +280,7 @@ func (b *builder) deadLetters(path string, s *Subscription, sub *pubsub.Subscrip
 		at := path + ".routes." + category
 		b.topic(at, dl.Routes[category])
 		if err := (pubsub.TopicSpec{Name: dl.Routes[category]}).Check(); err != nil {
-			b.wrongf(at, nameRemedy, "%v", err)
+			b.wrongf(at, nameRemedy, "%s", b.hide(at, dl.Routes[category], err.Error()))
 		}
 		if !b.own && !slices.Contains(known, category) {
 			b.wrongf(at, remedy(category, known), "no rule has the category %q", category)

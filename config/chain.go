@@ -49,7 +49,7 @@ func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
 		s := l.Dedup
 		o := middleware.DedupOptions{Window: s.Window, Lease: s.Lease, Again: s.Again}
 		if o.Store = b.opts.DedupStores[s.Store]; s.Store != "" && o.Store == nil && !b.opts.Unbound {
-			b.wrongf(at+".store", remedy(s.Store, slices.Collect(maps.Keys(b.opts.DedupStores))), "no store %q is in Options.DedupStores", s.Store)
+			b.wrongf(at+".store", remedy(s.Store, slices.Collect(maps.Keys(b.opts.DedupStores))), "no store %s is in Options.DedupStores", b.say(at+".store", s.Store))
 			return pubsub.Middleware{}, errNoted
 		}
 		return middleware.Dedup(o), nil
@@ -58,7 +58,7 @@ func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
 	case "own":
 		m, ok := b.opts.Layers[l.Own]
 		if !ok && !b.opts.Unbound {
-			b.wrongf(at, remedy(l.Own, slices.Collect(maps.Keys(b.opts.Layers))), "no layer %q is in Options.Layers", l.Own)
+			b.wrongf(at, remedy(l.Own, slices.Collect(maps.Keys(b.opts.Layers))), "no layer %s is in Options.Layers", b.say(at, l.Own))
 			return pubsub.Middleware{}, errNoted
 		}
 		b.own = true
@@ -146,7 +146,8 @@ func (b *builder) when(path string, kinds []string) func(error) bool {
 		}
 		if f == nil && !b.opts.Unbound {
 			known := append(slices.Collect(maps.Keys(b.opts.Failures)), slices.Collect(maps.Keys(failures()))...)
-			b.wrongf(fmt.Sprintf("%s[%d]", path, i), remedy(k, known), "no kind of failure %q is in Options.Failures", k)
+			at := fmt.Sprintf("%s[%d]", path, i)
+			b.wrongf(at, remedy(k, known), "no kind of failure %s is in Options.Failures", b.say(at, k))
 		}
 		if f != nil {
 			all = append(all, f)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/brokers"
 	"github.com/omnibus-go/omnibus/config"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/middleware"
@@ -235,6 +236,9 @@ func TestReferencesInTheURL(t *testing.T) {
 	if address, _ := load("${env:NONE:-kafka://h:2}"); address != "kafka://h:2" {
 		t.Error(address)
 	}
+	if address, _ := load("${env:ALL}&client_id=${env:PASSWORD}"); address != "kafka://u:p@h:1?tls=true&client_id="+strings.ReplaceAll(url.QueryEscape(password), "+", "%20") {
+		t.Error(address)
+	}
 	if address, _ := load("kafka://h/$${env:ALL}"); address != "kafka://h/${env:ALL}" {
 		t.Error(address)
 	}
@@ -265,6 +269,45 @@ subscriptions:
 		if want != "" && x.Value != want {
 			t.Errorf("%s is shown as %q, want %q", x.Path, x.Value, want)
 		}
+	}
+}
+
+// Whatever a secret was put into by mistake, no error has it.
+func TestSecretsAreInNoError(t *testing.T) {
+	checked := 0
+	for _, secret := range []string{"s3cr3t", "s3cr3t.__/", "*.s3cr3t", strings.Repeat("s3cr3t", 50), "-5s3cr3t", "s3cr3t\"q"} {
+		for _, line := range []string{
+			"broker: ${env:SECRET}", "broker: nats://${env:SECRET}:${env:SECRET}@127.0.0.1:1?stream=${env:SECRET}&tls=${env:SECRET}",
+			"broker: kafka://h/${env:SECRET}", "broker: amqp://h:${env:SECRET}", "broker: redis://h/${env:SECRET}", "broker: ${env:SECRET}://h", "broker: mem://x?${env:SECRET}=1",
+			"manage: ${env:SECRET}", "drain_timeout: ${env:SECRET}", "log: {level: '${env:SECRET}'}", "require: {history: '${env:SECRET}'}", "require: {max_message: '${env:SECRET}'}",
+			"middleware: [{own: '${env:SECRET}'}]", "middleware: [{dedup: {store: '${env:SECRET}'}}]", "middleware: [{timeout: '${env:SECRET}'}]",
+			"middleware: [{breaker: {ratio: '${env:SECRET}'}}]", "policies: {p: {factor: '${env:SECRET}'}}", "policies: {p: {delays: ['${env:SECRET}']}}",
+			"topics: {a: {partitions: '${env:SECRET}'}}", "topics: {'${env:SECRET}': {}}",
+			"subscriptions: {s: {topic: '${env:SECRET}'}}", "subscriptions: {s: {topic: a, group: '${env:SECRET}'}}", "subscriptions: {s: {topic: a, start: '${env:SECRET}'}}",
+			"subscriptions: {s: {topic: a, retry: '${env:SECRET}'}}", "subscriptions: {s: {topic: a, rules: [{category: c, when: ['${env:SECRET}']}]}}",
+			"subscriptions: {s: {topic: a, dead_letters: {topic: '${env:SECRET}'}}}",
+			"subscriptions: {s: {topic: a, rules: [{category: c, when: [timeout]}], dead_letters: {routes: {c: '${env:SECRET}'}}}}",
+			"topics: {a: {}}\nsubscriptions: {s: {topic: '${env:SECRET}'}}",
+		} {
+			text := "broker: mem://\n" + line
+			if strings.HasPrefix(line, "broker") {
+				text = line
+			}
+			c, err := config.Parse("o.yaml", []byte(text), &config.Options{Env: env(map[string]string{"SECRET": secret})})
+			if err == nil {
+				err = c.Check(brokers.All())
+			}
+			if err == nil {
+				continue
+			}
+			checked++
+			if strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+	}
+	if checked < 100 {
+		t.Errorf("%d errors", checked)
 	}
 }
 

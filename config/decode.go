@@ -232,6 +232,10 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, f *field) {
 func (d *decoder) names(n *yaml.Node, path string, v reflect.Value, f *field) {
 	v.Set(reflect.MakeMap(v.Type()))
 	d.entries(n, path, func(key, value *yaml.Node) {
+		if strings.ContainsAny(key.Value, "*><") {
+			d.problemf(key.Line, path, "a name is letters, digits and _ - .", "the name %q is a pattern", key.Value)
+			return
+		}
 		child := join(path, key.Value)
 		d.origins[child] = Origin{Line: key.Line}
 		one := reflect.New(v.Type().Elem()).Elem()

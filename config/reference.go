@@ -36,7 +36,12 @@ func (d *decoder) resolve(raw, path string) (text string, refs, ok bool) {
 			continue
 		}
 		if path == "broker" {
-			value = escaped(raw, m[0], m[1], value)
+			value, problem = escaped(raw, m[0], m[1], value)
+		}
+		if problem != "" {
+			d.wrongf(path, "a reference is a URL or its beginning, hosts, a user, a password, a part of the path or the value of a parameter", "%s", problem)
+			ok = false
+			continue
 		}
 		out.WriteString(value)
 		if refs = true; !slices.Contains(sources, source) {
@@ -84,18 +89,27 @@ func (d *decoder) lookUp(ref string) (value, source, problem, help string) {
 }
 
 // escaped makes a value fit its place in the broker's URL: in the user, the password, the path and the parameters it is that text, whatever characters it
-// has. Scheme and hosts, and a URL that is one reference as a whole, are put in as they are.
-func escaped(raw string, begin, end int, value string) string {
+// has. Hosts, and what the URL begins with, are put in as they are. Schemes and names of parameters cannot be put in: errors show them.
+func escaped(raw string, begin, end int, value string) (text, problem string) {
 	before := reference().ReplaceAllString(raw[:begin], "x")
 	after := reference().ReplaceAllString(raw[end:], "x")
 	_, rest, inside := strings.Cut(before, "://")
-	if !inside {
-		return value
+	query := strings.Index(before, "?")
+	if !inside { // the URL begins with a reference, which may have the ?
+		query = strings.IndexAny(before, "?&")
+	}
+	switch {
+	case query >= 0 && !strings.Contains(before[max(query, strings.LastIndex(before, "&")):], "="):
+		return "", "a parameter's name is a reference"
+	case !inside && strings.Contains(after, "://"):
+		return "", "the scheme is a reference"
+	case !inside && !strings.ContainsAny(before, "?&/"):
+		return value, ""
 	}
 	authority, _, _ := strings.Cut(after, "/")
 	authority, _, _ = strings.Cut(authority, "?")
-	if !strings.ContainsAny(rest, "/?") && !strings.Contains(authority, "@") {
-		return value // a host
+	if inside && !strings.ContainsAny(rest, "/?") && !strings.Contains(authority, "@") {
+		return value, "" // a host
 	}
-	return strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
+	return strings.ReplaceAll(url.QueryEscape(value), "+", "%20"), ""
 }

@@ -307,6 +307,8 @@ func TestBrokerErrorsHaveALine(t *testing.T) {
 		"service: x\nbroker: carrier-pigeon://${env:OMNIBUS_TEST_PASSWORD}":                       {`:2: broker: pubsub: open: invalid: unknown scheme "carrier-pigeon"`, pubsub.ErrInvalid},
 		"broker: ${env:OMNIBUS_TEST_PASSWORD}":                                                    {`:1: broker: pubsub: open: invalid: the broker URL has no scheme`, pubsub.ErrInvalid},
 		"broker: mem://\nsubscriptions:\n  b:\n    topic: a\n    group: '*'\n    start: earliest": {`:3: subscriptions.b: pubsub: subscribe "a" on memory: not supported`, pubsub.ErrUnsupported},
+		"broker: mem://\nmanage: verify\nsubscriptions:\n  b: {topic: a}":                         {`:4: subscriptions.b: pubsub: ensure "a" on memory: not found`, pubsub.ErrNotFound},
+		"broker: mem://\nmanage: verify\ntopics:\n  a: {partitions: 2}":                           {`:3: topics: pubsub: ensure "a" on memory: not found`, pubsub.ErrNotFound},
 		"broker: mem://\nrequire:\n  durability: disk":                                            {`:1: broker: pubsub: open on memory: not supported: disk durability`, pubsub.ErrUnsupported},
 	} {
 		path := write(t, text)
