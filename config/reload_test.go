@@ -155,25 +155,29 @@ func TestPausedHandlerIsNotCalled(t *testing.T) {
 }
 
 func TestReloadChangesTheRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		path := write(t, reloadable)
-		svc, handled, end := served(t, path, &config.Options{Logger: slog.New(slog.DiscardHandler)}, 0)
-		publish(t, svc, 0, 500)
-		rest(10*time.Second + 500*time.Millisecond)
-		if n := handled.Load(); n < 9 || n > 12 {
-			t.Errorf("%d handled in 10 s at 1 a second", n)
-		}
-		rewrite(t, path, strings.Replace(reloadable, "per_second: 1, burst: 1", "per_second: 100, burst: 5", 1))
-		r, err := svc.Reload()
-		if want := []string{"middleware[0].rate-limit.burst", "middleware[0].rate-limit.per_second"}; err != nil || !slices.Equal(r.Applied, want) {
-			t.Errorf("%+v, %v", r, err)
-		}
-		rest(7 * time.Second)
-		if n := handled.Load(); n != 500 {
-			t.Errorf("%d handled, want all", n)
-		}
-		end()
-	})
+	layer := "middleware:\n  - rate-limit: {per_second: 1, burst: 1}\n"
+	inner := strings.Replace(reloadable, layer, "", 1) + "    middleware: [rate-limit: {per_second: 1, burst: 1}]\n"
+	for at, text := range map[string]string{"middleware[0]": reloadable, "subscriptions.work.middleware[0]": inner} {
+		synctest.Test(t, func(t *testing.T) {
+			path := write(t, text)
+			svc, handled, end := served(t, path, &config.Options{Logger: slog.New(slog.DiscardHandler)}, 0)
+			publish(t, svc, 0, 500)
+			rest(10*time.Second + 500*time.Millisecond)
+			if n := handled.Load(); n < 9 || n > 12 {
+				t.Errorf("%d handled in 10 s at 1 a second", n)
+			}
+			rewrite(t, path, strings.Replace(text, "per_second: 1, burst: 1", "per_second: 100, burst: 5", 1))
+			r, err := svc.Reload()
+			if want := []string{at + ".rate-limit.burst", at + ".rate-limit.per_second"}; err != nil || !slices.Equal(r.Applied, want) {
+				t.Errorf("%+v, %v", r, err)
+			}
+			rest(7 * time.Second)
+			if n := handled.Load(); n != 500 {
+				t.Errorf("%d handled, want all", n)
+			}
+			end()
+		})
+	}
 }
 
 func TestReloadChangesTheLogLevel(t *testing.T) {
