@@ -90,6 +90,9 @@ func (c *Config) Check(mux pubsub.Mux) error {
 	return nil
 }
 
+// String is the file's path: what is in it may be secret.
+func (c *Config) String() string { return c.name }
+
 // File is what was read, with references put in and without defaults: it has secrets.
 func (c *Config) File() File { return c.file }
 

@@ -375,3 +375,13 @@ func TestLogLevelOverAProgramsLogger(t *testing.T) {
 		t.Errorf("a format that has no effect: %v", err)
 	}
 }
+
+func TestConfigPrintsNoSecret(t *testing.T) {
+	c, err := config.Parse("omnibus.yaml", []byte("broker: nats://user:hush@127.0.0.1:4222\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%v %+v %s", c, c, c); got != "omnibus.yaml omnibus.yaml omnibus.yaml" {
+		t.Errorf("a Config prints %q", got)
+	}
+}
