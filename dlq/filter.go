@@ -21,6 +21,7 @@ type Filter struct {
 	Header      map[string]string // each is a header of Message, with that value
 	Since       time.Time         // not before this; the time is LastFailed, else FirstFailed, else when the message was published
 	Before      time.Time         // before this
+	States      []State           // Record.State is one of them; nil = any, but see Queue.Plan, Discard and Restore
 	Where       func(*Record) bool
 }
 
@@ -32,6 +33,9 @@ func (f *Filter) match(r *Record) bool {
 		if x[0] != "" && x[0] != x[1] {
 			return false
 		}
+	}
+	if f.States != nil && !slices.Contains(f.States, r.State) {
+		return false
 	}
 	if f.IDs != nil && !slices.Contains(f.IDs, r.ID) || !strings.Contains(r.Error, f.Error) {
 		return false

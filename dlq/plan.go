@@ -38,9 +38,10 @@ type Skipped struct {
 	MaxReplays  int // has been replayed Replay.MaxReplays times
 	FailedAgain int // was replayed and has failed again: the new dead letter is here, too
 	AtSource    int // is still with its group, see Record.AtSource
+	Settled     int // is pending, resolved or discarded, and Filter.States does not name that
 }
 
-func (s Skipped) total() int { return s.MaxReplays + s.FailedAgain + s.AtSource }
+func (s Skipped) total() int { return s.MaxReplays + s.FailedAgain + s.AtSource + s.Settled }
 
 const sampleSize = 10
 
@@ -72,7 +73,8 @@ func (n numbering) item(r *Record) item {
 }
 
 // Plan selects what is to be replayed and sends nothing. It reads all dead letters once and keeps, beside the sample, some 100 bytes of each that
-// it selects.
+// it selects. Where Filter.States is nil it leaves out what is pending, resolved or discarded. Of what failed again it selects the new dead letter, whatever
+// the filter says: the old one is the same message.
 func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 	o = o.withDefaults(q)
 	if err := o.check(); err != nil {
@@ -84,25 +86,29 @@ func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 		replays int
 		sample  *Record
 	}
-	type life struct{ id, message string }
+	known, err := q.states(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var selected []candidate
-	again := map[life]int{} // dead letters that were replayed and failed again, and after how many replays
 	var skipped Skipped
 	numbers := numbering{}
 	for r, err := range q.browse(ctx, pubsub.Position{}) {
 		if err != nil {
 			return nil, err
 		}
-		if r.ReplayOf != "" {
-			k := life{r.ReplayOf, r.Message.ID}
-			again[k] = max(again[k], r.Replays)
-		}
+		known.noteReplay(&r)
+		known.mark(&r)
 		c := candidate{item: numbers.item(&r), message: r.Message.ID, replays: r.Replays}
 		if !f.match(&r) {
 			continue
 		}
 		if r.AtSource {
 			skipped.AtSource++
+			continue
+		}
+		if f.States == nil && (r.State == StatePending || r.State == StateResolved || r.State == StateDiscarded) {
+			skipped.Settled++
 			continue
 		}
 		if o.MaxReplays != pubsub.Unlimited && r.Replays >= o.MaxReplays {
@@ -116,7 +122,7 @@ func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 	}
 	p := q.newPlan(rand.Text(), o)
 	for _, c := range selected {
-		if again[life{c.ID, c.message}] > c.replays {
+		if known.again[life{c.ID, c.message}] > c.replays {
 			skipped.FailedAgain++
 			continue
 		}

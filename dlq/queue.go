@@ -3,7 +3,6 @@ package dlq
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -30,7 +29,9 @@ func Open(b *pubsub.Broker, topic, group string) *Queue {
 }
 
 // OpenTopic looks into a topic that dead letters are sent to: of DeadLetter.Topic, DeadLetter.Route, or of another library. The broker needs
-// Capabilities.History, else every call is an ErrUnsupported.
+// Capabilities.History, else every call is an ErrUnsupported. Nobody keeps what becomes of dead letters in a topic: their State is unknown, a plan
+// selects what an earlier one has replayed, and what changes or follows states is an ErrUnsupported: Discard, Restore, SetGroup, Audit, Edit,
+// Running, Outcomes and what is asked of running replays, and Replay.Canary.
 func OpenTopic(b *pubsub.Broker, topic string) *Queue {
 	return &Queue{b: b, place: pubsub.Place{Topic: topic}}
 }
@@ -38,14 +39,25 @@ func OpenTopic(b *pubsub.Broker, topic string) *Queue {
 // List yields the dead letters that a filter selects, as they lie there: the oldest first. An error ends it.
 func (q *Queue) List(ctx context.Context, f Filter) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		for r, err := range q.browse(ctx, pubsub.Position{}) {
-			if err != nil {
-				yield(Record{}, err)
-				return
-			}
-			if f.match(&r) && !yield(r, nil) {
-				return
-			}
+		known, err := q.states(ctx)
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		q.list(ctx, known, f, yield)
+	}
+}
+
+// list yields what a filter selects, with the states that are known.
+func (q *Queue) list(ctx context.Context, known *states, f Filter, yield func(Record, error) bool) {
+	for r, err := range q.browse(ctx, pubsub.Position{}) {
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		known.mark(&r)
+		if f.match(&r) && !yield(r, nil) {
+			return
 		}
 	}
 }
@@ -54,7 +66,7 @@ func (q *Queue) List(ctx context.Context, f Filter) iter.Seq2[Record, error] {
 func (q *Queue) browse(ctx context.Context, from pubsub.Position) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		if q.place.Topic == "" || q.place.Kind == pubsub.PlaceDead && q.place.Group == "" {
-			yield(Record{}, q.fail("browse", pubsub.ErrInvalid, errors.New("no topic, or no group"), ""))
+			yield(Record{}, q.fail("browse", pubsub.ErrInvalid, errNoPlace, ""))
 			return
 		}
 		for stored, err := range q.b.Browse(ctx, q.place, from) {
@@ -90,25 +102,38 @@ type Group struct {
 	Category    string
 	ErrorType   string
 	Error       string
-	Sample      Record // the latest of them
+	Sample      Record        // the latest of them
+	States      map[State]int // how many of Count have which state
+
+	Status         GroupStatus // "" where nothing is kept, see OpenTopic
+	StatusSince    time.Time   // zero = always
+	StatusBy, Note string      // who gave it that, and what he noted
+	Reopened       bool        // it was resolved, and has come since
 }
 
 // Groups counts what a filter selects by fingerprint, the largest group first.
 func (q *Queue) Groups(ctx context.Context, f Filter) ([]Group, error) {
+	known, err := q.states(ctx)
+	if err != nil {
+		return nil, err
+	}
 	at := map[string]int{}
 	var groups []Group
-	for r, err := range q.List(ctx, f) {
+	var failure error
+	q.list(ctx, known, f, func(r Record, err error) bool {
 		if err != nil {
-			return nil, err
+			failure = err
+			return false
 		}
 		i, known := at[r.Fingerprint]
 		if !known {
 			i = len(groups)
 			at[r.Fingerprint] = i
-			groups = append(groups, Group{Fingerprint: r.Fingerprint})
+			groups = append(groups, Group{Fingerprint: r.Fingerprint, States: map[State]int{}})
 		}
 		g := &groups[i]
 		g.Count++
+		g.States[r.State]++
 		when := r.when()
 		if g.First.IsZero() || when.Before(g.First) {
 			g.First = when
@@ -116,6 +141,15 @@ func (q *Queue) Groups(ctx context.Context, f Filter) ([]Group, error) {
 		if g.Count == 1 || !when.Before(g.Last) {
 			g.Last, g.Sample = when, r
 			g.Reason, g.Category, g.ErrorType, g.Error = r.Reason, r.Category, r.ErrorType, r.Error
+		}
+		return true
+	})
+	if failure != nil {
+		return nil, failure
+	}
+	if known.kept {
+		for i := range groups {
+			groups[i].follow(known)
 		}
 	}
 	slices.SortStableFunc(groups, func(a, b Group) int {

@@ -51,6 +51,10 @@ type Record struct {
 	Replays        int    // how often it has been replayed before
 	ReplayOf       string // the dead letter that it was replayed from
 
+	State             State     // what became of it
+	StateSince        time.Time // by the clock of who did it; zero = always, or unknown
+	StateBy, StateWhy string    // who did it, see Note; of StateResolved the service and host whose handler it was
+
 	undecodable bool // by the adapter: nobody knows what it was
 }
 
@@ -125,12 +129,16 @@ func anonymous(r *Record) string {
 	if r.Position != (pubsub.Position{}) {
 		return "@" + r.Position.String()
 	}
-	m := &r.Stored
+	return "#" + digest(contents(&r.Stored)...)
+}
+
+// contents is what a message has in it.
+func contents(m *pubsub.Message) []string {
 	parts := []string{m.ID, m.Type, m.Key, m.ContentType, string(m.Payload)}
 	for _, h := range m.Headers {
 		parts = append(parts, h.Name, h.Value)
 	}
-	return "#" + digest(parts...)
+	return parts
 }
 
 // fingerprint stands in for one that the writer did not make. Its version, 0, says so.

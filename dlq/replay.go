@@ -27,6 +27,12 @@ type Replay struct {
 	// turn before this one knows, and stops. "" = only plans of this Queue exclude each other.
 	Turn string
 
+	// Note is who replays, and why, for the audit record. Canary lets a few messages go first, and the others when these have succeeded. DryRun lets Run
+	// send and write nothing: its report says what would be sent, and what cannot be.
+	Note   Note
+	Canary Canary
+	DryRun bool
+
 	// Journal is written what another process needs to go on where this one was killed, see Queue.Resume: the plan before its first message is sent,
 	// then what was confirmed, a line at a time. It should be opened for appending. An error of it stops the replay. nil = only this process can go on.
 	Journal io.Writer
@@ -41,6 +47,7 @@ func (o Replay) withDefaults(q *Queue) Replay {
 	if o.MaxReplays == 0 {
 		o.MaxReplays = defaultMaxReplays
 	}
+	o.Canary.withDefaults()
 	return o
 }
 
@@ -51,6 +58,8 @@ func (o Replay) check() error {
 		return fmt.Errorf("Replay.Rate is %v; it cannot be negative", o.Rate)
 	case o.MaxReplays < pubsub.Unlimited:
 		return fmt.Errorf("Replay.MaxReplays is %d; it is at least 1, 0 for the default, or Unlimited", o.MaxReplays)
+	case o.Canary.check() != nil:
+		return o.Canary.check()
 	case pubsub.IsPattern(o.Topic):
 		return fmt.Errorf("Replay.Topic %q is a pattern", o.Topic)
 	case pubsub.IsPattern(o.Turn):
@@ -67,6 +76,11 @@ type Report struct {
 	Skipped  int    // not in the plan, though the filter selects them, see Plan.Skipped
 	Failed   int    // cannot be sent; they are dead letters as before
 	Failures []Failure
+	DryRun   bool // nothing was sent: Replayed are those that would be
+
+	// Untold is why StatePending could not be stored of what was replayed, in a way that trying again does not mend; nil if it could. Nothing else is
+	// wrong then, but until the handler has succeeded or failed another plan selects these messages, too, and nobody can pause or cancel this one.
+	Untold error
 }
 
 // A Failure is a message that cannot be sent. Filter.IDs selects it for another plan.

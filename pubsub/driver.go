@@ -138,6 +138,7 @@ const (
 	PlaceRetry                       // messages for one group only: retries and replays
 	PlaceQuarantine                  // of a group: suspected of killing processes
 	PlaceDead                        // of a group: given up
+	PlaceState                       // of a group: what became of its dead letters, kept as long as these
 )
 
 // An Out is a message on its way to a place.

@@ -6,8 +6,8 @@ import (
 )
 
 // Resend sends a message to a place as it is: one that Browse has shown, or what was made of it. No middleware sees it, for it has passed
-// them when it was published, and none of its headers is refused. To is a topic (PlaceMain), or one group alone (PlaceRetry, whose Topic may be a
-// pattern, as the group's is).
+// them when it was published, and none of its headers is refused. To is a topic (PlaceMain), one group alone (PlaceRetry, whose Topic may be a
+// pattern, as the group's is), or what a group keeps: its dead letters (PlaceDead), and what became of them (PlaceState).
 //
 // A token other than zero names this sending: where the broker has Dedup, a message that is sent again to the same place with the same token
 // within that window is accepted and not stored twice, whoever sends it.
@@ -35,12 +35,12 @@ func (b *Broker) checkResend(to Place) error {
 		err = errors.New("a message is not sent to a tier: that is where the engine lets retries wait")
 	case to.Kind == PlaceMain:
 		err = checkTopic(to.Topic)
-	case to.Kind == PlaceRetry:
+	case to.Kind == PlaceRetry, to.Kind == PlaceDead, to.Kind == PlaceState:
 		if err = checkFilter(to.Topic); err == nil {
 			err = checkGroup(to.Group)
 		}
 	default:
-		err = errors.New("a message is sent again to a topic or to a group")
+		err = errors.New("a message is sent again to a topic, to a group, or to what it keeps")
 	}
 	if err != nil {
 		return invalidOn(b, "publish", to.Topic, err, namesHint)

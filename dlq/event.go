@@ -1,0 +1,193 @@
+package dlq
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/omnibus-go/omnibus/internal/deadevent"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A Note is who does something, and why, for the audit record of it.
+type Note struct {
+	By  string // "" = the user of this process, "name@host"
+	Why string // any text
+}
+
+func (n Note) by() string {
+	if n.By != "" {
+		return n.By
+	}
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname() // without it the name says something still
+	return name + "@" + host
+}
+
+// An Operation is what was done, from a closed set.
+type Operation string
+
+const (
+	OpReplayed Operation = "replayed"         // the broker has confirmed the replays of Entry.IDs
+	OpResolved Operation = deadevent.Resolved // the handler has succeeded on the replay of one
+	OpDiscard  Operation = "discard"          // of Entry.IDs
+	OpRestore  Operation = "restore"          // of Entry.IDs, which were discarded
+	OpGroup    Operation = "group"            // Entry.Group has Entry.Status from then on
+	OpImport   Operation = "import"           // of Entry.IDs
+	OpEdit     Operation = "edit"             // of the first of Entry.IDs, which is discarded, into the second
+	OpPurge    Operation = "purge"            // Entry.Done dead letters are removed; Entry.Text says up to where
+	OpStart    Operation = "replay-started"   // of Entry.Plan, with Entry.Total messages
+	OpProgress Operation = "replay-progress"  // Entry.Done are confirmed and Entry.Failed cannot be sent
+	OpEnd      Operation = "replay-ended"     // the same; Entry.Text says why, if not because it is complete
+	OpPause    Operation = "replay-pause"     // somebody asks for it
+	OpResume   Operation = "replay-resume"    // the same
+	OpCancel   Operation = "replay-cancel"    // the same
+)
+
+// An Entry is an audit record: one thing that was done to the dead letters of a group, or that the engine has told of them.
+type Entry struct {
+	ID        string // its own
+	Operation Operation
+	At        time.Time // by the clock of who did it
+	By, Why   string
+	IDs       []string    // of dead letters, at most some hundred: an operation on more of them has several entries
+	Message   string      // of OpResolved: the ID of the message
+	Plan      string      // the replay
+	Group     string      // its fingerprint
+	Status    GroupStatus // of it
+	Through   time.Time   // of it: the latest failure that whoever set the status knew of
+	Total     int
+	Done      int
+	Failed    int
+	Text      string
+}
+
+// Audit yields what was done to the dead letters, the oldest first. It is kept as long as they are; where a broker can bound that, see its adapter. Of a
+// Queue of OpenTopic nothing is kept: an ErrUnsupported.
+func (q *Queue) Audit(ctx context.Context) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if err := q.keepsState("audit"); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		for rec, err := range q.b.Browse(ctx, q.stateAt(), pubsub.Position{}) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if e, ok := entryOf(rec.Msg); ok && !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// entryOf reads an entry; what is none says nothing.
+func entryOf(m *pubsub.Message) (Entry, bool) {
+	e, ok := deadevent.Decode(m.ID, m.Type, m.Payload)
+	return Entry{
+		ID: e.ID, Operation: Operation(e.Operation), At: e.At, By: e.By, Why: e.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
+		Group: e.Group, Status: GroupStatus(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
+	}, ok
+}
+
+func (q *Queue) stateAt() pubsub.Place {
+	return pubsub.Place{Topic: q.place.Topic, Group: q.place.Group, Kind: pubsub.PlaceState}
+}
+
+// keepsState says whether there is a place for what becomes of these dead letters.
+func (q *Queue) keepsState(op string) error {
+	switch {
+	case q.place.Topic == "" || q.place.Kind == pubsub.PlaceDead && q.place.Group == "":
+		return q.fail(op, pubsub.ErrInvalid, errNoPlace, "")
+	case q.place.Kind != pubsub.PlaceDead:
+		return q.fail(op, pubsub.ErrUnsupported, errors.New("what becomes of dead letters in a topic is kept nowhere"),
+			"only a group's own dead letters, see Open, have a state")
+	}
+	return nil
+}
+
+var errNoPlace = errors.New("no topic, or no group")
+
+// tell writes an entry, and returns when the broker has confirmed it. Told twice it is one entry where Capabilities.Dedup is declared.
+func (q *Queue) tell(ctx context.Context, e Entry, n Note) error {
+	if e.At.IsZero() {
+		e.At = time.Now().UTC()
+	}
+	if e.ID == "" {
+		e.ID = rand.Text()
+	}
+	payload, key := deadevent.Encode(&deadevent.Event{
+		ID: e.ID, Operation: string(e.Operation), At: e.At, By: n.by(), Why: n.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
+		Group: e.Group, Status: string(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
+	})
+	m := pubsub.Message{ID: e.ID, Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: e.At}
+	var token pubsub.Dedup
+	sum := hash("event", e.ID)
+	copy(token[:], sum[:])
+	return q.store(ctx, q.b, q.stateAt(), m, token)
+}
+
+// store sends a message to a place and waits for its answer. When ctx ends before that nobody knows whether it is there.
+func (q *Queue) store(ctx context.Context, b *pubsub.Broker, to pubsub.Place, m pubsub.Message, token pubsub.Dedup) error {
+	answer := make(chan error, 1)
+	b.Resend(ctx, to, m, token, func(_ pubsub.Receipt, err error) { answer <- err })
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return q.fail("store", pubsub.ErrCanceled, fmt.Errorf("without an answer of the broker: %w", context.Cause(ctx)), "")
+	}
+}
+
+// tellOf writes entries about many dead letters.
+func (q *Queue) tellOf(ctx context.Context, e Entry, ids []string, n Note) (told int, err error) {
+	for len(ids) > 0 {
+		some := ids[:min(len(ids), maxIDs)]
+		e.ID, e.IDs = "", some
+		if err := q.tell(ctx, e, n); err != nil {
+			return told, err
+		}
+		told += len(some)
+		ids = ids[len(some):]
+	}
+	return told, nil
+}
+
+const maxIDs = 256 // of one entry
+
+// A tail reads the entries that were added since it was asked last.
+type tail struct {
+	at pubsub.Position // of the last one that was read
+	n  int             // how many were read, where there are no positions
+}
+
+func (t *tail) read(ctx context.Context, q *Queue, f func(*Entry)) error {
+	seen := 0
+	for rec, err := range q.b.Browse(ctx, q.stateAt(), t.at) {
+		switch {
+		case err != nil:
+			return err
+		case rec.Pos == (pubsub.Position{}):
+			if seen++; seen <= t.n {
+				continue
+			}
+			t.n = seen
+		case rec.Pos == t.at:
+			continue
+		}
+		t.at = rec.Pos
+		if e, ok := entryOf(rec.Msg); ok {
+			f(&e)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+// Package deadevent is the form of what is written beside a group's dead letters about what became of them: by the engine, and by package dlq.
+package deadevent
+
+import (
+	"encoding/json"
+	"time"
+
+	"crypto/rand"
+)
+
+// Type is that of its messages.
+const Type = "omnibus.dlq-event/1"
+
+// Resolved is the operation of the engine's events: a handler succeeded on what was replayed.
+const Resolved = "resolved"
+
+// An Event is one thing that happened to dead letters. Events are appended, and none replaces another.
+type Event struct {
+	ID        string    `json:"-"` // of its message
+	Operation string    `json:"op"`
+	At        time.Time `json:"at"`
+	By        string    `json:"by,omitempty"`
+	Why       string    `json:"why,omitempty"`
+	IDs       []string  `json:"ids,omitempty"`     // of dead letters
+	Message   string    `json:"message,omitempty"` // of Resolved: the ID of the message
+	Plan      string    `json:"plan,omitempty"`
+	Group     string    `json:"group,omitempty"` // a fingerprint
+	Status    string    `json:"status,omitempty"`
+	Through   time.Time `json:"through,omitzero"` // of a group: its latest failure
+	Total     int       `json:"total,omitempty"`
+	Done      int       `json:"done,omitempty"`
+	Failed    int       `json:"failed,omitempty"`
+	Text      string    `json:"text,omitempty"`
+}
+
+// Encode returns the payload of an event, and the key of its message: the dead letter, where it is of one.
+func Encode(e *Event) (payload []byte, key string) {
+	if e.ID == "" {
+		e.ID = rand.Text()
+	}
+	payload, _ = json.Marshal(e) // texts, numbers and times within the years that JSON knows
+	switch {
+	case len(e.IDs) == 1:
+		key = e.IDs[0]
+	case e.Plan != "":
+		key = e.Plan
+	default:
+		key = e.Group
+	}
+	return payload, key
+}
+
+// Decode reads one; false if it is none.
+func Decode(id, kind string, payload []byte) (e Event, ok bool) {
+	if kind != Type || json.Unmarshal(payload, &e) != nil || e.Operation == "" {
+		return Event{}, false
+	}
+	e.ID = id
+	return e, true
+}
