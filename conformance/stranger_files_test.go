@@ -73,8 +73,11 @@ func (b *fileBus) end(of *fileDriver, down bool) error {
 }
 
 func (b *fileBus) path(p pubsub.Place) string {
-	if p.Kind == pubsub.PlaceDead {
+	switch p.Kind {
+	case pubsub.PlaceDead:
 		p.Group += ".dead"
+	case pubsub.PlaceState:
+		p.Group += ".state"
 	}
 	return filepath.Join(b.dir, p.Topic, p.Group)
 }
@@ -280,8 +283,8 @@ func (b *fileBus) store(o pubsub.Out) (err error) {
 	switch o.To.Kind {
 	case pubsub.PlaceMain:
 		paths, err = filepath.Glob(filepath.Join(b.dir, o.To.Topic, "*"))
-		paths = slices.DeleteFunc(paths, func(path string) bool { return filepath.Ext(path) == ".dead" })
-	case pubsub.PlaceDead:
+		paths = slices.DeleteFunc(paths, func(path string) bool { return filepath.Ext(path) != "" })
+	case pubsub.PlaceDead, pubsub.PlaceState:
 		_, err = b.ensure(pubsub.Place{Topic: o.To.Topic, Group: filepath.Base(paths[0])}, fileLine{}, pubsub.Create)
 	}
 	if err == nil && len(paths) == 0 {

@@ -92,9 +92,9 @@ func (q *Queue) Audit(ctx context.Context) iter.Seq2[Entry, error] {
 
 // entryOf reads an entry; what is none says nothing.
 func entryOf(m *pubsub.Message) (Entry, bool) {
-	e, ok := deadevent.Decode(m.ID, m.Type, m.Payload)
+	e, ok := deadevent.Decode(m.Type, m.Payload)
 	return Entry{
-		ID: e.ID, Operation: Operation(e.Operation), At: e.At, By: e.By, Why: e.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
+		ID: m.ID, Operation: Operation(e.Operation), At: e.At, By: e.By, Why: e.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
 		Group: e.Group, Status: GroupStatus(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
 	}, ok
 }
@@ -117,23 +117,22 @@ func (q *Queue) keepsState(op string) error {
 
 var errNoPlace = errors.New("no topic, or no group")
 
-// tell writes an entry, and returns when the broker has confirmed it. Told twice it is one entry where Capabilities.Dedup is declared.
+// tell writes an entry, and returns when the broker has confirmed it.
 func (q *Queue) tell(ctx context.Context, e Entry, n Note) error {
-	if e.At.IsZero() {
-		e.At = time.Now().UTC()
-	}
-	if e.ID == "" {
-		e.ID = rand.Text()
-	}
+	m, token := e.message(n)
+	return q.store(ctx, q.b, q.stateAt(), m, token)
+}
+
+// message is what is stored of an entry, and the token by which a broker with Capabilities.Dedup knows it again.
+func (e Entry) message(n Note) (m pubsub.Message, token pubsub.Dedup) {
+	id, at := rand.Text(), time.Now().UTC()
 	payload, key := deadevent.Encode(&deadevent.Event{
-		ID: e.ID, Operation: string(e.Operation), At: e.At, By: n.by(), Why: n.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
+		Operation: string(e.Operation), At: at, By: n.by(), Why: n.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
 		Group: e.Group, Status: string(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
 	})
-	m := pubsub.Message{ID: e.ID, Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: e.At}
-	var token pubsub.Dedup
-	sum := hash("event", e.ID)
+	sum := hash("event", id)
 	copy(token[:], sum[:])
-	return q.store(ctx, q.b, q.stateAt(), m, token)
+	return pubsub.Message{ID: id, Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: at}, token
 }
 
 // store sends a message to a place and waits for its answer. When ctx ends before that nobody knows whether it is there.
@@ -152,7 +151,7 @@ func (q *Queue) store(ctx context.Context, b *pubsub.Broker, to pubsub.Place, m 
 func (q *Queue) tellOf(ctx context.Context, e Entry, ids []string, n Note) (told int, err error) {
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), maxIDs)]
-		e.ID, e.IDs = "", some
+		e.IDs = some
 		if err := q.tell(ctx, e, n); err != nil {
 			return told, err
 		}

@@ -106,6 +106,9 @@ func (q *Queue) Resume(_ context.Context, journal io.Reader, o Replay) (*Plan, e
 	if o.Topic == "" {
 		o.Topic = plan.Topic
 	}
+	if o.Canary.First > 0 && !q.hearsOutcomes(&o) {
+		return nil, q.fail("replay", pubsub.ErrUnsupported, errNoOutcomes, "")
+	}
 	p := q.newPlan(plan.ID, o)
 	if p.head() != plan.journalHead {
 		return nil, q.fail("replay", pubsub.ErrConflict, fmt.Errorf("the journal is of %q and group %q, to topic %q", plan.Source, plan.Group, plan.Topic), "")

@@ -248,7 +248,7 @@ func (x *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 			return i, errKilled
 		}
 		var refused error
-		if p.out != nil {
+		if o.To.Kind != pubsub.PlaceState && p.out != nil { // tests set out while outcomes are told
 			refused = p.out(&o)
 		}
 		dies := false

@@ -26,7 +26,8 @@ type Plan struct {
 	fates    []fate
 	failures []Failure
 	replayed int
-	patience int // how many unclassified answers in a row end a run
+	silent   error // why nothing can be told
+	patience int   // how many unclassified answers in a row end a run
 
 	mu      sync.Mutex
 	rate    float64
@@ -85,6 +86,9 @@ func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 		message string // its ID
 		replays int
 		sample  *Record
+	}
+	if o.Canary.First > 0 && !q.hearsOutcomes(&o) {
+		return nil, q.fail("replay", pubsub.ErrUnsupported, errNoOutcomes, "")
 	}
 	known, err := q.states(ctx)
 	if err != nil {
@@ -182,7 +186,7 @@ func restored(r *Record) pubsub.Message {
 }
 
 func (p *Plan) report() Report {
-	return Report{Plan: p.ID, Total: p.Count, Replayed: p.replayed, Skipped: p.Skipped.total(), Failed: len(p.failures), Failures: p.failures}
+	return Report{Plan: p.ID, Total: p.Count, Replayed: p.replayed, Skipped: p.Skipped.total(), Failed: len(p.failures), Failures: p.failures, Untold: p.silent}
 }
 
 // settle gives an item its fate; err is why it cannot be sent.

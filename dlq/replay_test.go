@@ -416,7 +416,13 @@ func TestOutageStopsAndGoesOn(t *testing.T) {
 		kill(t, b, billing(), 200, 4)
 		var in inbox
 		subscribe(t, b, billing(), in.handle)
-		plan, err := dlq.Open(b, "orders", "billing").Plan(t.Context(), dlq.Filter{}, dlq.Replay{Rate: 100})
+		again := false
+		plan, err := dlq.Open(b, "orders", "billing").Plan(t.Context(), dlq.Filter{}, dlq.Replay{Rate: 100, Progress: func(int, int) {
+			if again {
+				again = false
+				s.Refuse(30, pubsub.ErrUnavailable) // refused for a while: what comes behind must not overtake
+			}
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -426,7 +432,7 @@ func TestOutageStopsAndGoesOn(t *testing.T) {
 			t.Fatalf("the broker is away: %+v, %v", rep, err)
 		}
 		s.Restart()
-		s.Refuse(30, pubsub.ErrUnavailable) // refused for a while: what comes behind must not overtake
+		again = true
 		if rep, err = plan.Run(t.Context()); err != nil || rep.Replayed != 200 {
 			t.Fatalf("%+v, %v", rep, err)
 		}
@@ -522,7 +528,8 @@ func TestAnotherPlanSendsAgain(t *testing.T) {
 		var in inbox
 		subscribe(t, b, billing(), in.handle)
 		for range 2 {
-			if rep, err := dlq.Open(b, "orders", "billing").Replay(t.Context(), dlq.Filter{}, dlq.Replay{}); err != nil || rep.Replayed != 10 {
+			any := dlq.Filter{States: []dlq.State{dlq.StateOpen, dlq.StatePending, dlq.StateResolved}}
+			if rep, err := dlq.Open(b, "orders", "billing").Replay(t.Context(), any, dlq.Replay{}); err != nil || rep.Replayed != 10 {
 				t.Errorf("%+v, %v", rep, err)
 			}
 		}

@@ -3,6 +3,7 @@ package dlq
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -26,6 +27,8 @@ type run struct {
 	busy    map[string]bool // keys that have a message on its way
 	last    time.Time       // when the last message was due, by the rate
 	stop    error           // why it ends early
+	control *control        // nil where nothing is kept
+	sent    int             // handed over in this run
 	mine    func() error    // says whether it is still our turn
 	doubts  []answer        // what the broker said no to, nobody knows why, since it last said yes
 }
@@ -54,6 +57,9 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	defer p.q.end()
+	if p.opts.DryRun {
+		return p.rehearse(ctx)
+	}
 	mine, leave, err := p.takeTurn(ctx)
 	if err != nil {
 		return p.report(), err
@@ -62,26 +68,85 @@ func (p *Plan) Run(ctx context.Context) (Report, error) {
 	if err := p.writePlan(); err != nil {
 		return p.report(), err
 	}
-	r := &run{p: p, mine: mine, unread: map[item]int{}, answers: make(chan answer, window), busy: map[string]bool{}}
+	r := p.newRun(mine)
+	if err := r.begin(ctx); err != nil {
+		return p.report(), err
+	}
+	r.sendAll(ctx)
+	r.await(ctx)
+	r.conclude(ctx)
+	r.finish(ctx)
+	return p.report(), r.stop
+}
+
+func (p *Plan) newRun(mine func() error) *run {
+	r := &run{p: p, mine: mine, unread: map[item]int{}, answers: make(chan answer, window+1), busy: map[string]bool{}}
 	for i, f := range p.fates {
 		if f == open {
 			r.unread[p.items[i]] = i
 		}
 	}
-	r.sendAll(ctx)
-	r.await(ctx)
-	r.conclude()
-	return p.report(), r.stop
+	return r
+}
+
+// rehearse looks for what cannot be sent, and sends and writes nothing. The plan stays as it is.
+func (p *Plan) rehearse(ctx context.Context) (Report, error) {
+	r := p.newRun(nil)
+	rep := p.report()
+	rep.DryRun = true
+	for from := r.first(); len(r.unread) > 0; {
+		page, err := r.read(ctx, from)
+		if err != nil {
+			return rep, err
+		}
+		if len(page) == 0 {
+			if from == (pubsub.Position{}) {
+				break
+			}
+			from = pubsub.Position{}
+			continue
+		}
+		for i := range page {
+			l := &page[i]
+			if _, err := p.sendable(&l.rec); err != nil {
+				rep.Failures = append(rep.Failures, Failure{l.rec.ID, l.rec.Position, err})
+			} else {
+				rep.Replayed++
+			}
+		}
+		from = page[len(page)-1].rec.Position
+	}
+	for it := range r.unread {
+		rep.Failures = append(rep.Failures, Failure{it.ID, it.At, p.goneError()})
+	}
+	rep.Failed = len(rep.Failures)
+	return rep, nil
+}
+
+// sendable says where a dead letter would go, or why it cannot be sent.
+func (p *Plan) sendable(rec *Record) (to pubsub.Place, err error) {
+	if rec.undecodable {
+		return to, p.q.fail("replay", pubsub.ErrInvalid, rec.Bad, "it cannot be decoded")
+	}
+	to, ok := p.target(rec)
+	if !ok {
+		return to, p.q.fail("replay", pubsub.ErrInvalid, errors.New("the dead letter does not say in which topic and group it failed"), "name Replay.Topic")
+	}
+	return to, nil
+}
+
+func (p *Plan) goneError() error {
+	return p.q.fail("replay", pubsub.ErrNotFound, errors.New("the dead letter is not there any more"), "")
 }
 
 // conclude decides about doubts that no answer came behind.
-func (r *run) conclude() {
+func (r *run) conclude(ctx context.Context) {
 	switch {
 	case r.stop != nil || len(r.doubts) == 0:
 	case r.p.replayed > 0 && len(r.doubts) < maxDoubts:
 		doubts := r.doubts
 		r.doubts = nil
-		r.record(nil, doubts)
+		r.record(ctx, nil, doubts)
 	default:
 		r.endBy(r.doubts[0].err)
 	}
@@ -98,7 +163,7 @@ func (r *run) sendAll(ctx context.Context) {
 		}
 		if len(page) == 0 {
 			if from == (pubsub.Position{}) {
-				r.gone()
+				r.gone(ctx)
 				return
 			}
 			from = pubsub.Position{} // look everywhere before saying that something is gone
@@ -147,29 +212,25 @@ func (r *run) read(ctx context.Context, from pubsub.Position) (page []letter, er
 }
 
 // gone reports what is in the plan and not there any more.
-func (r *run) gone() {
+func (r *run) gone(ctx context.Context) {
 	var fs []answer
 	for i, f := range r.p.fates {
 		if _, missing := r.unread[r.p.items[i]]; missing && f == open {
-			fs = append(fs, answer{item: i, err: r.p.q.fail("replay", pubsub.ErrNotFound, errors.New("the dead letter is not there any more"), "")})
+			fs = append(fs, answer{item: i, err: r.p.goneError()})
 		}
 	}
-	r.settle(fs)
+	r.settle(ctx, fs)
 }
 
 // send hands one message over, when the one before it of its key has its answer, there is room, and the rate allows it.
 func (r *run) send(ctx context.Context, l *letter) {
 	p, key := r.p, l.rec.Message.Key
-	if l.rec.undecodable {
-		r.settle([]answer{{item: l.item, err: p.q.fail("replay", pubsub.ErrInvalid, l.rec.Bad, "it cannot be decoded")}})
+	to, err := p.sendable(&l.rec)
+	if err != nil {
+		r.settle(ctx, []answer{{item: l.item, err: err}})
 		return
 	}
-	to, ok := p.target(&l.rec)
-	if !ok {
-		err := p.q.fail("replay", pubsub.ErrInvalid, errors.New("the dead letter does not say in which topic and group it failed"), "name Replay.Topic")
-		r.settle([]answer{{item: l.item, err: err}})
-		return
-	}
+	r.gate(ctx)
 	r.pace(ctx)
 	if err := r.mine(); err != nil {
 		r.end(err)
@@ -177,7 +238,7 @@ func (r *run) send(ctx context.Context, l *letter) {
 	for r.stop == nil && (r.flying == window || key != "" && r.busy[key]) {
 		select {
 		case a := <-r.answers:
-			r.take(a)
+			r.take(ctx, a)
 		case <-ctx.Done():
 			r.cancel(ctx)
 		}
@@ -186,6 +247,7 @@ func (r *run) send(ctx context.Context, l *letter) {
 		return
 	}
 	r.flying++
+	r.sent++
 	if key != "" {
 		r.busy[key] = true
 	}
@@ -195,7 +257,7 @@ func (r *run) send(ctx context.Context, l *letter) {
 	})
 	select { // so that what is confirmed is told soon
 	case a := <-r.answers:
-		r.take(a)
+		r.take(ctx, a)
 	default:
 	}
 }
@@ -203,6 +265,9 @@ func (r *run) send(ctx context.Context, l *letter) {
 // pace waits until the next message is due, and sees to the answers meanwhile.
 func (r *run) pace(ctx context.Context) {
 	for r.stop == nil {
+		if r.poll(ctx); r.stop != nil {
+			return
+		}
 		rate, changed := r.p.currentRate()
 		now := time.Now()
 		due := now
@@ -220,12 +285,12 @@ func (r *run) pace(ctx context.Context) {
 			}
 			return
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(min(wait, pollEvery))
 		select {
 		case <-timer.C:
 		case <-changed:
 		case a := <-r.answers:
-			r.take(a)
+			r.take(ctx, a)
 		case <-ctx.Done():
 			r.cancel(ctx)
 		}
@@ -234,7 +299,7 @@ func (r *run) pace(ctx context.Context) {
 }
 
 // take sees to an answer and those that came with it.
-func (r *run) take(a answer) {
+func (r *run) take(ctx context.Context, a answer) {
 	as := []answer{a}
 	for more := true; more; {
 		select {
@@ -244,15 +309,20 @@ func (r *run) take(a answer) {
 			more = false
 		}
 	}
-	for _, a := range as {
+	as = slices.DeleteFunc(as, func(a answer) bool {
+		if a.item == told {
+			r.heard(ctx, a.err)
+			return true
+		}
 		r.flying--
 		delete(r.busy, a.key)
-	}
-	r.settle(as)
+		return false
+	})
+	r.settle(ctx, as)
 }
 
 // settle takes answers, and tells the journal and whoever looks on of the fates. A message whose error is not its own stays open.
-func (r *run) settle(as []answer) {
+func (r *run) settle(ctx context.Context, as []answer) {
 	var done, failed []answer
 	for _, a := range as {
 		switch {
@@ -272,11 +342,11 @@ func (r *run) settle(as []answer) {
 			r.endBy(a.err)
 		}
 	}
-	r.record(done, failed)
+	r.record(ctx, done, failed)
 }
 
 // record gives messages their fates.
-func (r *run) record(done, failed []answer) {
+func (r *run) record(ctx context.Context, done, failed []answer) {
 	if len(done)+len(failed) == 0 {
 		return
 	}
@@ -290,9 +360,10 @@ func (r *run) record(done, failed []answer) {
 		f.Failed = append(f.Failed, journalFailed{a.item, uint8(pubsub.CodeOf(a.err)), a.err.Error()})
 		p.settle(a.item, a.err)
 	}
-	if err := p.write(f); err != nil {
+	if err := p.write(f); err != nil { // first: it is what nobody else can know
 		r.end(err)
 	}
+	r.tell(ctx, f.Done)
 	if p.opts.Progress != nil {
 		p.opts.Progress(p.replayed+len(p.failures), p.Count)
 	}
@@ -302,7 +373,7 @@ func (r *run) record(done, failed []answer) {
 func (r *run) await(ctx context.Context) {
 	done := ctx.Done()
 	var late <-chan time.Time
-	for r.flying > 0 {
+	for r.flying > 0 || r.talking() {
 		if done != nil && ctx.Err() != nil {
 			done = nil
 			timer := time.NewTimer(lastWords)
@@ -311,7 +382,7 @@ func (r *run) await(ctx context.Context) {
 		}
 		select {
 		case a := <-r.answers:
-			r.take(a)
+			r.take(ctx, a)
 		case <-done:
 		case <-late:
 			r.cancel(ctx)

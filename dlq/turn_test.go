@@ -61,8 +61,8 @@ func TestProcessesTakeTurns(t *testing.T) {
 		if err := <-ended; err == nil {
 			t.Error("a replay whose broker was closed has ended well")
 		}
-		if rep, err := dlq.Open(second, "orders", "billing").Replay(t.Context(), dlq.Filter{}, dlq.Replay{Turn: "turns"}); err != nil || rep.Replayed != 50 {
-			t.Errorf("after the other: %+v, %v", rep, err)
+		if rep, err := dlq.Open(second, "orders", "billing").Replay(t.Context(), dlq.Filter{}, dlq.Replay{Turn: "turns"}); err != nil || rep.Replayed == 0 || rep.Replayed+rep.Skipped != 50 {
+			t.Errorf("after the others, which have replayed some: %+v, %v", rep, err)
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 //	omnibus.tiers.TOPIC__GROUP       retries that wait, n partitions for each of the 7 tiers, the shortest first
 //	omnibus.quarantine.TOPIC__GROUP  one partition; its first record describes the group
 //	omnibus.dead.TOPIC__GROUP        one partition
+//	omnibus.state.TOPIC__GROUP       what became of the dead letters, one partition, kept as long as they are
 //
 // In a private place's name "*" of a pattern is "__a" and ">" is "__r".
 const (
@@ -22,6 +23,7 @@ const (
 	kindTiers      = "tiers"
 	kindQuarantine = "quarantine"
 	kindDead       = "dead"
+	kindState      = "state"
 	maxTopicName   = 249
 )
 
@@ -45,6 +47,8 @@ func topicOf(p pubsub.Place) string {
 		return private(kindQuarantine, p)
 	case pubsub.PlaceDead:
 		return private(kindDead, p)
+	case pubsub.PlaceState:
+		return private(kindState, p)
 	}
 	return p.Topic
 }
@@ -83,6 +87,8 @@ func storeOf(p pubsub.Place) int64 {
 		return 2
 	case pubsub.PlaceDead:
 		return 3
+	case pubsub.PlaceState:
+		return 5
 	}
 	return 0
 }

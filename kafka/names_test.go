@@ -44,6 +44,7 @@ func TestTopicsOfPlaces(t *testing.T) {
 		{pubsub.Place{Topic: "orders.eu", Group: "g", Kind: pubsub.PlaceRetry, Tier: time.Second}, "omnibus.tiers.orders.eu__g"},
 		{pubsub.Place{Topic: "*.eu", Group: "g", Kind: pubsub.PlaceQuarantine}, "omnibus.quarantine.__a.eu__g"},
 		{pubsub.Place{Topic: "orders.>", Group: "g", Kind: pubsub.PlaceDead}, "omnibus.dead.orders.__r__g"},
+		{pubsub.Place{Topic: "orders.>", Group: "g", Kind: pubsub.PlaceState}, "omnibus.state.orders.__r__g"},
 	} {
 		got := kafka.TopicOf(x.p)
 		if got != x.want {

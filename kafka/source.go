@@ -37,7 +37,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	place := spec.From
-	if place.Kind == pubsub.PlaceRetry && tierIndex(place.Tier) < 0 || place.Kind == pubsub.PlaceDead {
+	if place.Kind == pubsub.PlaceRetry && tierIndex(place.Tier) < 0 || place.Kind == pubsub.PlaceDead || place.Kind == pubsub.PlaceState {
 		return nil, says(pubsub.ErrUnsupported, "what is sent to a group alone comes with the group's other messages, and dead letters are browsed")
 	}
 	var def *group

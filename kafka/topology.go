@@ -298,6 +298,7 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*grou
 		private(kindTiers, place):      d.own(min(parts, maxTierParts)*tiers, forTiers),
 		private(kindQuarantine, place): d.own(1, forever),
 		private(kindDead, place):       d.own(1, forever),
+		private(kindState, place):      d.own(1, forever),
 	}
 	var names []string
 	for name := range wanted {

@@ -13,7 +13,7 @@ import (
 
 func TestEveryPlaceDeduplicatesWithinTheWindow(t *testing.T) {
 	for _, topic := range []string{"t", "t.*"} {
-		for _, kind := range []pubsub.PlaceKind{pubsub.PlaceMain, pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead} {
+		for _, kind := range []pubsub.PlaceKind{pubsub.PlaceMain, pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead, pubsub.PlaceState} {
 			if kind == pubsub.PlaceMain && pubsub.IsPattern(topic) {
 				continue
 			}
@@ -297,7 +297,7 @@ func TestDeletedTopicsGiveTheirRoomBack(t *testing.T) {
 			r := c.open(pubsub.Place{Topic: "t", Group: "g"}, pubsub.OrderNone)
 			q := c.open(pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceQuarantine}, pubsub.OrderNone)
 			c.mustSend(pubsub.Place{Topic: "t"}, make([]pubsub.Message, 20)...)
-			for _, kind := range []pubsub.PlaceKind{pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead} {
+			for _, kind := range []pubsub.PlaceKind{pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead, pubsub.PlaceState} {
 				c.mustSend(pubsub.Place{Topic: "t", Group: "g", Kind: kind}, make([]pubsub.Message, 10)...)
 			}
 			r.settle(pubsub.SettleAck, r.take(15)...)

@@ -40,7 +40,7 @@ type Server struct {
 	mu      sync.Mutex
 	topics  map[string]*topic
 	groups  map[pubsub.Place]*group // Topic is the group's topic or pattern
-	private map[pubsub.Place]*place // of a group: quarantine, dead letters, and what was sent to a pattern's group alone
+	private map[pubsub.Place]*place // of a group: quarantine, dead letters, what became of these, and what was sent to a pattern's group alone
 	logs    []*partition            // all there are
 	live    map[*driver]struct{}
 	unused  []*chunk

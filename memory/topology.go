@@ -93,7 +93,7 @@ func (s *Server) privatePlace(at pubsub.Place) *place {
 	}
 	p := new(place)
 	for i := range n {
-		p.logs = append(p.logs, &partition{s: s, topic: at.Topic, index: int32(i), forever: at.Kind == pubsub.PlaceDead})
+		p.logs = append(p.logs, &partition{s: s, topic: at.Topic, index: int32(i), forever: at.Kind == pubsub.PlaceDead || at.Kind == pubsub.PlaceState})
 	}
 	s.private[at] = p
 	s.logs = append(s.logs, p.logs...)

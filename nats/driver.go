@@ -35,7 +35,7 @@ func storeOf(k pubsub.PlaceKind) int32 {
 	switch k {
 	case pubsub.PlaceMain:
 		return storeMain
-	case pubsub.PlaceDead:
+	case pubsub.PlaceDead, pubsub.PlaceState:
 		return storeDead
 	}
 	return storeWork

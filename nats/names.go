@@ -10,7 +10,7 @@ import (
 
 // Physical names. A topic is the subject of the same name in the stream; what a foreign client publishes there is partition 0. The
 // other partitions have subjects of ours. A group is a durable consumer. Private places are subjects in two streams beside it: one
-// for what is settled once (retries, replays, quarantine), one for dead letters. Everything of ours begins with the reserved "omnibus.", so
+// for what is settled once (retries, replays, quarantine), one for dead letters and what became of them. Everything of ours begins with the reserved "omnibus.", so
 // that no pattern of a user covers it, and joins topic and group with "__", which neither has.
 const (
 	lanePrefix = "omnibus.lane."
@@ -50,6 +50,8 @@ func (n names) subject(p pubsub.Place, lane string) string {
 		kind = "quarantine"
 	case pubsub.PlaceDead:
 		kind = "dead"
+	case pubsub.PlaceState: // below a subject of dead letters, so that it lies in their stream and is kept as long
+		return "omnibus.dead." + n.stream + "." + token(p.Topic) + "__" + p.Group + ".state"
 	}
 	return "omnibus." + kind + "." + n.stream + "." + token(p.Topic) + "__" + p.Group
 }

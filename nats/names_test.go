@@ -45,7 +45,7 @@ func TestPrivateNames(t *testing.T) {
 	seen := map[string]string{}
 	for _, topic := range []string{"a", "a.b", "a-b", "a_b", "a.*", "a.>", "*", ">", "A"} {
 		for _, group := range []string{"g", "g-1", "G"} {
-			for _, kind := range []pubsub.PlaceKind{pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead} {
+			for _, kind := range []pubsub.PlaceKind{pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead, pubsub.PlaceState} {
 				p := pubsub.Place{Topic: topic, Group: group, Kind: kind}
 				subject := nats.PrivateSubject("s", p, "0")
 				if !strings.HasPrefix(subject, "omnibus.") || pubsub.MatchPattern(">", subject) || strings.ContainsAny(subject, "*> ") {

@@ -43,7 +43,7 @@ type Driver interface {
 	Close(ctx context.Context) error
 }
 
-// A Browser reads a place without taking anything away: dead letters, waiting retries, and with History topics.
+// A Browser reads a place without taking anything away: dead letters, what became of them, waiting retries, and with History topics.
 type Browser interface {
 	// Browse yields what lies in p from position from on (zero = the beginning), oldest first, and ends at its end.
 	Browse(ctx context.Context, p Place, from Position) iter.Seq2[Record, error]
@@ -130,7 +130,7 @@ type Place struct {
 	Tier         time.Duration // of PlaceRetry: one of Tiers; 0 = what is sent to the group alone, which comes with its other messages
 }
 
-// PlaceKind tells the places of a topic and group apart.
+// PlaceKind tells the places of a topic and group apart. A driver refuses what it has no place for with an ErrUnsupported.
 type PlaceKind uint8
 
 const (

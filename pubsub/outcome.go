@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,8 +167,13 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 		it.why = v
 		it.failedAgain(v.failure)
 	}
+	told := v.kind == verdictAck && !v.expired && c.resolves(it)
 	switch v.kind {
 	case verdictAck:
+		if told {
+			c.resolve(it, v)
+			break
+		}
 		c.settle(it, Settlement{As: SettleAck})
 		kind := EventSettled
 		if v.expired {
@@ -195,7 +199,7 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 		c.move(it, v)
 	}
 	c.settled(it)
-	if it.state == itemGone && v.kind == verdictAck {
+	if it.state == itemGone && v.kind == verdictAck && !told { // who tells may hold it still
 		it.feed.reuse(it)
 	}
 }
@@ -301,7 +305,16 @@ func (c *Consumer) settled(it *item) {
 
 // unpack takes the engine's own headers off a message.
 func (it *item) unpack(now time.Time) {
-	if !slices.ContainsFunc(it.rec.Msg.Headers, func(h Header) bool { return ownHeader(h.Name) }) {
+	own := false
+	for i := range it.rec.Msg.Headers {
+		switch it.rec.Msg.Headers[i].Name {
+		case headerReplayOf:
+			it.replay = true
+		case headerExpires, headerAttempts, headerRetry: // see ownHeader
+			own = true
+		}
+	}
+	if !own {
 		return
 	}
 	m := new(Message)

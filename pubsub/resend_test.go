@@ -85,7 +85,8 @@ func TestResendRefuses(t *testing.T) {
 			"no topic":   {pubsub.Place{}, pubsub.ErrInvalid},
 			"a pattern":  {pubsub.Place{Topic: "t.*"}, pubsub.ErrInvalid},
 			"no group":   {pubsub.Place{Topic: "t", Kind: pubsub.PlaceRetry}, pubsub.ErrInvalid},
-			"dead":       {pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceDead}, pubsub.ErrInvalid},
+			"dead":       {pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceDead}, pubsub.ErrUnroutable},
+			"state":      {pubsub.Place{Topic: "t", Kind: pubsub.PlaceState}, pubsub.ErrInvalid},
 			"quarantine": {pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceQuarantine}, pubsub.ErrInvalid},
 			"no such":    {pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceRetry}, pubsub.ErrUnroutable},
 		} {

@@ -27,6 +27,7 @@ type held struct {
 	run     *worker // while its handler runs
 	state   itemState
 	job     task
+	replay  bool  // it comes from a dead letter
 	sleeps  bool  // in a tier, until it leaves that
 	lost    bool  // its lease is over: settle nothing
 	shown   bool  // a worker has had its Delivery
@@ -67,6 +68,7 @@ const (
 	taskDeadLetter      // store it in the dead letters, without another call of the handler
 	taskQuarantine      // move it to the quarantine
 	taskExpire          // its TTL is over
+	taskResolve         // tell that its handler has succeeded: it is a replay
 )
 
 // A keyQueue holds what must not run at the same time: head runs, waits or is ready, the others follow it.

@@ -191,6 +191,8 @@ func (c *Consumer) work(ctx context.Context, it *item) verdict {
 		return verdict{kind: verdictQuarantine}
 	case taskExpire:
 		return verdict{kind: verdictAck, expired: true}
+	case taskResolve:
+		return verdict{kind: verdictAck}
 	}
 	start := c.delivered(it)
 	err := c.call(ctx, it)

@@ -17,7 +17,7 @@ const (
 	countedAfter = 10 * time.Second // the broker counts a stream's messages every 5 s
 )
 
-// Browse implements pubsub.Browser, of dead letters: they lie in a stream. What lies in a queue nobody can look at without taking it.
+// Browse implements pubsub.Browser, of dead letters and what became of them: both lie in streams. What lies in a queue nobody can look at without taking it.
 func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
 	return func(yield func(pubsub.Record, error) bool) {
 		if err := d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) }); err != nil {
@@ -27,7 +27,7 @@ func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 }
 
 func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {
-	if p.Kind != pubsub.PlaceDead {
+	if !inStream(p.Kind) {
 		return says(pubsub.ErrUnsupported, "browsing anything but dead letters: a queue shows only what it gives away")
 	}
 	at, err := d.in.connected(ctx)
@@ -79,7 +79,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 // readPage reads what lies in a stream from a message on that is there: that one, and what follows it. How many messages a stream has the broker says only some
 // seconds later, and that there are no more it does not say at all. But it sends all that it has at once, as much as the channel may have, and then
 // looks at what it is asked next: so what has not come before the answer to a request that was made when the first message was here, was not there then. A
-// stream of ours always has a message, see ensureDead.
+// stream of ours always has a message, see ensureStream.
 func (l *link) readPage(ctx context.Context, ch *amqp.Channel, name string, from any) (page []amqp.Delivery, err error) {
 	in, err := call(ctx, func() (<-chan amqp.Delivery, error) {
 		return ch.Consume(name, "omnibus", false, false, false, false, amqp.Table{hdrOffset: from})
@@ -113,8 +113,11 @@ func (l *link) readPage(ctx context.Context, ch *amqp.Channel, name string, from
 	return page, nil
 }
 
-// ensureDead makes the dead letters of a group, with a first message, which is none: see readPage.
-func (d *driver) ensureDead(ctx context.Context, at *link, name string) error {
+// inStream says whether a place is a stream, and no queue.
+func inStream(k pubsub.PlaceKind) bool { return k == pubsub.PlaceDead || k == pubsub.PlaceState }
+
+// ensureStream makes the dead letters of a group, or the place beside them, with a first message, which is none: see readPage.
+func (d *driver) ensureStream(ctx context.Context, at *link, name string) error {
 	if _, there, err := at.queue(ctx, name); err != nil || there {
 		return err
 	}

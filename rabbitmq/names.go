@@ -41,6 +41,8 @@ func (n names) queue(p pubsub.Place, lane int32) string {
 		return n.own("quarantine." + of(p))
 	case p.Kind == pubsub.PlaceDead:
 		return n.own("dead." + of(p))
+	case p.Kind == pubsub.PlaceState:
+		return n.own("state." + of(p))
 	case n.queues != "":
 		return strings.NewReplacer("{topic}", p.Topic, "{group}", p.Group).Replace(n.queues)
 	}

@@ -51,7 +51,7 @@ func TestQueueNames(t *testing.T) {
 	for _, exchange := range []string{"omnibus", "other"} {
 		for _, topic := range []string{"a", "a.b", "a.>", "a_1"} {
 			for _, group := range []string{"g", "g_1", "1"} {
-				for kind := range pubsub.PlaceDead + 1 {
+				for kind := range pubsub.PlaceState + 1 {
 					for _, lane := range []int32{0, 1, 11} {
 						if kind != pubsub.PlaceMain && lane > 0 || kind == pubsub.PlaceRetry {
 							continue

@@ -234,7 +234,7 @@ func (p *producer) watch(ctx context.Context) {
 // message finds out where o goes, and writes it down.
 func (p *producer) message(ctx context.Context, o *pubsub.Out) (m amqp.Publishing, exchange, to string, err error) {
 	d := p.d
-	m = encode(o.Msg, o.To.Kind == pubsub.PlaceDead)
+	m = encode(o.Msg, inStream(o.To.Kind))
 	headroom := 0
 	if o.To.Kind == pubsub.PlaceMain {
 		headroom = pubsub.Headroom

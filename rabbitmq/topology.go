@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -232,7 +233,11 @@ func (d *driver) queuesThere(ctx context.Context, at *link, p pubsub.Place) (que
 // ensureGroup makes what a group needs, or checks what is there, and returns its queues, lane by lane.
 func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSpec) (queues []string, err error) {
 	p := spec.From
-	own := []string{d.names.queue(pubsub.Place{Topic: p.Topic, Group: p.Group, Kind: pubsub.PlaceDead}, 0)}
+	streams := []string{
+		d.names.queue(pubsub.Place{Topic: p.Topic, Group: p.Group, Kind: pubsub.PlaceDead}, 0),
+		d.names.queue(pubsub.Place{Topic: p.Topic, Group: p.Group, Kind: pubsub.PlaceState}, 0),
+	}
+	own := streams[:1:1]
 	if d.caps.Deliveries {
 		own = append(own, d.names.queue(pubsub.Place{Topic: p.Topic, Group: p.Group, Kind: pubsub.PlaceQuarantine}, 0))
 	}
@@ -245,7 +250,7 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 			return nil, err
 		}
 		if spec.Manage == pubsub.Create {
-			err = d.ensureDead(ctx, at, own[0])
+			err = d.ensureStreams(ctx, at, streams)
 		}
 		return queues, err
 	}
@@ -271,7 +276,7 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 		queues = append(queues, d.names.queue(p, int32(i)))
 	}
 	if spec.Manage != pubsub.Create {
-		for _, name := range append(own, queues...) {
+		for _, name := range slices.Concat(own, streams[1:], queues) {
 			if _, there, err := at.queue(ctx, name); err != nil || !there {
 				if err == nil {
 					err = says(pubsub.ErrNotFound, "there is no queue %q of group %q of %q", name, p.Group, p.Topic)
@@ -281,7 +286,7 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 		}
 	}
 	if spec.Manage == pubsub.Create {
-		if err := d.ensureDead(ctx, at, own[0]); err != nil {
+		if err := d.ensureStreams(ctx, at, streams); err != nil {
 			return nil, err
 		}
 	}
@@ -318,6 +323,15 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 			p.Group, p.Topic, spec.AckWait, !spec.Order.Exclusive(), err)
 	}
 	return queues, err
+}
+
+func (d *driver) ensureStreams(ctx context.Context, at *link, names []string) error {
+	for _, name := range names {
+		if err := d.ensureStream(ctx, at, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // declareGroup declares a queue of a group, with the arguments that it has if it was made for such members.

@@ -21,6 +21,7 @@ import (
 //	omnibus.retry.{topic}__g        stream: messages for this group alone
 //	omnibus.quarantine.{topic}__g   stream
 //	omnibus.dead.{topic}__g         stream
+//	omnibus.state.{topic}__g        stream, of partition 0 alone: what became of the dead letters of all
 //	omnibus.later.{topic}           stream: messages that are not to be delivered yet
 //	omnibus.laterdue.{topic}        sorted set: those, by when they are due
 //	omnibus.seen.{topic}:token      string: the entry that has this token
@@ -68,9 +69,14 @@ func placeKey(p pubsub.Place, lane int32) string {
 		return groupKey("quarantine", p, lane)
 	case pubsub.PlaceDead:
 		return groupKey("dead", p, lane)
+	case pubsub.PlaceState:
+		return groupKey("state", p, lane)
 	}
 	return streamKey(p.Topic, lane)
 }
+
+// spread says whether a place has the partitions of its topic; the others have one.
+func spread(k pubsub.PlaceKind) bool { return k != pubsub.PlaceQuarantine && k != pubsub.PlaceState }
 
 // partitionOf is the partition of a key: FNV-1a, the same in every process.
 func partitionOf(key string, parts int) int32 {

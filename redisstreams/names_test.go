@@ -29,7 +29,7 @@ func TestPlaces(t *testing.T) {
 				t.Errorf("other clients find %s at %q", topic, stream)
 			}
 			for _, group := range []string{"g", "g-1", "G"} {
-				for _, kind := range []pubsub.PlaceKind{pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead} {
+				for _, kind := range []pubsub.PlaceKind{pubsub.PlaceRetry, pubsub.PlaceQuarantine, pubsub.PlaceDead, pubsub.PlaceState} {
 					key, who := redisstreams.PlaceKey(pubsub.Place{Topic: topic, Group: group, Kind: kind}, lane), fmt.Sprint(topic, lane, group, kind)
 					if !strings.HasPrefix(key, "omnibus.") || slotOf(key) != slotOf(stream) {
 						t.Errorf("%s is at %q, its stream at %q", who, key, stream)

@@ -100,7 +100,7 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 // prepare makes the command that stores a message.
 func (p *producer) prepare(ctx context.Context, o *pubsub.Out) error {
 	s := sending{seq: o.Seq, to: o.To.Topic, kind: o.To.Kind, late: o.To.Kind == pubsub.PlaceMain && o.Msg.Delay > 0}
-	if o.To.Kind != pubsub.PlaceQuarantine { // which has one partition
+	if spread(o.To.Kind) {
 		parts, err := p.d.partitions(ctx, o.To.Topic)
 		switch {
 		case err != nil:

@@ -122,7 +122,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		return err
 	case !t.there && p.Kind == pubsub.PlaceMain:
 		return says(pubsub.ErrNotFound, "there is no topic %q", p.Topic)
-	case p.Kind == pubsub.PlaceQuarantine:
+	case !spread(p.Kind):
 		t.partitions = 1
 	}
 	now := uint64(time.Now().Add(time.Minute).UnixMilli()) // clocks differ; it is only not to go on for ever

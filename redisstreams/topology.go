@@ -114,7 +114,7 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (t top
 	for lane := range int32(t.partitions) {
 		keys := []string{streamKey(p.Topic, lane), groupKey("group", p, lane), groupKey("retry", p, lane), groupKey("dead", p, lane)}
 		if lane == 0 {
-			keys = append(keys, groupKey("quarantine", p, lane))
+			keys = append(keys, groupKey("quarantine", p, lane), groupKey("state", p, lane))
 		}
 		r, err := d.run(ctx, groupScript, keys,
 			flag(spec.Manage == pubsub.Create), p.Group, startID(spec.Start, lane), spec.AckWait.Milliseconds(), flag(spec.Order.Exclusive()))

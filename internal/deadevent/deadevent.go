@@ -4,8 +4,6 @@ package deadevent
 import (
 	"encoding/json"
 	"time"
-
-	"crypto/rand"
 )
 
 // Type is that of its messages.
@@ -16,7 +14,6 @@ const Resolved = "resolved"
 
 // An Event is one thing that happened to dead letters. Events are appended, and none replaces another.
 type Event struct {
-	ID        string    `json:"-"` // of its message
 	Operation string    `json:"op"`
 	At        time.Time `json:"at"`
 	By        string    `json:"by,omitempty"`
@@ -35,9 +32,6 @@ type Event struct {
 
 // Encode returns the payload of an event, and the key of its message: the dead letter, where it is of one.
 func Encode(e *Event) (payload []byte, key string) {
-	if e.ID == "" {
-		e.ID = rand.Text()
-	}
 	payload, _ = json.Marshal(e) // texts, numbers and times within the years that JSON knows
 	switch {
 	case len(e.IDs) == 1:
@@ -51,10 +45,9 @@ func Encode(e *Event) (payload []byte, key string) {
 }
 
 // Decode reads one; false if it is none.
-func Decode(id, kind string, payload []byte) (e Event, ok bool) {
+func Decode(kind string, payload []byte) (e Event, ok bool) {
 	if kind != Type || json.Unmarshal(payload, &e) != nil || e.Operation == "" {
 		return Event{}, false
 	}
-	e.ID = id
 	return e, true
 }
