@@ -88,7 +88,7 @@ func killedBeforeAck(e *env) {
 	ways := []actionKind{swallow, noAnswer, pass}
 	for i, way := range ways {
 		p := e.openWith(&pubsub.Options{DrainTimeout: 100 * time.Millisecond}) // the dead need not wait for answers
-		dying, kill := e.dieAt(p, 1+e.rng.below(failing/len(ways)-2), way)
+		dying, kill := e.dieAt(p, pubsub.PlaceDead, 1+e.rng.below(failing/len(ways)-2), way)
 		e.subscribe(p, s, l.handler(p, "g", give))
 		if !e.closed(patience, dying) {
 			e.Fatalf(setupPrefix+"process %d was not killed: %s", i, l.progress("g"))
@@ -125,16 +125,16 @@ func killedBeforeAck(e *env) {
 	l.verify()
 }
 
-// dieAt says when a process is to be killed: right behind its at-th dead letter, which goes that way. What is sent behind it goes nowhere, and
+// dieAt says when a process is to be killed: right behind the at-th message that it sends to such a place, which goes that way. What is sent behind it goes nowhere, and
 // nothing is acked any more.
-func (e *env) dieAt(p *process, at int, way actionKind) (dying chan struct{}, kill func()) {
+func (e *env) dieAt(p *process, kind pubsub.PlaceKind, at int, way actionKind) (dying chan struct{}, kill func()) {
 	dying = make(chan struct{})
 	var mu sync.Mutex
 	n, resume := 0, func() {}
 	p.link.faults(func(o pubsub.Out) action {
 		mu.Lock()
 		defer mu.Unlock()
-		if o.To.Kind == pubsub.PlaceDead {
+		if o.To.Kind == kind {
 			n++
 		}
 		switch {

@@ -32,6 +32,7 @@ func Mutants() []Mutant {
 		retryMutants(),
 		movedMutants(),
 		placeMutants(),
+		outcomeMutants(),
 		otherMutants(),
 		securityMutants(),
 		networkMutants(),

@@ -283,7 +283,7 @@ func (b *fileBus) store(o pubsub.Out) (err error) {
 	switch o.To.Kind {
 	case pubsub.PlaceMain:
 		paths, err = filepath.Glob(filepath.Join(b.dir, o.To.Topic, "*"))
-		paths = slices.DeleteFunc(paths, func(path string) bool { return filepath.Ext(path) != "" })
+		paths = slices.DeleteFunc(paths, func(path string) bool { return slices.Contains([]string{".dead", ".state"}, filepath.Ext(path)) })
 	case pubsub.PlaceDead, pubsub.PlaceState:
 		_, err = b.ensure(pubsub.Place{Topic: o.To.Topic, Group: filepath.Base(paths[0])}, fileLine{}, pubsub.Create)
 	}
