@@ -200,7 +200,7 @@ func replayTakesTurns(e *env) {
 	msgs := e.failing(p, l, topic, 40, 4)
 	e.wantDead(p, topic, "g", "permanent", len(msgs))
 	turn := e.topic("turns")
-	first, second := e.open(), e.open()
+	first, second := e.openWith(&pubsub.Options{DrainTimeout: time.Second}), e.open() // nobody answers one that is killed
 	ctx, stop := context.WithCancel(e.Context())
 	ended := make(chan struct{})
 	var done atomic.Int64

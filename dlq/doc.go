@@ -27,7 +27,16 @@
 // process reads it from the Journal that the first one wrote, see Queue.Resume. Up to 256 messages were on their way when that one died; they are sent again,
 // with the same dedup tokens. Where Capabilities.Dedup is declared, and no longer over, they are not stored twice; elsewhere the group gets them twice.
 //
-// A new Plan knows nothing of those before it. It selects a message that was replayed and handled again, unless its Filter says otherwise.
+// # Replayed is not solved
+//
+// Beside the dead letters of a group lies what becomes of them, see State: a replay makes a dead letter pending, the handler's success resolves it, and
+// where it fails again there is a new dead letter. The engine stores the success before it acks the message, so that a crash between the two lets both
+// happen again; where it can never be stored (denied, or the adapter has no place for it) the message is acked and the log says so. A new Plan leaves out
+// what is pending, resolved or discarded. Nothing is ever changed or removed there: it is the audit record, too, see Queue.Audit, and every call
+// that needs states reads it from its beginning.
+//
+// Discard and Restore say what nobody wants any more, SetGroup how far somebody is with those of one fingerprint. Export and Import move dead letters between
+// queues and brokers. Running, PauseReplay, ResumeReplay and CancelReplay reach a replay in another process, Replay.Canary lets a few messages go first.
 //
 // # One at a time
 //

@@ -162,6 +162,7 @@ type process struct {
 	full
 	mu    sync.Mutex
 	out   func(o *pubsub.Out) error // an answer in the broker's place; nil = passes
+	state func(o *pubsub.Out) error // the same, of what becomes of dead letters
 	stray func(r *pubsub.Record)    // changes what a browse shows
 	hides bool                      // a browse that does not begin at the beginning misses its second record
 	after int                       // dies behind so many messages for a group alone; 0 = never
@@ -250,6 +251,9 @@ func (x *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
 		var refused error
 		if o.To.Kind != pubsub.PlaceState && p.out != nil { // tests set out while outcomes are told
 			refused = p.out(&o)
+		}
+		if o.To.Kind == pubsub.PlaceState && p.state != nil {
+			refused = p.state(&o)
 		}
 		dies := false
 		if o.To.Kind == pubsub.PlaceRetry {
