@@ -29,6 +29,7 @@ type run struct {
 	stop    error           // why it ends early
 	control *control        // nil where nothing is kept
 	sent    int             // handed over in this run
+	watch   *watch          // nil without a canary
 	mine    func() error    // says whether it is still our turn
 	doubts  []answer        // what the broker said no to, nobody knows why, since it last said yes
 }
@@ -85,6 +86,9 @@ func (p *Plan) newRun(mine func() error) *run {
 		if f == open {
 			r.unread[p.items[i]] = i
 		}
+	}
+	if p.opts.Canary.First > 0 {
+		r.watch = newWatch()
 	}
 	return r
 }
@@ -248,6 +252,9 @@ func (r *run) send(ctx context.Context, l *letter) {
 	}
 	r.flying++
 	r.sent++
+	if r.watch != nil {
+		r.watch.sent[l.rec.ID] = l.rec.Message.ID
+	}
 	if key != "" {
 		r.busy[key] = true
 	}
@@ -359,6 +366,9 @@ func (r *run) record(ctx context.Context, done, failed []answer) {
 	for _, a := range failed {
 		f.Failed = append(f.Failed, journalFailed{a.item, uint8(pubsub.CodeOf(a.err)), a.err.Error()})
 		p.settle(a.item, a.err)
+		if r.watch != nil {
+			delete(r.watch.sent, p.items[a.item].ID)
+		}
 	}
 	if err := p.write(f); err != nil { // first: it is what nobody else can know
 		r.end(err)

@@ -2,7 +2,6 @@ package dlq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -155,7 +154,7 @@ func (r *run) finish(ctx context.Context) {
 // poll does what somebody asks for, and says every now and then that the run is there. While it is paused it waits, and takes the answers that come.
 func (r *run) poll(ctx context.Context) {
 	c := r.control
-	if c == nil || time.Since(c.polled) < pollEvery {
+	if c == nil || !c.paused && time.Since(c.polled) < pollEvery {
 		return
 	}
 	r.hear(ctx)
@@ -188,6 +187,7 @@ func (r *run) hear(ctx context.Context) {
 		return
 	}
 	err := c.tail.read(ctx, p.q, func(e *Entry) {
+		r.watch.note(e)
 		if e.Plan != p.ID {
 			return
 		}
@@ -213,54 +213,4 @@ func (r *run) hear(ctx context.Context) {
 	}
 	c.untold = append(c.untold, Entry{Operation: OpProgress})
 	r.talk(ctx)
-}
-
-// gate waits before each step of a canary for the outcomes of the one before.
-func (r *run) gate(ctx context.Context) {
-	c := &r.p.opts.Canary
-	if c.First == 0 || r.stop != nil {
-		return
-	}
-	step := r.sent == c.First || r.sent == c.First+c.Next
-	if !step && (r.sent < c.First+c.Next || (r.sent-c.First-c.Next)%window != 0) {
-		return
-	}
-	if r.await(ctx); r.stop != nil { // those of the step that have no answer yet
-		return
-	}
-	end := time.Now().Add(c.Within)
-	for r.stop == nil {
-		if c.Stop != nil {
-			if err := c.Stop(); err != nil {
-				r.end(r.p.q.fail("replay", pubsub.ErrConflict, fmt.Errorf("Replay.Canary.Stop: %w", err), "nothing is lost: run the plan again"))
-				return
-			}
-		}
-		o, err := r.p.q.Outcomes(ctx, r.p.ID)
-		switch known := o.Resolved + o.FailedAgain; {
-		case err != nil && ctx.Err() != nil:
-			r.cancel(ctx)
-		case err != nil:
-			r.end(err)
-		case known > 0 && 100*float64(o.FailedAgain) > c.MaxFailed*float64(known):
-			r.end(r.p.q.fail("replay", pubsub.ErrConflict, fmt.Errorf("%d of %d replayed messages have failed again", o.FailedAgain, known), "their dead letters say why"))
-		case !step || o.Pending == 0:
-			return
-		case !time.Now().Before(end):
-			r.end(r.p.q.fail("replay", pubsub.ErrTimeout, fmt.Errorf("%d of %d replayed messages have no outcome after %v", o.Pending, o.Pending+known, c.Within),
-				"is the group running, and its breaker closed?"))
-		default:
-			r.rest(ctx, canaryLooks)
-			r.poll(ctx)
-		}
-	}
-}
-
-const canaryLooks = 200 * time.Millisecond
-
-var errNoOutcomes = errors.New("Replay.Canary: nobody tells what becomes of messages that go to a topic, or to another broker")
-
-// hearsOutcomes says whether the group tells what becomes of replays.
-func (q *Queue) hearsOutcomes(o *Replay) bool {
-	return q.place.Kind == pubsub.PlaceDead && o.Topic == "" && o.Broker == q.b
 }
