@@ -146,7 +146,7 @@ func outcomeBeforeAck(e *env) {
 	ways := []actionKind{swallow, noAnswer, pass}
 	for i, way := range ways {
 		p := e.openWith(&pubsub.Options{DrainTimeout: 100 * time.Millisecond}) // the dead need not wait for answers
-		dying, kill := e.dieAt(p, pubsub.PlaceState, 1+e.rng.below(failing/len(ways)-8), way)
+		dying, kill := e.dieAt(p, pubsub.PlaceState, 1+e.rng.below(3), way)
 		e.subscribe(p, s, l.handler(p, "g", handle))
 		if !e.closed(patience, dying) {
 			e.Fatalf(setupPrefix+"process %d was not killed: %s", i, l.progress("g"))
@@ -209,8 +209,8 @@ func outcomeDenied(e *env) {
 	if !e.until(patience, func() bool { return p.held() == 0 }) {
 		e.Errorf("%d messages are not settled, though their handlers have succeeded", p.held())
 	}
-	if d := denied.Load(); d != n {
-		e.Errorf("%d outcomes were refused for good, %d handlers have succeeded", d, n)
+	if denied.Load() == 0 {
+		e.Fatalf(setupPrefix + "no outcome was refused")
 	}
 	e.awaitStates(pub, topic, "g", map[dlq.State]int{dlq.StatePending: n})
 	l.verify()

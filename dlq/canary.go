@@ -75,9 +75,9 @@ func (w *watch) note(e *Entry) {
 	if w == nil || e.Operation != OpResolved {
 		return
 	}
-	for _, id := range e.IDs {
-		if message, mine := w.sent[id]; mine && message == e.Message {
-			w.resolved[id] = true
+	for k := range e.lives() {
+		if message, mine := w.sent[k.id]; mine && message == k.message {
+			w.resolved[k.id] = true
 		}
 	}
 }

@@ -37,7 +37,7 @@ type Operation string
 
 const (
 	OpReplayed Operation = "replayed"         // the broker has confirmed the replays of Entry.IDs
-	OpResolved Operation = deadevent.Resolved // the handler has succeeded on the replay of one
+	OpResolved Operation = deadevent.Resolved // the handler has succeeded on the replays of Entry.IDs
 	OpDiscard  Operation = "discard"          // of Entry.IDs
 	OpRestore  Operation = "restore"          // of Entry.IDs, which were discarded
 	OpGroup    Operation = "group"            // Entry.Group has Entry.Status from then on
@@ -59,7 +59,7 @@ type Entry struct {
 	At        time.Time // by the clock of who did it
 	By, Why   string
 	IDs       []string    // of dead letters, at most some hundred: an operation on more of them has several entries
-	Message   string      // of OpResolved: the ID of the message
+	Messages  []string    // of OpResolved: the IDs of their messages
 	Plan      string      // the replay
 	Group     string      // its fingerprint
 	Status    GroupStatus // of it
@@ -94,7 +94,7 @@ func (q *Queue) Audit(ctx context.Context) iter.Seq2[Entry, error] {
 func entryOf(m *pubsub.Message) (Entry, bool) {
 	e, ok := deadevent.Decode(m.Type, m.Payload)
 	return Entry{
-		ID: m.ID, Operation: Operation(e.Operation), At: e.At, By: e.By, Why: e.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
+		ID: m.ID, Operation: Operation(e.Operation), At: e.At, By: e.By, Why: e.Why, IDs: e.IDs, Messages: e.Messages, Plan: e.Plan,
 		Group: e.Group, Status: GroupStatus(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
 	}, ok
 }
@@ -127,7 +127,7 @@ func (q *Queue) tell(ctx context.Context, e Entry, n Note) error {
 func (e Entry) message(n Note) (m pubsub.Message, token pubsub.Dedup) {
 	id, at := rand.Text(), time.Now().UTC()
 	payload, key := deadevent.Encode(&deadevent.Event{
-		Operation: string(e.Operation), At: at, By: n.by(), Why: n.Why, IDs: e.IDs, Message: e.Message, Plan: e.Plan,
+		Operation: string(e.Operation), At: at, By: n.by(), Why: n.Why, IDs: e.IDs, Messages: e.Messages, Plan: e.Plan,
 		Group: e.Group, Status: string(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
 	})
 	sum := hash("event", id)

@@ -2,6 +2,7 @@ package dlq
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -30,6 +31,17 @@ type life struct{ id, message string }
 type stamp struct {
 	at      time.Time
 	by, why string
+}
+
+// lives are the dead letters of OpResolved.
+func (e *Entry) lives() iter.Seq[life] {
+	return func(yield func(life) bool) {
+		for i := range min(len(e.IDs), len(e.Messages)) {
+			if !yield(life{e.IDs[i], e.Messages[i]}) {
+				return
+			}
+		}
+	}
 }
 
 func (e *Entry) stamp() stamp { return stamp{e.At, e.By, e.Why} }
@@ -81,8 +93,8 @@ func (s *states) note(e *Entry) {
 			s.pending[id] = e.stamp()
 		}
 	case OpResolved:
-		for _, id := range e.IDs {
-			s.resolved[life{id, e.Message}] = e.stamp()
+		for k := range e.lives() {
+			s.resolved[k] = e.stamp()
 		}
 	case OpDiscard:
 		for _, id := range e.IDs {

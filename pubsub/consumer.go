@@ -32,36 +32,38 @@ type Consumer struct {
 	life context.Context // of the feeds: ends when nothing more is fetched
 	stop context.CancelCauseFunc
 
-	mu       sync.Mutex
-	cond     sync.Cond // of mu: there is something ready, or the consumer is ending
-	feeds    []*feed
-	ready    queue
-	keys     map[uint64]*keyQueue
-	freeKeys []*keyQueue
-	waiting  dueHeap // for their time
-	asleep   int     // of them, messages of tiers
-	pasts    pasts
-	leases   map[*item]struct{} // that a Receive loop has out
-	parked   int                // behind a key that waits
-	workers  []*worker
-	idle     int // workers that wait for something to do
-	running  int // handlers, and leases that a Receive loop has out
-	moving   int // messages on their way to another place
-	stuck    int
-	alarm    alarm // wakes what waits
-	watch    alarm // ends handlers that take too long
-	paused   bool
-	until    time.Time // end of a Pause outcome
-	why      error     // of a pause
-	blocked  error     // why dead letters cannot be written
-	draining bool
-	aborted  bool // the drain's time is over: handlers are cancelled
-	stopped  bool // workers leave
-	quiet    chan struct{}
-	closing  bool          // it opens no sessions any more
-	left     chan struct{} // closed when a consumer that finishes has nothing left to do
-	last     time.Time     // what is due later is not waited for
-	gone     int           // messages handed back where nobody takes them
+	mu        sync.Mutex
+	cond      sync.Cond // of mu: there is something ready, or the consumer is ending
+	feeds     []*feed
+	ready     queue
+	keys      map[uint64]*keyQueue
+	freeKeys  []*keyQueue
+	waiting   dueHeap // for their time
+	asleep    int     // of them, messages of tiers
+	pasts     pasts
+	leases    map[*item]struct{} // that a Receive loop has out
+	parked    int                // behind a key that waits
+	workers   []*worker
+	idle      int       // workers that wait for something to do
+	running   int       // handlers, and leases that a Receive loop has out
+	moving    int       // messages on their way to another place
+	successes []success // of replays, to be told
+	telling   bool      // some are on their way
+	stuck     int
+	alarm     alarm // wakes what waits
+	watch     alarm // ends handlers that take too long
+	paused    bool
+	until     time.Time // end of a Pause outcome
+	why       error     // of a pause
+	blocked   error     // why dead letters cannot be written
+	draining  bool
+	aborted   bool // the drain's time is over: handlers are cancelled
+	stopped   bool // workers leave
+	quiet     chan struct{}
+	closing   bool          // it opens no sessions any more
+	left      chan struct{} // closed when a consumer that finishes has nothing left to do
+	last      time.Time     // what is due later is not waited for
+	gone      int           // messages handed back where nobody takes them
 
 	drainOnce sync.Once
 	drainCtx  chan context.Context // the deadline of whoever asked first

@@ -15,31 +15,75 @@ func (c *Consumer) resolves(it *item) bool {
 	return it.replay && c.b.caps.Redelivery && c.sub.Group != Broadcast
 }
 
+// A success is a replay whose handler has succeeded, and that is not acked yet.
+type success struct {
+	it *item
+	v  verdict
+}
+
+const (
+	maxSuccesses    = 256      // that are told of together
+	maxSuccessBytes = 32 << 10 // of their names
+)
+
 // resolve begins to tell that the handler has succeeded on a replay. The message is acked when that is stored: a crash between the two lets both happen
-// again. mu is held, and released while it is handed over.
+// again. mu is held, and released while something is handed over.
 func (c *Consumer) resolve(it *item, v verdict) {
 	it.job, it.state, it.due = taskResolve, itemMoving, time.Now()
 	it.lane.running++
 	c.moving++
-	m := it.rec.Msg
-	e := deadevent.Event{
-		Operation: deadevent.Resolved, At: time.Now().UTC(), By: c.b.opts.Service + "@" + c.b.host, IDs: []string{m.Headers.Get(headerReplayOf)}, Message: m.ID,
+	c.successes = append(c.successes, success{it, v})
+	c.tellSuccesses()
+}
+
+// tellSuccesses hands over what there is to tell, unless something is on its way: what comes until then goes together. mu is held, and released
+// meanwhile.
+func (c *Consumer) tellSuccesses() {
+	if c.telling || len(c.successes) == 0 {
+		return
 	}
+	most := maxSuccessBytes
+	if limit := c.b.caps.MaxMessage; limit > 0 {
+		most = min(most, int(limit/2))
+	}
+	e := deadevent.Event{Operation: deadevent.Resolved, At: time.Now().UTC(), By: c.b.opts.Service + "@" + c.b.host}
+	n, bytes := 0, 0
+	for _, x := range c.successes[:min(len(c.successes), maxSuccesses)] {
+		m := x.it.rec.Msg
+		id := m.Headers.Get(headerReplayOf)
+		if bytes += len(id) + len(m.ID); bytes > most && n > 0 {
+			break
+		}
+		e.IDs, e.Messages = append(e.IDs, id), append(e.Messages, m.ID)
+		n++
+	}
+	told := c.successes[:n:n]
+	c.successes, c.telling = c.successes[n:], true
 	c.mu.Unlock()
 	payload, key := deadevent.Encode(&e)
 	to := Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceState}
 	out := Message{ID: c.b.ids.id(), Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: e.At}
-	if err := c.b.moves.sendAsync(c.base, to, out, hashToken("resolved", to, out.ID), func(_ Receipt, err error) { c.resolved(it, v, err) }); err != nil {
-		c.resolved(it, v, err)
+	if err := c.b.moves.sendAsync(c.base, to, out, hashToken("resolved", to, out.ID), func(_ Receipt, err error) { c.told(told, err) }); err != nil {
+		c.told(told, err)
 	}
 	c.mu.Lock()
 }
 
-// resolved is told that the outcome is stored, or why not. The handler has succeeded either way: where it can never be stored the message is acked
-// all the same, and its dead letter stays pending. Where the broker is away for a while the ack waits.
-func (c *Consumer) resolved(it *item, v verdict, err error) {
+// told hears whether outcomes are stored.
+func (c *Consumer) told(all []success, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, x := range all {
+		c.resolved(x.it, x.v, err)
+	}
+	c.flushIdle()
+	c.telling = false
+	c.tellSuccesses()
+}
+
+// resolved settles a replay whose outcome is stored, or not. The handler has succeeded either way: where it can never be stored the message is acked
+// all the same, and its dead letter stays pending. Where the broker is away for a while the ack waits. mu is held, and may be released meanwhile.
+func (c *Consumer) resolved(it *item, v verdict, err error) {
 	c.moving--
 	it.lane.running--
 	switch {
@@ -60,7 +104,6 @@ func (c *Consumer) resolved(it *item, v verdict, err error) {
 			c.log.Error("the outcome of a replay cannot be stored: its dead letter stays pending", "id", it.rec.Msg.ID, "err", err)
 		}
 		c.settle(it, Settlement{As: SettleAck})
-		c.flushIdle()
 		c.report(c.event(it, EventSettled, v))
 	}
 	c.settled(it)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/dlq"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -210,6 +211,10 @@ func TestReplayKilledForReal(t *testing.T) {
 		return len(came) == n
 	})
 	await("nothing is left", settled)
+	groups, err := dlq.Open(b, "orders", "g").Groups(t.Context(), dlq.Filter{})
+	if err != nil || len(groups) != 1 || groups[0].Count != n || groups[0].States[dlq.StateResolved] != n {
+		t.Errorf("listed and grouped: %+v, %v", groups, err)
+	}
 	t.Logf("replayed in %d lives after %v", kills+1, time.Since(begin).Round(time.Millisecond))
 	mu.Lock()
 	defer mu.Unlock()

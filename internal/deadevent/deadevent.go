@@ -18,8 +18,8 @@ type Event struct {
 	At        time.Time `json:"at"`
 	By        string    `json:"by,omitempty"`
 	Why       string    `json:"why,omitempty"`
-	IDs       []string  `json:"ids,omitempty"`     // of dead letters
-	Message   string    `json:"message,omitempty"` // of Resolved: the ID of the message
+	IDs       []string  `json:"ids,omitempty"`      // of dead letters
+	Messages  []string  `json:"messages,omitempty"` // of Resolved: the IDs of their messages
 	Plan      string    `json:"plan,omitempty"`
 	Group     string    `json:"group,omitempty"` // a fingerprint
 	Status    string    `json:"status,omitempty"`
