@@ -149,6 +149,7 @@ func Clauses() []Clause {
 			"replay restores byte for byte", "ReplayRestores ReplayResumes ReplayTakesTurns",
 			"replayed is not solved: the handler's success resolves a dead letter, and what was done to it is kept as long as it is",
 			"OutcomeIsTold OutcomeBeforeAck OutcomeDenied StatesAreKept",
+			"a purge removes what it is asked to and no more", "Purge",
 			"100 browses, a restart and a trim later every dead letter is still there in the same order", "BrowsingTakesNothing",
 		),
 		clauses("Time",

@@ -2,18 +2,20 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method is called only where the driver
+// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge is called only where the driver
 // below has it.
 type optional interface {
 	pubsub.Driver
 	Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error]
 	Lag(ctx context.Context, topic, group string) (pubsub.Lag, error)
 	Seek(ctx context.Context, topic, group string, to pubsub.Start) error
+	Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error
 }
 
 // shaped shows of layer only the optional interfaces that below has: the engine asks for them by type.
@@ -76,6 +78,14 @@ func (b below) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position)
 
 func (b below) Lag(ctx context.Context, topic, group string) (pubsub.Lag, error) {
 	return b.Driver.(pubsub.Lagger).Lag(ctx, topic, group)
+}
+
+// Purge says of a driver that has none what the engine says of it, so that there are not twice as many shapes.
+func (b below) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
+	if x, ok := b.Driver.(pubsub.Purger); ok {
+		return x.Purge(ctx, p, upTo)
+	}
+	return &pubsub.Error{Op: "purge", Broker: b.Name(), Topic: p.Topic, Code: pubsub.ErrUnsupported, Err: errors.New("Purge")}
 }
 
 func (b below) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {

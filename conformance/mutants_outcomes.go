@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"iter"
 	"slices"
 	"sync/atomic"
@@ -31,6 +32,16 @@ func outcomeMutants() []Mutant {
 				return code, final
 			}}
 		}},
+		{"purges one more than it is asked to", "DeadLetters/Purge", func() *mutation {
+			return &mutation{purge: func(ctx context.Context, below optional, p pubsub.Place, upTo pubsub.Position) pubsub.Position {
+				for r, err := range below.Browse(ctx, p, upTo) {
+					if err == nil && r.Pos != upTo {
+						return r.Pos
+					}
+				}
+				return upTo
+			}}
+		}},
 		{"trims what became of dead letters as it does their topic", "DeadLetters/StatesAreKept", func() *mutation {
 			var n atomic.Int64 // browses go on while messages are sent
 			return &mutation{
@@ -49,6 +60,19 @@ func outcomeMutants() []Mutant {
 					}
 				},
 			}
+		}},
+		{"forgets what is told of dead letters behind every 90th message", "DeadLetters/StatesAreKept", func() *mutation {
+			n, due := 0, false
+			return &mutation{out: func(o *pubsub.Out) outFate {
+				if n++; n%90 == 0 {
+					due = true
+				}
+				if !due || o.To.Kind != pubsub.PlaceState {
+					return outStore
+				}
+				due = false
+				return outLose
+			}}
 		}},
 		{"shows what became of dead letters in another order at every 50th look", "DeadLetters/StatesAreKept", func() *mutation {
 			looks := 0

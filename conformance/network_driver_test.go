@@ -118,11 +118,12 @@ type netDriver struct {
 	pubsub.Browser
 	pubsub.Lagger
 	pubsub.Seeker
+	pubsub.Purger
 	n *network
 }
 
 func (n *network) over(d pubsub.Driver) pubsub.Driver {
-	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), n}
+	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), n}
 }
 
 func (d netDriver) Classify(err error) (pubsub.Code, bool) {

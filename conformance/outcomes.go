@@ -34,6 +34,10 @@ func outcomes() []Property {
 			Name: "DeadLetters/StatesAreKept", Promises: []int{19}, Gate: redelivers(), run: statesAreKept,
 			Doc: "What was discarded and restored is so after 100 looks, a restart and a trim of its topic, and the audit record tells of it in the same order.",
 		},
+		{
+			Name: "DeadLetters/Purge", Promises: []int{16, 19}, Gate: redelivers(), run: purges,
+			Doc: "A purge removes the dead letters up to a position and no others, nor those of another group, nor what is told of them; or it is refused by name.",
+		},
 	}
 }
 
@@ -285,5 +289,53 @@ func statesAreKept(e *env) {
 	if got := look(r); !slices.Equal(got, want) {
 		e.Errorf("after a restart and a trim %d dead letters and entries are there, %v; before there were %d", len(got), history.Some(got), len(want))
 	}
+	l.verify()
+}
+
+func purges(e *env) {
+	const n = 40
+	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	fail := onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })
+	for _, g := range []string{"g", "other"} {
+		e.subscribe(p, e.sub(topic, g), l.handler(p, g, fail))
+	}
+	e.failing(p, l, topic, n, 5)
+	ids := func(g string) (all []string) {
+		for r, err := range dlq.Open(p.Broker, topic, g).List(e.Context(), dlq.Filter{}) {
+			e.must(err, "list")
+			all = append(all, r.Message.ID)
+		}
+		return all
+	}
+	for _, g := range []string{"g", "other"} {
+		e.wantDead(p, topic, g, "permanent", n)
+	}
+	all, others := ids("g"), ids("other")
+	letters := e.dead(p, topic, "g")
+	upTo := letters[n/2-1].Pos
+	if upTo == (pubsub.Position{}) {
+		e.wantUnsupported(p.Purge(e.Context(), pubsub.Place{Topic: topic, Group: "g", Kind: pubsub.PlaceDead}, pubsub.NewPosition(1, 1, 0, 0)), "Purge")
+		return
+	}
+	q := dlq.Open(p.Broker, topic, "g")
+	_, err := q.Discard(e.Context(), dlq.Filter{}, dlq.Note{})
+	e.must(err, "discard")
+	err = p.Purge(e.Context(), pubsub.Place{Topic: topic, Group: "g", Kind: pubsub.PlaceDead}, upTo)
+	left := all[n/2:]
+	if pubsub.CodeOf(err) == pubsub.ErrUnsupported {
+		e.wantUnsupported(err, "Purge")
+		left = all
+	} else {
+		e.must(err, "purge")
+	}
+	if got := ids("g"); !slices.Equal(got, left) {
+		e.Errorf("%d of %d dead letters are left after a purge, want %d: %v", len(got), n, len(left), history.Some(got))
+	}
+	if got := ids("other"); !slices.Equal(got, others) {
+		e.Errorf("the other group has %d dead letters, %d before the purge", len(got), len(others))
+	}
+	e.awaitStates(p, topic, "g", map[dlq.State]int{dlq.StateDiscarded: len(left), dlq.StateOpen: 0})
+	e.failing(p, l, topic, 5, 5)
+	e.wantDead(p, topic, "g", "permanent", len(left)+5)
 	l.verify()
 }

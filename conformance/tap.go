@@ -47,9 +47,10 @@ type mutation struct {
 	closeDriver  func(ctx context.Context, d pubsub.Driver) error
 	browse       func(p pubsub.Place, all iter.Seq2[pubsub.Record, error]) iter.Seq2[pubsub.Record, error]
 	lag          func(l *pubsub.Lag)
-	admits       Intruder              // who is let in
-	refusal      func(err error) error // what an intruder is told
-	secrets      []string              // of the harness
+	admits       Intruder                                                                                        // who is let in
+	refusal      func(err error) error                                                                           // what an intruder is told
+	secrets      []string                                                                                        // of the harness
+	purge        func(ctx context.Context, below optional, p pubsub.Place, upTo pubsub.Position) pubsub.Position // up to where, instead
 	seek         func(ctx context.Context, below pubsub.Seeker, topic, group string, to pubsub.Start) error
 }
 
@@ -192,6 +193,13 @@ func (t *tap) Seek(ctx context.Context, topic, group string, to pubsub.Start) er
 		return t.m.seek(ctx, t.below, topic, group, to)
 	}
 	return t.below.Seek(ctx, topic, group, to)
+}
+
+func (t *tap) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
+	if t.m.purge != nil {
+		upTo = t.m.purge(ctx, t.below, p, upTo)
+	}
+	return t.below.Purge(ctx, p, upTo)
 }
 
 func (t *tap) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {

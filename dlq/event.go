@@ -43,7 +43,7 @@ const (
 	OpGroup    Operation = "group"            // Entry.Group has Entry.Status from then on
 	OpImport   Operation = "import"           // of Entry.IDs
 	OpEdit     Operation = "edit"             // of the first of Entry.IDs, which is discarded, into the second
-	OpPurge    Operation = "purge"            // Entry.Done dead letters are removed; Entry.Text says up to where
+	OpPurge    Operation = "purge"            // Entry.Total dead letters are to be removed; Entry.Text says up to where
 	OpStart    Operation = "replay-started"   // of Entry.Plan, with Entry.Total messages
 	OpProgress Operation = "replay-progress"  // Entry.Done are confirmed and Entry.Failed cannot be sent
 	OpEnd      Operation = "replay-ended"     // the same; Entry.Text says why, if not because it is complete

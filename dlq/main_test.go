@@ -155,6 +155,7 @@ type full interface {
 	pubsub.Browser
 	pubsub.Lagger
 	pubsub.Seeker
+	pubsub.Purger
 }
 
 // A process is a connection that can be killed, and that may change what passes.

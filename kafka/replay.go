@@ -262,6 +262,39 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	return nil
 }
 
+// Purge implements pubsub.Purger.
+func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	topic := topicOf(p)
+	kind, offset, store, partition := upTo.Parts()
+	info, ok, err := d.known(ctx, topic)
+	switch {
+	case err != nil:
+		return err
+	case !ok || kind != positionKind || store != storeOf(p) || partition < 0 || partition >= info.n() || offset < 0:
+		return says(pubsub.ErrInvalid, "the dead letters of group %q of %q have no position %v", p.Group, p.Topic, upTo)
+	}
+	address, err := d.addressOf(info.parts[partition].leader)
+	if err != nil {
+		return err
+	}
+	req := &sarama.DeleteRecordsRequest{Version: 1, Timeout: answerWithin, Topics: map[string]*sarama.DeleteRecordsRequestTopic{
+		topic: {PartitionOffsets: map[int32]int64{partition: offset + 1}},
+	}}
+	res, err := at(ctx, d, address, func(b *sarama.Broker) (*sarama.DeleteRecordsResponse, error) { return b.DeleteRecords(req) })
+	if err != nil {
+		return err
+	}
+	if t := res.Topics[topic]; t != nil && t.Partitions[partition] != nil {
+		if e := t.Partitions[partition].Err; e != sarama.ErrNoError {
+			return e
+		}
+		return nil
+	}
+	return sarama.ErrIncompleteResponse
+}
+
 // since sets in starts, which are the beginnings, where partitions are read from when one of them is from an offset on: the others from the first record
 // that has the time of what is there, or a later one. When nothing is there any more its time is not known, and they begin at their beginning.
 func (d *driver) since(ctx context.Context, topic string, info topicInfo, partition int32, offset int64, starts, ends []int64) error {

@@ -56,6 +56,27 @@ func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	}
 }
 
+// Purge implements pubsub.Purger.
+func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
+	if err := d.enter(ctx); err != nil {
+		return err
+	}
+	defer d.s.mu.Unlock()
+	at := d.s.private[p]
+	kind, last, _, index := upTo.Parts()
+	if at == nil || kind != positionKind || int(index) >= len(at.logs) {
+		return says(pubsub.ErrInvalid, true, "the dead letters of group %q of %q have no position %v", p.Group, p.Topic, upTo)
+	}
+	log := at.logs[index]
+	for off := log.first; off <= last && off < log.end; off++ {
+		if e := log.at(off); e != nil && e.msg != nil {
+			e.needs = 0
+			log.drop(off)
+		}
+	}
+	return nil
+}
+
 // cursors stand where a browse begins; only is whose messages it shows, nil = everybody's. mu is held.
 func (s *Server) cursors(p pubsub.Place, from pubsub.Position) (cs []*cursor, only *group, err error) {
 	var logs []*partition

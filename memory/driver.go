@@ -23,6 +23,7 @@ var (
 	_ pubsub.Browser = (*driver)(nil)
 	_ pubsub.Lagger  = (*driver)(nil)
 	_ pubsub.Seeker  = (*driver)(nil)
+	_ pubsub.Purger  = (*driver)(nil)
 )
 
 // Name implements pubsub.Driver.

@@ -36,7 +36,7 @@ type partition struct {
 	topic   string
 	index   int32
 	history bool // what nobody needs any more is kept until its room is needed
-	forever bool // dead letters: nothing is ever dropped
+	forever bool // dead letters: nothing is dropped unless somebody purges it
 	first   int64
 	end     int64
 	swept   int64

@@ -67,6 +67,7 @@ var (
 	_ pubsub.Browser = (*driver)(nil)
 	_ pubsub.Lagger  = (*driver)(nil)
 	_ pubsub.Seeker  = (*driver)(nil)
+	_ pubsub.Purger  = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.

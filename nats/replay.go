@@ -223,6 +223,24 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	return nil
 }
 
+// Purge implements pubsub.Purger.
+func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	k, seq, _, in := upTo.Parts()
+	if k != positionKind || in != storeDead || seq < 1 {
+		return says(pubsub.ErrInvalid, "the dead letters of group %q of %q have no position %v", p.Group, p.Topic, upTo)
+	}
+	if _, err := d.connected(ctx); err != nil {
+		return err
+	}
+	s, err := d.now().js.Stream(ctx, d.names.dead())
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject(d.names.subject(p, "*")), jetstream.WithPurgeSequence(uint64(seq)+1))
+}
+
 // browseWork reads a place whose stream has no room for a second reader: message by message.
 func (d *driver) browseWork(ctx context.Context, p pubsub.Place, seq uint64, yield func(pubsub.Record) bool) error {
 	s, err := d.now().js.Stream(ctx, d.names.work())

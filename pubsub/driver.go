@@ -59,6 +59,12 @@ type Seeker interface {
 	Seek(ctx context.Context, topic, group string, to Start) error
 }
 
+// A Purger removes the oldest dead letters of a group for good: up to a position, that one included, in the order in which Browse shows them. What is at
+// no such position is left alone, whoever adds to the place meanwhile. A driver whose server cannot do that leaves it out.
+type Purger interface {
+	Purge(ctx context.Context, p Place, upTo Position) error
+}
+
 // A Producer is one session: after an error of Send, or once it has reported FateUnknown, it is dead, and the engine
 // closes it and opens the next one. Send is called by one goroutine at a time, Close once, after the last Send.
 type Producer interface {

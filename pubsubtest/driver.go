@@ -16,6 +16,7 @@ type connection interface {
 	pubsub.Browser
 	pubsub.Lagger
 	pubsub.Seeker
+	pubsub.Purger
 }
 
 func connect(s *memory.Server) connection { return s.Driver().(connection) }

@@ -115,6 +115,14 @@ func (id entryID) before() entryID {
 	return id
 }
 
+// after is the id just behind this one.
+func (id entryID) after() entryID {
+	if id.seq == math.MaxUint64 {
+		return entryID{id.ms + 1, 0}
+	}
+	return entryID{id.ms, id.seq + 1}
+}
+
 func (id entryID) position(lane int32, kind pubsub.PlaceKind) pubsub.Position {
 	return pubsub.NewPosition(positionKind, int64(id.ms), int64(id.seq), lane<<placeBits|int32(kind))
 }

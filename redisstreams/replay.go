@@ -153,6 +153,31 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	}
 }
 
+// Purge implements pubsub.Purger: in all partitions, what a browse shows before that entry, and the entry. After an error it can be called again.
+func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	t, err := d.lookup(ctx, p.Topic)
+	if err != nil {
+		return err
+	}
+	kind, ms, seq, at := upTo.Parts()
+	last := at >> placeBits
+	if kind != positionKind || at&(1<<placeBits-1) != int32(p.Kind) || int(last) >= t.partitions {
+		return says(pubsub.ErrInvalid, "the dead letters of group %q of %q have no position %v", p.Group, p.Topic, upTo)
+	}
+	for lane := range int32(t.partitions) {
+		from := entryID{uint64(ms), uint64(seq)} // is kept
+		if lane <= last {                        // of two with one id a browse shows the lower partition first
+			from = from.after()
+		}
+		if _, err := d.ask(ctx, "XTRIM", placeKey(p, lane), "MINID", "=", from.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // turnPage reads on.
 func (d *driver) turnPage(ctx context.Context, p pubsub.Place, pg *page) error {
 	ctx, cancel := withTimeout(ctx)
@@ -171,9 +196,7 @@ func (d *driver) turnPage(ctx context.Context, p pubsub.Place, pg *page) error {
 	})
 	if len(pg.ids) > 0 {
 		last := pg.ids[len(pg.ids)-1]
-		if pg.from = (entryID{last.ms, last.seq + 1}); pg.from.seq == 0 {
-			pg.from.ms++
-		}
+		pg.from = last.after()
 	}
 	pg.over = len(pg.ids) < browsePage
 	pg.records, pg.ids = slices.Clip(pg.records), slices.Clip(pg.ids)
