@@ -295,6 +295,11 @@ func statesAreKept(e *env) {
 func purges(e *env) {
 	const n = 40
 	p, topic, l := e.open(), e.topic("a"), e.ledger()
+	spec := pubsub.TopicSpec{Name: topic}
+	if e.caps.Partitions {
+		spec.Partitions = 3
+	}
+	e.must(p.Ensure(e.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}}), "make the topic")
 	fail := onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })
 	for _, g := range []string{"g", "other"} {
 		e.subscribe(p, e.sub(topic, g), l.handler(p, g, fail))

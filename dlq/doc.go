@@ -36,7 +36,7 @@
 // that needs states reads it from its beginning.
 //
 // Discard and Restore say what nobody wants any more, SetGroup how far somebody is with those of one fingerprint. Export and Import move dead letters between
-// queues and brokers. Running, PauseReplay, ResumeReplay and CancelReplay reach a replay in another process, Replay.Canary lets a few messages go first.
+// queues and brokers, Edit makes a changed copy, Watch waits for new ones, PlanPurge removes the oldest for good where the broker can. Running, PauseReplay, ResumeReplay and CancelReplay reach a replay in another process, Replay.Canary lets a few messages go first.
 //
 // # One at a time
 //

@@ -50,6 +50,7 @@ type Record struct {
 	Trace          string // the trace that the message belongs to, 32 hexadecimal digits
 	Replays        int    // how often it has been replayed before
 	ReplayOf       string // the dead letter that it was replayed from
+	EditOf         string // the dead letter that it was made from, see Queue.Edit
 
 	State             State     // what became of it
 	StateSince        time.Time // by the clock of who did it; zero = always, or unknown
@@ -169,6 +170,7 @@ func readOwn(r *Record, p *parser) {
 	r.Reason, r.Category, r.Error, r.ErrorType = text("reason"), text("category"), text("error"), text("error-type")
 	r.Fingerprint, r.Stack, r.Service, r.Host = text("fingerprint"), text("stack"), text("service"), text("host")
 	r.Version, r.Trace, r.AtSource = text("version"), text("trace"), text("payload") == "at-source"
+	r.EditOf = text("edit-of")
 	r.Attempts = p.number(headerDead + "attempts")
 	r.History = p.history(headerDead + "history")
 	r.FirstFailed = p.time(headerDead+"first-failed", time.RFC3339Nano)
