@@ -31,12 +31,13 @@
 //
 // Beside the dead letters of a group lies what becomes of them, see State: a replay makes a dead letter pending, the handler's success resolves it, and
 // where it fails again there is a new dead letter. The engine stores the success before it acks the message, so that a crash between the two lets both
-// happen again; where it can never be stored (denied, or the adapter has no place for it) the message is acked and the log says so. A new Plan leaves out
-// what is pending, resolved or discarded. Nothing is ever changed or removed there: it is the audit record, too, see Queue.Audit, and every call
+// happen again; where it can never be stored (denied, or the adapter has no place for it) the message is acked and the log says so. A new Plan leaves
+// out what is pending, resolved or discarded. Nothing is ever changed or removed there: it is the audit record, too, see Queue.Audit, and every call
 // that needs states reads it from its beginning.
 //
-// Discard and Restore say what nobody wants any more, SetGroup how far somebody is with those of one fingerprint. Export and Import move dead letters between
-// queues and brokers, Edit makes a changed copy, Watch waits for new ones, PlanPurge removes the oldest for good where the broker can. Running, PauseReplay, ResumeReplay and CancelReplay reach a replay in another process, Replay.Canary lets a few messages go first.
+// Discard and Restore say what nobody wants any more, SetGroup how far somebody is with those of one fingerprint. Export and Import move dead letters
+// between queues and brokers, Edit makes a changed copy, Watch waits for new ones, PlanPurge removes the oldest for good where the broker can. Running,
+// PauseReplay, ResumeReplay and CancelReplay reach a replay in another process, and Replay.Canary lets a few messages go first.
 //
 // # One at a time
 //

@@ -3,7 +3,7 @@
 // # Meaning
 //
 // A topic is the Kafka topic of the same name. A group is the consumer group TOPIC__GROUP. What else it needs are topics beside it, whose names begin with
-// "omnibus.": what is sent to the group alone, the tiers in which its retries wait, its quarantine and its dead letters, see names.go. Records have the
+// "omnibus.": what is sent to the group alone, the tiers in which its retries wait, its quarantine, its dead letters and what becomes of these, see names.go. Records have the
 // user's key, value and headers as they are, and a few headers of ours before those, see record.go; records of other clients are read as they are.
 // Keys go to the partition where the Java client and librdkafka (partitioner=murmur2) put them.
 //

@@ -10,6 +10,8 @@
 // ErrExhausted. A message that is sent again within two minutes is stored once, in a topic as in the places of a group, unless the
 // memory of it had to make room. There is one copy of everything: TopicSpec.Replicas above 1 is refused.
 //
+// Dead letters, and what becomes of them, are kept until somebody purges them.
+//
 // What is sent to one group alone (Broker.DeliverTo) takes its turn in the partition of its key. Where the group reads a pattern there is no
 // such partition: it is in order with other messages for that group alone, not with those of the topics.
 //

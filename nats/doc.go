@@ -3,8 +3,8 @@
 // # Meaning
 //
 // A topic is a subject in one stream, named by the stream parameter; what captures it may also be a stream that somebody else has made, with
-// wildcards and limits retention. A group is a durable pull consumer of that stream. Its retries, its quarantine and its dead letters lie in two
-// streams beside it, NAME__work and NAME__dead, under subjects that begin with "omnibus.". See header.go for what a message looks like on
+// wildcards and limits retention. A group is a durable pull consumer of that stream. Its retries, its quarantine, its dead letters and what
+// becomes of these lie in two streams beside it, NAME__work and NAME__dead, under subjects that begin with "omnibus.". See header.go for what a message looks like on
 // the wire; messages of other clients are read as they are.
 //
 // A nil from Publish means that the stream has it: on file ([pubsub.Process]: the server flushes to the disk at intervals, and a client cannot

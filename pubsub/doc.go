@@ -9,7 +9,8 @@
 // one key are stored in the order in which they were published.
 //
 // Groups get every message at least once. Handlers of one key run one after the other, also while one of its messages waits for a retry; other keys go
-// on. Never more than Subscription.MaxInFlight messages are held. What is given up is stored as a dead letter before the original is acked.
+// on. Never more than Subscription.MaxInFlight messages are held. What is given up is stored as a dead letter before the original is acked. A handler that
+// succeeds on the replay of one has that stored, too, before the replay is acked: see package dlq.
 // No panic of a handler ends the process, and no goroutine outlives [Broker.Close], except inside a handler that ignores its context.
 //
 // # The two paths

@@ -87,6 +87,10 @@ func FromNow() Start { return Start{} }
 // that does not help there is one without payload and headers, which says where the message is; one more from each member that gets the message
 // while there is no room, also after a restart, and they stay. What cannot be stored whole is kept, tried again every few seconds, and State says Blocked.
 //
+// A message with the header omnibus-replay-of is the replay of a dead letter. When its handler has succeeded the engine stores that beside the group's dead
+// letters, and acks it then: while the broker is away for a while it stays held, and where that is denied or the adapter has no place for it, it is
+// acked, and an error is logged.
+//
 // Subscribe looks at Topic before it begins, as Options.Manage of its broker says: it is made, or must be there. It is refused with ErrTooLarge where
 // the broker of To has a smaller Capabilities.MaxMessage. A broker that is away is only logged: what is given up is kept until it is back; one that
 // does not answer counts as away after half of the time that Subscribe has, which is 10s where its ctx has no deadline. Where Route leads shows when

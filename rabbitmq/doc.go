@@ -4,7 +4,7 @@
 //
 // A topic is a routing key of one topic exchange, "omnibus" unless ?exchange= names another. A group is a durable queue TOPIC__GROUP that is bound to it, a
 // quorum queue unless ?queue_type=classic asks for another. What else a group needs has names that begin with "omnibus.", see names.go: its quarantine,
-// its dead letters, which lie in a stream, and the ladder in which all groups' retries wait, see ladder.go. Messages are described in header.go; those of
+// its dead letters and what becomes of these, which lie in a stream each, and the ladder in which all groups' retries wait, see ladder.go. Messages are described in header.go; those of
 // other clients are read as they are.
 //
 // A nil from Publish means that every queue which the message was routed to has it on disk ([pubsub.Disk]; in a cluster a quorum queue also has it on
@@ -47,7 +47,8 @@
 //     the step, and the retries of the others with it, until there is room.
 //   - A message with a delay is confirmed when it waits: where the topic has no group when it is due, it is dropped, and nobody is told.
 //   - Lag is what no member has got yet. What members hold, and what waits in the ladder, AMQP does not count.
-//   - Dead letters lie in a stream, which the server leaves to the system to write to the disk, and which it keeps for ever unless a policy ends that.
+//   - Dead letters lie in a stream, which the server leaves to the system to write to the disk, and which it keeps for ever unless a policy ends that. Purge
+//     is refused: AMQP removes a stream as a whole or not at all. What becomes of them lies in a stream of its own: let a policy keep that as long.
 //   - While the broker is short of memory or disk it takes no messages: publishers wait, and Ping says so. Consumers go on.
 //   - No priorities, no deduplication.
 package rabbitmq

@@ -3,7 +3,7 @@
 // # Meaning
 //
 // A topic is a stream of its own name; of a topic with several partitions that stream is the first one, and {topic:1} and so on are the others. A group is a
-// consumer group. names.go tells what else there is, record.go what a message looks like: other clients add entries with XADD, and read ours.
+// consumer group. names.go tells what else there is, such as a group's dead letters and what becomes of them, record.go what a message looks like: other clients add entries with XADD, and read ours.
 //
 // A nil from Publish means that the server has answered. What that covers follows from its settings, which Open reads from each master with CONFIG GET: with
 // appendfsync always [pubsub.Disk]; with appendfsync no [pubsub.Process]; else [pubsub.Memory], also with appendfsync everysec: while such a server writes to
