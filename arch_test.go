@@ -109,6 +109,8 @@ var mayRequire = []string{
 	// and would be one module more; goccy/go-yaml's errors quote the file, which has secrets.
 	"go.yaml.in/yaml/v3",
 
+	"github.com/spf13/cobra", // cmd/omnibus, which nobody imports: flags, help, completion
+
 	// conformance/containers
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network
 	"github.com/moby/moby/api",                    // the container daemon's API, in testcontainers' own signatures

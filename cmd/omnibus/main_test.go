@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+var update = flag.Bool("update", false, "write what the commands say into testdata and docs/cli.md")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A world is an app with variables, an input and outputs of its own. Its mem://name are those of no other world.
+type world struct {
+	t       *testing.T
+	app     *app
+	env     map[string]string
+	in      *strings.Reader
+	out     buffer
+	errs    buffer
+	ctx     context.Context
+	aliases *strings.Replacer
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, env: map[string]string{"OMNIBUS_URL": "mem://test"}, ctx: t.Context()}
+	w.app = newApp(nil, &w.out, &w.errs, func(name string) string { return w.env[name] })
+	return w
+}
+
+// run runs a command line, and returns what it has written and its exit code.
+func (w *world) run(args ...string) (out, errs string, code int) {
+	w.t.Helper()
+	return w.runWith("", args...)
+}
+
+func (w *world) runWith(stdin string, args ...string) (out, errs string, code int) {
+	w.t.Helper()
+	w.out.Reset()
+	w.errs.Reset()
+	w.app.in = strings.NewReader(stdin)
+	code = w.app.run(w.ctx, args)
+	return w.out.String(), w.errs.String(), code
+}
+
+// must runs a command that is to succeed, and returns what it has written.
+func (w *world) must(args ...string) string {
+	w.t.Helper()
+	out, errs, code := w.run(args...)
+	if code != 0 {
+		w.t.Fatalf("omnibus %s exits with %d: %s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out
+}
+
+// A buffer may be read while a command writes to it.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *buffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
+// TestTranscripts runs the command lines of testdata/*.txt, the files each in a world of its own, and compares what they say. A line of standard
+// error begins with "! ", and an exit code other than 0 follows as "[exit N]". -update writes what they say now.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWorld(t)
+			t.Chdir(t.TempDir())
+			var got strings.Builder
+			for line := range strings.Lines(string(want)) {
+				line = strings.TrimSuffix(line, "\n")
+				if strings.HasPrefix(line, "#") {
+					fmt.Fprintln(&got, line)
+				}
+				if cmd, ok := strings.CutPrefix(line, "$ "); ok {
+					if got.Len() > 0 && !strings.HasSuffix(got.String(), "\n\n") && !strings.HasPrefix(lastLine(got.String()), "#") {
+						got.WriteByte('\n')
+					}
+					fmt.Fprintln(&got, line)
+					w.script(&got, cmd)
+				}
+			}
+			if got.String() == string(want) {
+				return
+			}
+			if *update {
+				if err := os.WriteFile(filepath.Join(w.home(), file), []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			t.Errorf("%s: got\n%s\nwant\n%s", file, got.String(), want)
+		})
+	}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSuffix(s, "\n")
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// script runs one line: omnibus with arguments, perhaps after "printf TEXT |"; cat FILE; or a variable's assignment.
+func (w *world) script(got *strings.Builder, line string) {
+	words, err := split(line)
+	if err != nil {
+		w.t.Fatalf("%s: %v", line, err)
+	}
+	stdin := ""
+	if len(words) > 3 && words[0] == "printf" && words[2] == "|" {
+		stdin, words = strings.NewReplacer(`\n`, "\n", `\r`, "\r", `\\`, `\`).Replace(words[1]), words[3:]
+	}
+	if name, value, ok := strings.Cut(words[0], "="); ok && len(words) == 1 {
+		w.env[name] = value
+		return
+	}
+	if words[0] == "write" && len(words) == 2 {
+		if err := os.WriteFile(words[1], []byte(stdin), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+		return
+	}
+	if n := len(words); n > 2 && words[n-2] == "<" {
+		text, err := os.ReadFile(words[n-1])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		stdin, words = string(text), words[:n-2]
+	}
+	to := ""
+	if n := len(words); n > 2 && words[n-2] == ">" {
+		to, words = words[n-1], words[:n-2]
+	}
+	if words[0] != "omnibus" {
+		w.t.Fatalf("%s: a script has omnibus, printf and variables", line)
+	}
+	out, errs, code := w.runWith(stdin, words[1:]...)
+	if to != "" {
+		if err := os.WriteFile(to, []byte(out), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+		out = ""
+	}
+	got.WriteString(mask(out))
+	for l := range strings.Lines(mask(errs)) {
+		got.WriteString("! " + l)
+	}
+	if code != 0 {
+		fmt.Fprintf(got, "[exit %d]\n", code)
+	}
+}
+
+// home is the folder of the package, wherever the test works now.
+func (w *world) home() string {
+	w.t.Helper()
+	if homeDir == "" {
+		w.t.Fatal("the working directory is not known")
+	}
+	return homeDir
+}
+
+var homeDir, _ = os.Getwd()
+
+// mask replaces what differs from run to run.
+func mask(s string) string {
+	for _, m := range [][2]string{
+		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`, "TIME"},
+		{`answers in \S+`, "answers in TOOK"},
+		{`"seconds":[0-9.e-]+`, `"seconds":N`},
+		{`\S+ old\b`, "AGE old"},
+		{`\b[0-9a-z]{12}0{6}\d{3}\b`, "ID"},
+	} {
+		s = regexp.MustCompile(m[0]).ReplaceAllString(s, m[1])
+	}
+	return s
+}
+
+// split cuts a line into words as a shell does, as far as the examples need it.
+func split(line string) (words []string, err error) {
+	var word strings.Builder
+	in, quote := false, rune(0)
+	for _, r := range line {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			in, quote = true, r
+		case r == ' ':
+			if in {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			in = false
+		default:
+			in = true
+			word.WriteRune(r)
+		}
+	}
+	if quote != 0 {
+		return nil, fmt.Errorf("a quote is not closed")
+	}
+	if in {
+		words = append(words, word.String())
+	}
+	if len(words) == 0 {
+		return nil, fmt.Errorf("it is empty")
+	}
+	return words, nil
+}
