@@ -38,7 +38,7 @@ func newApp(in io.Reader, out, errOut io.Writer, getenv func(string) string) *ap
 
 // run runs one command line, without the program's name, and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	a.url, a.config, a.timeout, a.verbose, a.out.json, a.secrets = "", "", 0, false, false, nil
+	a.url, a.config, a.timeout, a.verbose, a.out.json, a.out.failed, a.secrets = "", "", 0, false, false, nil, nil
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)

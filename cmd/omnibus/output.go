@@ -76,7 +76,9 @@ func (o *output) write(text string) error {
 	return err
 }
 
-func (o *output) printf(format string, args ...any) error { return o.write(fmt.Sprintf(format, args...)) }
+func (o *output) printf(format string, args ...any) error {
+	return o.write(fmt.Sprintf(format, args...))
+}
 
 // value writes v as one line of JSON.
 func (o *output) value(v any) error {
@@ -188,7 +190,9 @@ func round(d time.Duration) time.Duration {
 // printable is text that cannot move the cursor or change what a terminal shows: control characters and bytes that are no UTF-8 are
 // written as escapes.
 func printable(s string, lines bool) string {
-	clean := func(r rune) bool { return r != utf8.RuneError && (unicode.IsPrint(r) || lines && (r == '\n' || r == '\t')) }
+	clean := func(r rune) bool {
+		return r != utf8.RuneError && (unicode.IsPrint(r) || lines && (r == '\n' || r == '\t'))
+	}
 	if !strings.ContainsFunc(s, func(r rune) bool { return !clean(r) }) {
 		return s
 	}
