@@ -37,7 +37,7 @@ func ExampleRun() {
 // A program without package testing asks with Check, which takes as long as a run on a real broker.
 func ExampleCheck() {
 	server := memory.NewServer(memory.Config{})
-	report, err := conformance.Check(conformance.Harness{
+	report, err := conformance.Check(context.Background(), conformance.Harness{
 		Driver: func(context.Context) (pubsub.Driver, error) { return server.Driver(), nil },
 	}, func(p conformance.PropertyResult) { fmt.Println(p.Name, p.Status) })
 	if err != nil {

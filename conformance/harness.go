@@ -69,6 +69,9 @@ type Harness struct {
 	// fails the property. A nil Wrap just calls f.
 	Wrap func(t T, f func())
 
+	// Select picks the properties that are asked; nil = all. The report of a part is not worth keeping.
+	Select func(Property) bool
+
 	// KnownFailing names properties that are known to fail, each with the reason: an issue, or what the broker does. One of them that
 	// passes fails the run, so that the list cannot outlive its reasons. A name that is no property is refused.
 	KnownFailing map[string]string

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -138,7 +139,7 @@ func (m Mutant) try(outer T, h Harness, seed uint64) (res MutantResult, broker s
 		return res, ""
 	}
 	h.KnownFailing = nil
-	row := check(outer, h, Properties()[i], seed, m.make())
+	row := check(context.Background(), outer, h, Properties()[i], seed, m.make())
 	res.Seconds = row.Seconds
 	switch {
 	case row.Status != Failed:
@@ -166,7 +167,7 @@ func (m Mutant) others(outer T, h Harness, seed uint64) (names []string) {
 		if _, fails := known[p.Name]; fails || p.Name == m.Breaks {
 			continue // a failure without the mutant says nothing about it
 		}
-		if row := check(outer, h, p, seed, m.make()); row.Status == Failed && isVerdict(row.failures[0]) {
+		if row := check(context.Background(), outer, h, p, seed, m.make()); row.Status == Failed && isVerdict(row.failures[0]) {
 			names = append(names, p.Name)
 		}
 	}

@@ -95,6 +95,9 @@ func (p PropertyResult) fails() bool {
 	return p.Status == Failed || p.Status == NotRun && p.Reason == ""
 }
 
+// Partial says that not all properties were asked: the report would replace one of a whole run.
+func (r *Report) Partial() bool { return r.deselected > 0 }
+
 // Write stores the report as <dir>/conformance-<broker>-<variant>.json, and for build servers as .xml, see JUnit.
 func (r *Report) Write(dir string) error {
 	return writeReport(dir, reportName("conformance", r.Broker, r.Variant), r, r.JUnit)

@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -248,7 +249,7 @@ func groupCount() int {
 // A run that never reached its broker has a report as well.
 func TestReportOfNobody(t *testing.T) {
 	h := conformance.Harness{Driver: nobodyThere}
-	rep, err := conformance.Check(h, nil)
+	rep, err := conformance.Check(context.Background(), h, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,9 @@ func Run[R Runner[R]](t R, h Harness) {
 		t.Run(group, func(t R) {
 			for _, p := range props[:n] {
 				_, name, _ := strings.Cut(p.Name, "/")
+				if h.Select != nil && !h.Select(p) {
+					continue
+				}
 				t.Run(name, func(t R) {
 					ran++
 					res := ended(p) // stays if the harness ends the test
@@ -40,7 +43,7 @@ func Run[R Runner[R]](t R, h Harness) {
 						rep.add(res)
 						announce(t, res, rep)
 					}()
-					res = check(t, h, p, rep.Seed, nil)
+					res = check(context.Background(), t, h, p, rep.Seed, nil)
 				})
 			}
 		})
@@ -82,14 +85,23 @@ func announce[R Runner[R]](t R, res PropertyResult, rep *Report) {
 	}
 }
 
-// Check checks every property against the broker of h, for programs that link no package testing. progress, unless it is nil, is told of each.
-func Check(h Harness, progress func(PropertyResult)) (*Report, error) {
+// Check checks every property against the broker of h, or those that h.Select takes, for programs that link no package testing. progress, unless it
+// is nil, is told of each. When ctx ends the property that runs is ended and left out, and the report so far comes with the cause.
+func Check(ctx context.Context, h Harness, progress func(PropertyResult)) (*Report, error) {
 	rep, err := newReport(h)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range Properties() {
-		res := check(nil, h, p, rep.Seed, nil)
+		if h.Select != nil && !h.Select(p) {
+			rep.deselected++
+			continue
+		}
+		res := check(ctx, nil, h, p, rep.Seed, nil)
+		if ctx.Err() != nil {
+			rep.deselected++
+			return rep, context.Cause(ctx)
+		}
 		rep.add(res)
 		if progress != nil {
 			progress(res)
@@ -151,11 +163,14 @@ func seed() (uint64, error) {
 const propertyTime = 30 * time.Minute
 
 // check runs one property, against the mutation m where it is not nil. outer is the test that it runs in, if there is one.
-func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res PropertyResult) {
+func check(ctx context.Context, outer T, h Harness, p Property, seed uint64, m *mutation) (res PropertyResult) {
 	res = PropertyResult{Name: p.Name, Gate: p.Gate.Text}
 	if p.Pending != "" {
 		res.Status, res.Reason = NotRun, p.Pending
 		return res
+	}
+	if h.Wrap != nil {
+		ctx = context.WithoutCancel(ctx) // nobody outside a bubble can end a context that was made in it
 	}
 	begin := time.Now()
 	t := &trial{name: p.Name}
@@ -178,7 +193,7 @@ func check(outer T, h Harness, p Property, seed uint64, m *mutation) (res Proper
 			if m != nil {
 				m.secrets, h.Replicas = h.Secrets, m.watch(h.Replicas)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), propertyTime)
+			ctx, cancel := context.WithTimeout(ctx, propertyTime)
 			defer cancel()
 			t.ctx = ctx
 			e = &env{T: t, h: h, m: m, run: runName(p.Name), rng: newDice(seed, p.Name)}

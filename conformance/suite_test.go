@@ -58,7 +58,7 @@ func TestCatalogue(t *testing.T) {
 func checkIn(t *testing.T, h conformance.Harness) *conformance.Report {
 	t.Helper()
 	h.Wrap = func(_ conformance.T, f func()) { synctest.Test(t, func(*testing.T) { f() }) }
-	rep, err := conformance.Check(h, nil)
+	rep, err := conformance.Check(context.Background(), h, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestKnownFailing(t *testing.T) {
 		t.Error("a report with failures is OK")
 	}
 	h.KnownFailing = map[string]string{"Delivery/Nonsense": "issue 14"}
-	if _, err := conformance.Check(h, nil); err == nil || !strings.Contains(err.Error(), "Delivery/Nonsense") {
+	if _, err := conformance.Check(context.Background(), h, nil); err == nil || !strings.Contains(err.Error(), "Delivery/Nonsense") {
 		t.Errorf("a known failure that is no property: %v", err)
 	}
 }
@@ -149,7 +149,7 @@ func TestNoVerdict(t *testing.T) {
 			Wrap:   func(conformance.T, func()) { panic("a bubble burst") },
 		},
 	} {
-		rep, err := conformance.Check(h, nil)
+		rep, err := conformance.Check(context.Background(), h, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,12 +162,37 @@ func TestNoVerdict(t *testing.T) {
 			}
 		}
 	}
-	if _, err := conformance.Check(conformance.Harness{}, nil); err == nil {
+	if _, err := conformance.Check(context.Background(), conformance.Harness{}, nil); err == nil {
 		t.Error("a harness without a Driver was accepted")
 	}
 	h := onMemory()
 	h.Kill = func(context.Context) error { return nil }
-	if _, err := conformance.Check(h, nil); err == nil {
+	if _, err := conformance.Check(context.Background(), h, nil); err == nil {
 		t.Error("a harness with Kill and without Start was accepted")
+	}
+}
+
+// A part of the suite asks those properties and no others, and says that it is a part; so does one that was ended.
+func TestSelect(t *testing.T) {
+	h := onMemoryIn(t)
+	h.Select = func(p conformance.Property) bool { return p.Group() == "Order" }
+	var asked []string
+	ctx, cancel := context.WithCancelCause(context.Background())
+	rep, err := conformance.Check(ctx, h, func(p conformance.PropertyResult) { asked = append(asked, p.Name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(asked) == 0 || len(asked) != len(rep.Properties) || !rep.Partial() || !rep.OK() {
+		t.Errorf("asked are %q, partial: %v, OK: %v", asked, rep.Partial(), rep.OK())
+	}
+	for _, name := range asked {
+		if !strings.HasPrefix(name, "Order/") {
+			t.Errorf("%s was not selected", name)
+		}
+	}
+	stop := errors.New("stop")
+	rep, err = conformance.Check(ctx, onMemoryIn(t), func(conformance.PropertyResult) { cancel(stop) })
+	if !errors.Is(err, stop) || len(rep.Properties) != 1 || !rep.Partial() {
+		t.Errorf("after a stop at the first property there are %d, partial: %v, and %v", len(rep.Properties), rep.Partial(), err)
 	}
 }

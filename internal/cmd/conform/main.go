@@ -54,7 +54,7 @@ func conform(h conformance.Harness, dir string, out, errOut io.Writer) int {
 			return failed(err)
 		}
 	}
-	rep, err := conformance.Check(h, func(p conformance.PropertyResult) {
+	rep, err := conformance.Check(context.Background(), h, func(p conformance.PropertyResult) {
 		fmt.Fprintf(errOut, "%-40s %-13s %6.2f s\n", p.Name, p.Status, p.Seconds)
 	})
 	if err != nil {
