@@ -195,6 +195,19 @@ func inMemory() conformance.Harness {
 	}
 }
 
+// adapterOf is what reports call the adapter for a URL.
+func adapterOf(raw string) string {
+	scheme, _, _ := strings.Cut(raw, "://")
+	for name, o := range map[string]pubsub.Opener{
+		"memory": memory.Opener(), "nats": nats.Opener(), "kafka": kafka.Opener(), "rabbitmq": rabbitmq.Opener(), "redis": redisstreams.Opener(),
+	} {
+		if slices.Contains(o.Schemes, scheme) {
+			return name
+		}
+	}
+	return "unknown"
+}
+
 // dial finds the driver for a URL, and the module of the client below it; nil = nobody has it.
 func dial(raw string) (func(context.Context) (pubsub.Driver, error), string) {
 	scheme, _, _ := strings.Cut(raw, "://")
@@ -249,4 +262,3 @@ func secretsOf(raw string) []string {
 	}
 	return nil
 }
-

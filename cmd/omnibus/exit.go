@@ -136,6 +136,9 @@ func describe(err error) complaint {
 	}
 	e, ok := errors.AsType[*pubsub.Error](err)
 	if !ok {
+		if c.Exit == exitInterrupted {
+			c.Code, c.Message = pubsub.ErrCanceled.Error(), "interrupted"
+		}
 		return c
 	}
 	c.Code, c.Hint = e.Code.Error(), e.Hint

@@ -125,7 +125,13 @@ func TestTranscripts(t *testing.T) {
 				}
 				return
 			}
-			t.Errorf("%s: got\n%s\nwant\n%s", file, got.String(), want)
+			gotLines, wantLines := strings.Split(got.String(), "\n"), strings.Split(string(want), "\n")
+			for i, l := range gotLines {
+				if i >= len(wantLines) || l != wantLines[i] {
+					t.Fatalf("%s:%d: got\n%s\nwant\n%s", file, i+1, strings.Join(gotLines[i:], "\n"), strings.Join(wantLines[min(i, len(wantLines)):], "\n"))
+				}
+			}
+			t.Errorf("%s has more than what is said: %s", file, strings.Join(wantLines[len(gotLines):], "\n"))
 		})
 	}
 }

@@ -76,9 +76,19 @@ type BenchRow struct {
 	WirePerMsg   *float64 `json:"wire_bytes_per_msg"`
 	P50          *float64 `json:"p50_us"`
 	P99          *float64 `json:"p99_us"`
+
+	// what `omnibus bench` says besides, which measures a broker alone
+	Rates  *Ratio  `json:"msgs_per_s_of_reps,omitempty"` // over the repetitions
+	Delays []Delay `json:"delays,omitempty"`             // of all repetitions together
 }
 
-// A Ratio compares with the broker's own client in the same run; 1 is as fast.
+// A Delay is one that a share of the messages did not exceed.
+type Delay struct {
+	Share float64 `json:"share"` // 0.5 to 1
+	Us    float64 `json:"us"`
+}
+
+// A Ratio compares with the broker's own client in the same run; 1 is as fast. As BenchRow.Rates it is no ratio but the spread itself.
 type Ratio struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`

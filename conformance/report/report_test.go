@@ -132,6 +132,31 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// Where a broker was measured alone the bars are rates and the delays a curve.
+func TestAloneCharts(t *testing.T) {
+	s := report.Of(map[string][]byte{"bench-nats-alone.json": []byte(`{"schema": "omnibus.bench/1", "broker": "nats", "rows": [
+		{"op": "publish", "shape": "async", "impl": "omnibus", "msgs_per_s": 500, "msgs_per_s_of_reps": {"median": 500, "min": 400, "max": 600}},
+		{"op": "publish", "shape": "batch500", "impl": "omnibus", "msgs_per_s": 1000, "msgs_per_s_of_reps": {"median": 1000, "min": 900, "max": 2000}},
+		{"op": "latency", "shape": "rate=1000", "impl": "omnibus", "p50_us": 100, "delays": [{"share": 0.5, "us": 100}, {"share": 0.99, "us": 1000}, {"share": 1, "us": 10000}]}]}`)})
+	var page bytes.Buffer
+	if err := s.HTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`<rect class="b" x="0" y="2" width="25" height="6"/>`,                  // 500 of 2000
+		`<rect class="w" x="45" y="4.4" width="55" height="1.2"/>`,             // 900 to 2000
+		`<polyline class="line" points="60.0,190.0 320.0,105.0 580.0,20.0 "/>`, // a decade each
+		">1 ms</text>", ">p99</text>", ">max</text>",
+	} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	if strings.Contains(page.String(), `class="one"`) {
+		t.Error("the page compares with a client that did not take part")
+	}
+}
+
 func TestOK(t *testing.T) {
 	for name, c := range map[string]struct {
 		report any

@@ -51,6 +51,22 @@ type Report struct {
 	partial bool           // some rows were left out, or repetitions: not worth keeping
 }
 
+// Rates are the messages a second of the repetitions.
+func (r Row) Rates() Spread {
+	s := SpreadOf(each(r.samples, sample.rate))
+	return Spread{round(s.Median), round(s.Min), round(s.Max)}
+}
+
+// Delays are those of all messages of all repetitions of a latency row, sorted; nil = it is none.
+func (r Row) Delays() []time.Duration {
+	var all []time.Duration
+	for _, s := range r.samples {
+		all = append(all, s.delays...)
+	}
+	slices.Sort(all)
+	return all
+}
+
 // Partial says that the run left out rows or repetitions, so that its report is not worth keeping.
 func (r *Report) Partial() bool { return r.partial }
 
