@@ -90,7 +90,7 @@ goes back to the broker. A second one ends it at once.`,
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long the broker may take for an answer")
 	f.BoolVar(&a.out.json, "json", false, "write JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "write what the engine logs to standard error")
-	root.AddCommand(a.pingCommand(), a.pubCommand(), a.subCommand(), a.topicsCommand(), a.ensureCommand(), a.lagCommand(), a.conformCommand(), a.benchCommand())
+	root.AddCommand(a.pingCommand(), a.pubCommand(), a.subCommand(), a.topicsCommand(), a.ensureCommand(), a.lagCommand(), a.conformCommand(), a.benchCommand(), a.configCommand())
 	return root
 }
 
@@ -156,7 +156,15 @@ func (a *app) brokerURL() (string, error) {
 			return url, nil
 		}
 	}
-	return "", usage(errors.New("which broker?"), "give --url, or set OMNIBUS_URL, such as nats://127.0.0.1:4222")
+	path := a.configPath()
+	if path == "" {
+		return "", usage(errors.New("which broker?"), "give --url, or set OMNIBUS_URL, such as nats://127.0.0.1:4222; or give a --config")
+	}
+	c, err := a.load(path)
+	if err != nil {
+		return "", err
+	}
+	return c.File().Broker, nil
 }
 
 // version is that of the module, or the revision that it was built from.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -24,19 +25,34 @@ type ensureFlags struct {
 func (a *app) ensureCommand() *cobra.Command {
 	var f ensureFlags
 	c := &cobra.Command{
-		Use:   "ensure TOPIC",
+		Use:   "ensure [TOPIC]",
 		Short: "Make topics and groups, or check that they agree",
 		Long: `ensure makes the topic and its groups where they are missing. What exists is not changed: where its settings are others, that is a conflict. A
 group that exists before the first message misses none. With --verify nothing is made: what is missing is not found.
 
-TOPIC may be a pattern where the broker has patterns, for groups only.`,
-		Example: `  omnibus ensure orders --group billing --group audit
+Without TOPIC it makes what the configuration names: its topics, and the groups of its subscriptions. TOPIC may be a pattern where the broker has
+patterns, for groups only.`,
+		Example: `  omnibus ensure
+  omnibus ensure orders --group billing --group audit
   omnibus ensure orders --group billing --verify --json`,
-		Args: args(1, 1),
+		Args: args(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.topology(args[0], f)
+			if len(args) == 1 {
+				t, err := a.topology(args[0], f)
+				if err != nil {
+					return usageOf(c, err)
+				}
+				return a.ensure(c, t, f.verify)
+			}
+			if changedBut(c, "verify") {
+				return usageOf(c, errors.New("settings are of a TOPIC"))
+			}
+			t, err := a.topologyOfConfig()
 			if err != nil {
-				return usageOf(c, err)
+				return err
+			}
+			if len(t.Topics)+len(t.Groups) == 0 {
+				return needConfig(c, "which topic?")
 			}
 			return a.ensure(c, t, f.verify)
 		},
@@ -52,6 +68,12 @@ TOPIC may be a pattern where the broker has patterns, for groups only.`,
 	fs.DurationVar(&f.wait, "ack-wait", 0, "of the groups: how long a dead member keeps a message (default: 30s)")
 	fs.BoolVar(&f.verify, "verify", false, "make nothing, only check")
 	return c
+}
+
+// changedBut says whether the command line has a flag of this command besides that one.
+func changedBut(c *cobra.Command, but string) (others bool) {
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { others = others || f.Changed && f.Name != but })
+	return others
 }
 
 // topology is what the command line asks for.
@@ -101,7 +123,7 @@ func (a *app) ensure(c *cobra.Command, t pubsub.Topology, verify bool) error {
 		defer cancel()
 		if caps := b.Capabilities(); !caps.Redelivery {
 			for i := range t.Groups {
-				t.Groups[i].DeadLetter.Drop = true // it is not made here
+				t.Groups[i].DeadLetter = pubsub.DeadLetter{Drop: true} // it is not made here
 			}
 		}
 		if err := b.Ensure(ctx, t); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/omnibus-go/omnibus/config"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -120,6 +121,9 @@ type complaint struct {
 
 // describe says what happened, and what to do about it.
 func describe(err error) complaint {
+	if p, ok := errors.AsType[config.Problems](err); ok {
+		return complaint{Code: "usage", Message: p.Error(), Exit: exitUsage}
+	}
 	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // whether it is a Join itself
 		return describeAll(j.Unwrap(), err)
 	}
@@ -143,9 +147,11 @@ func describe(err error) complaint {
 	}
 	c.Code, c.Hint = e.Code.Error(), e.Hint
 	if err == error(e) { //nolint:errorlint // whether it is that one itself
-		bare := *e
-		bare.Hint = ""
-		c.Message = strings.TrimPrefix(bare.Error(), "pubsub: ")
+		c.Message = bare(e)
+	} else if in, ok := errors.AsType[*config.Error](err); ok {
+		at := *in
+		at.Problem = bare(e)
+		c.Message = at.Error()
 	}
 	if timedOut(err) {
 		c.Code = pubsub.ErrUnavailable.Error()
@@ -154,6 +160,13 @@ func describe(err error) complaint {
 		c.Hint = advice(e)
 	}
 	return c
+}
+
+// bare is what an error says without what to do about it.
+func bare(e *pubsub.Error) string {
+	without := *e
+	without.Hint = ""
+	return strings.TrimPrefix(without.Error(), "pubsub: ")
 }
 
 // describeAll says each of several, and what to do about the first.

@@ -21,16 +21,17 @@ type lagFlags struct {
 func (a *app) lagCommand() *cobra.Command {
 	f := lagFlags{}
 	c := &cobra.Command{
-		Use:   "lag TOPIC GROUP",
+		Use:   "lag [TOPIC GROUP]",
 		Short: "Tell how far a group is behind",
 		Long: `lag tells how many messages a group has not settled, all members together, and how old the oldest of them is. "exact" counts also what is with a
-member, "partial" only what waits. Unknown is never 0.
+member, "partial" only what waits. Unknown is never 0. Without TOPIC and GROUP it tells it of all groups of the configuration.
 
 With --max it exits with 3 when the lag is above that, or is not known. With --watch it goes on until an interrupt; on a terminal in place, elsewhere a
 line each time.`,
-		Example: `  omnibus lag orders billing
+		Example: `  omnibus lag
+  omnibus lag orders billing
   omnibus lag orders billing --max 1000 --json`,
-		Args: args(2, 2),
+		Args: args(0, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case f.every <= 0:
@@ -38,7 +39,24 @@ line each time.`,
 			case f.watch && f.max >= 0:
 				return usageOf(c, errors.New("--watch and --max exclude each other"))
 			}
-			groups := []groupRef{{args[0], args[1]}}
+			var groups []groupRef
+			switch len(args) {
+			case 2:
+				groups = []groupRef{{args[0], args[1]}}
+			case 1:
+				return usageOf(c, errors.New("which group of the topic?"))
+			default:
+				t, err := a.topologyOfConfig()
+				if err != nil {
+					return err
+				}
+				for _, s := range t.Groups {
+					groups = append(groups, groupRef{s.Topic, s.Group})
+				}
+			}
+			if len(groups) == 0 {
+				return needConfig(c, "which topic and group?")
+			}
 			return a.opened(c, nil, func(ctx context.Context, b *pubsub.Broker) error {
 				if !f.watch {
 					all, err := a.lags(ctx, b, groups)

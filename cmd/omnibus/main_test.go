@@ -106,6 +106,9 @@ func TestTranscripts(t *testing.T) {
 			for line := range strings.Lines(string(want)) {
 				line = strings.TrimSuffix(line, "\n")
 				if strings.HasPrefix(line, "#") {
+					if got.Len() > 0 {
+						got.WriteByte('\n')
+					}
 					fmt.Fprintln(&got, line)
 				}
 				if cmd, ok := strings.CutPrefix(line, "$ "); ok {

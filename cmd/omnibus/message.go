@@ -16,9 +16,9 @@ type text string
 
 func (t text) MarshalJSON() ([]byte, error) {
 	if utf8.ValidString(string(t)) {
-		return json.Marshal(string(t))
+		return marshal(string(t))
 	}
-	return json.Marshal(struct {
+	return marshal(struct {
 		Base64 []byte `json:"base64"`
 	}{[]byte(t)})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -82,11 +83,20 @@ func (o *output) printf(format string, args ...any) error {
 
 // value writes v as one line of JSON.
 func (o *output) value(v any) error {
-	text, err := json.Marshal(v)
+	text, err := marshal(v)
 	if err != nil {
 		return err
 	}
 	return o.write(string(text) + "\n")
+}
+
+// marshal is json.Marshal for readers that are no web pages: <, > and & stay.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // table writes rows below a head in columns. Cells may be painted, all of a column or none.
@@ -118,7 +128,7 @@ func (o *output) note(format string, args ...any) {
 // complain tells of an error.
 func (o *output) complain(c complaint) {
 	if o.json {
-		text, err := json.Marshal(map[string]complaint{"error": c})
+		text, err := marshal(map[string]complaint{"error": c})
 		if err == nil {
 			o.note("%s", text)
 			return

@@ -34,7 +34,7 @@ What was kept is shown as it lies there, without the middleware of the configura
 
 With --group it is a member of that group: each message is acked once it is written, and no other member gets it. It ends when nothing has come for
 --idle, with --follow at an interrupt. A group that does not exist is made only with --create, where --from may say where it begins. The order
-is to be the one that its other members have.
+is to be the one that its other members have; it and the ack wait are those of the configuration where that has the group.
 
 --from is earliest, now, a time (2026-01-31T12:00:00Z), a span back from now (90m), or a position as sub shows it. TOPIC may be a pattern where the
 broker has patterns, but not with --from and without a group.`,
@@ -64,6 +64,11 @@ broker has patterns, but not with --from and without a group.`,
 			if sub.Order, err = parseOrder(f.order); err != nil {
 				return usageOf(c, err)
 			}
+			if f.group != "" {
+				if sub, err = a.asConfigured(sub, f.order != ""); err != nil {
+					return err
+				}
+			}
 			if f.group == "" {
 				sub.Group, sub.Order, f.follow = pubsub.Broadcast, pubsub.OrderPerMember, true
 			}
@@ -83,7 +88,7 @@ broker has patterns, but not with --from and without a group.`,
 	fs := c.Flags()
 	fs.StringVarP(&f.group, "group", "g", "", "consume and ack as a member of this group")
 	fs.StringVar(&f.from, "from", "", "where to begin: earliest, now, a time, a span back, a position (default: now)")
-	fs.StringVar(&f.order, "order", "", "of the group: "+orderNames+" (default: key)")
+	fs.StringVar(&f.order, "order", "", "of the group: "+orderNames+" (default: that of the configuration, else key)")
 	fs.BoolVarP(&f.follow, "follow", "f", false, "go on until an interrupt")
 	fs.BoolVar(&f.create, "create", false, "make the group if it does not exist")
 	fs.IntVarP(&f.count, "count", "n", 0, "end after so many messages; 0 = no bound")
@@ -101,6 +106,23 @@ func parseOrder(name string) (pubsub.Order, error) {
 		return o, fmt.Errorf("there is no order %q: it is one of %s", name, orderNames)
 	}
 	return o, nil
+}
+
+// asConfigured gives a subscription of a group what all its members must agree on, where the configuration has that group.
+func (a *app) asConfigured(sub pubsub.Subscription, ordered bool) (pubsub.Subscription, error) {
+	t, err := a.topologyOfConfig()
+	if err != nil {
+		return sub, err
+	}
+	for _, s := range t.Groups {
+		if s.Topic == sub.Topic && s.Group == sub.Group {
+			sub.AckWait = s.AckWait
+			if !ordered {
+				sub.Order = s.Order
+			}
+		}
+	}
+	return sub, nil
 }
 
 // parseFrom reads where to begin.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,52 +13,135 @@ import (
 
 func (a *app) topicsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "topics TOPIC...",
-		Short: "Tell which topics exist",
-		Long: `topics asks the broker for each of the topics whether it exists. Brokers differ in what they could list, and some can list nothing, so it lists
-what is asked for.`,
-		Example: "  omnibus topics orders payments\n  omnibus topics orders --json",
-		Args:    args(1, -1),
+		Use:   "topics [TOPIC...]",
+		Short: "Tell which topics and groups exist",
+		Long: `topics asks the broker for each topic whether it exists: those that are named, else all that the configuration names, with the groups of their
+subscriptions and how far these are behind. There is no list of all topics of a broker: some brokers can tell no client what they have.
+
+"differs" is a topic or a group that exists with other settings than the configuration has.`,
+		Example: "  omnibus topics\n  omnibus topics orders payments --json",
+		Args:    args(0, -1),
 		RunE: func(c *cobra.Command, args []string) error {
-			topics := make([]pubsub.TopicSpec, 0, len(args))
-			for _, name := range args {
-				topics = append(topics, pubsub.TopicSpec{Name: name})
+			t, err := a.topologyOfConfig()
+			if err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				t = only(t, args)
+			}
+			if len(t.Topics)+len(t.Groups) == 0 {
+				return needConfig(c, "which topics?")
 			}
 			return a.opened(c, nil, func(ctx context.Context, b *pubsub.Broker) error {
 				ctx, cancel := a.within(ctx)
 				defer cancel()
-				return a.topics(ctx, b, topics)
+				all, err := topicsOf(ctx, b, t)
+				if err != nil {
+					return err
+				}
+				return a.showTopics(all)
 			})
 		},
 	}
 }
 
-// A topic is a line of topics.
-type topic struct {
-	Topic  string `json:"topic"`
-	Status string `json:"status"` // there, missing, differs
-	Why    string `json:"why,omitempty"`
+// only is the part of a topology that is about these topics. One that it does not have is asked for without settings.
+func only(t pubsub.Topology, names []string) (part pubsub.Topology) {
+	for _, name := range names {
+		spec := pubsub.TopicSpec{Name: name}
+		for _, s := range t.Topics {
+			if s.Name == name {
+				spec = s
+			}
+		}
+		part.Topics = append(part.Topics, spec)
+		for _, g := range t.Groups {
+			if g.Topic == name {
+				part.Groups = append(part.Groups, g)
+			}
+		}
+	}
+	return part
 }
 
-func (a *app) topics(ctx context.Context, b *pubsub.Broker, specs []pubsub.TopicSpec) error {
-	var rows [][]string
-	for _, s := range specs {
+// A topic is a line of topics.
+type topic struct {
+	Topic  string       `json:"topic"`
+	Status string       `json:"status,omitempty"` // there, missing, differs; "" = only groups of it were asked for
+	Why    string       `json:"why,omitempty"`
+	Groups []topicGroup `json:"groups,omitempty"`
+}
+
+type topicGroup struct {
+	Group  string `json:"group"`
+	Status string `json:"status"`
+	Why    string `json:"why,omitempty"`
+	Lag    *int64 `json:"lag,omitempty"` // absent = unknown
+}
+
+func topicsOf(ctx context.Context, b *pubsub.Broker, t pubsub.Topology) ([]topic, error) {
+	var all []topic
+	find := func(name string) *topic {
+		for i := range all {
+			if all[i].Topic == name {
+				return &all[i]
+			}
+		}
+		all = append(all, topic{Topic: name})
+		return &all[len(all)-1]
+	}
+	for _, s := range t.Topics {
 		status, why, err := statusOf(b.Ensure(ctx, pubsub.Topology{Topics: []pubsub.TopicSpec{s}}))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		t := topic{s.Name, status, why}
+		one := find(s.Name)
+		one.Status, one.Why = status, why
+	}
+	for _, s := range t.Groups {
+		status, why, err := statusOf(b.Ensure(ctx, pubsub.Topology{Groups: []pubsub.Subscription{s}}))
+		if err != nil {
+			return nil, err
+		}
+		g := topicGroup{Group: s.Group, Status: status, Why: why}
+		if status == "there" {
+			lag, err := b.Lag(ctx, s.Topic, s.Group)
+			switch {
+			case errors.Is(err, pubsub.ErrUnsupported):
+			case err != nil:
+				return nil, err
+			case lag.Kind != pubsub.LagUnknown:
+				g.Lag = &lag.Messages
+			}
+		}
+		one := find(s.Topic)
+		one.Groups = append(one.Groups, g)
+	}
+	return all, nil
+}
+
+func (a *app) showTopics(all []topic) error {
+	var rows [][]string
+	for _, t := range all {
 		if a.out.json {
 			if err := a.out.value(t); err != nil {
 				return err
 			}
+			continue
 		}
-		rows = append(rows, []string{t.Topic, t.Status, t.Why})
+		rows = append(rows, []string{t.Topic, "", t.Status, "", t.Why})
+		for _, g := range t.Groups {
+			lag := ""
+			if g.Lag != nil {
+				lag = fmt.Sprint(*g.Lag)
+			}
+			rows = append(rows, []string{"", g.Group, g.Status, lag, strings.ReplaceAll(g.Why, "\n", " ")})
+		}
 	}
 	if a.out.json {
 		return nil
 	}
-	return a.out.table([]string{"topic", "status", ""}, rows)
+	return a.out.table([]string{"topic", "group", "status", "behind", ""}, rows)
 }
 
 // statusOf reads what a check said; an error is one that says nothing about what was looked for.
