@@ -90,7 +90,7 @@ goes back to the broker. A second one ends it at once.`,
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long the broker may take for an answer")
 	f.BoolVar(&a.out.json, "json", false, "write JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "write what the engine logs to standard error")
-	root.AddCommand(a.pingCommand(), a.pubCommand(), a.subCommand(), a.topicsCommand(), a.ensureCommand(), a.lagCommand(), a.conformCommand(), a.benchCommand(), a.configCommand())
+	root.AddCommand(a.pingCommand(), a.pubCommand(), a.subCommand(), a.topicsCommand(), a.ensureCommand(), a.lagCommand(), a.conformCommand(), a.benchCommand(), a.configCommand(), a.dlqCommand())
 	return root
 }
 

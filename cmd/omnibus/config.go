@@ -122,7 +122,8 @@ the service's own program has (layers, failures and stores of its own) is believ
 				if a.out.json {
 					return a.out.value(said)
 				}
-				return a.out.printf("%s %s, with %d topics and %d subscriptions\n", printable(path, false), a.out.paint(green, "is right"), said.Topics, said.Subscriptions)
+				return a.out.printf("%s %s, with %s and %s\n", printable(path, false), a.out.paint(green, "is right"),
+					counted(said.Topics, "topic"), counted(said.Subscriptions, "subscription"))
 			}
 			if !a.out.json {
 				return err

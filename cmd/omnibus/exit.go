@@ -196,10 +196,14 @@ func advice(e *pubsub.Error) string {
 	case pubsub.ErrDenied:
 		return "the user of the URL may not do this: give it the right at the broker"
 	case pubsub.ErrUnroutable, pubsub.ErrNotFound:
-		if e.Topic != "" {
-			return "`omnibus ensure " + e.Topic + "` makes the topic, with --group also a group"
+		switch e.Op {
+		case "publish", "subscribe", "ensure", "lag", "browse":
+			topic := e.Topic
+			if topic == "" {
+				topic = "TOPIC"
+			}
+			return "`omnibus ensure " + topic + "` makes a topic, with --group also a group"
 		}
-		return "`omnibus ensure TOPIC` makes a topic, with --group also a group"
 	case pubsub.ErrConflict:
 		return "it is in use, or its settings are others than the ones asked for; omnibus changes no existing topic"
 	}

@@ -232,3 +232,11 @@ func (o *output) broken() bool {
 	defer o.mu.Unlock()
 	return o.failed != nil
 }
+
+// counted is a number of things that are called what.
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
