@@ -32,6 +32,9 @@ What becomes of those in a topic nobody keeps, so that their state is unknown.`,
 		a.dlqControlCommand("continue", "Let a paused replay go on", (*dlq.Queue).ResumeReplay),
 		a.dlqControlCommand("cancel", "Ask a running replay to end", (*dlq.Queue).CancelReplay),
 		a.dlqMarkCommand(), a.dlqExportCommand(), a.dlqImportCommand(), a.dlqDiscardCommand(), a.dlqRestoreCommand(), a.dlqAuditCommand())
+	for _, sub := range c.Commands() {
+		a.completing(sub, false)
+	}
 	return c
 }
 

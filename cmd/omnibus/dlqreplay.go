@@ -289,7 +289,7 @@ func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	}()
 	select {
 	case s := <-answer:
-		a.out.progress = "" // the answer has ended the line
+		a.out.newline()
 		if s == "y" || s == "yes" {
 			return true, nil
 		}

@@ -209,7 +209,7 @@ func (e *declinedError) Error() string { return "card declined: " + e.card }
 // consume lets a service's handler have what waits for a group, and fail on all of it or on none.
 func (w *world) consume(topic, group string, fails bool) {
 	w.t.Helper()
-	b, err := w.app.mux.Open(w.ctx, w.env["OMNIBUS_URL"], &pubsub.Options{Service: "billing", Manage: pubsub.Verify})
+	b, err := w.app.mux.Open(w.ctx, "mem://test", &pubsub.Options{Service: "billing", Manage: pubsub.Verify})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -158,6 +158,13 @@ func (o *output) setProgress(must bool, text func() string) {
 	fmt.Fprint(o.errW, o.progress)
 }
 
+// newline says that the terminal has gone to the next line, and the progress is not to be removed.
+func (o *output) newline() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.progress = ""
+}
+
 func (o *output) endProgress() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
