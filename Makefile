@@ -33,9 +33,11 @@ UP                ?= $(KINDS)
 # The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
 CONTAINERS       := ./conformance/containers
 QUICKSTART       := ./examples/quickstart/brokertest
+COMMAND          := ./cmd/omnibus/brokertest
 CONFIG           := ./config/brokertest
-BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(CONFIG) $(foreach k,$(KINDS),$(packages-$k))
+BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(COMMAND) $(CONFIG) $(foreach k,$(KINDS),$(packages-$k))
 QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
+COMMAND_STEPS    := $(foreach k,$(ADAPTERS),command-$k)
 CONFIG_STEPS     := $(foreach k,$(ADAPTERS),config-$k)
 BENCHMARK_STEPS  := $(foreach k,$(ADAPTERS),benchmarks-$k)
 BROKER_STEPS     := $(foreach k,$(ADAPTERS),broker-$k)
@@ -70,10 +72,10 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 	@$(call steps,fmt vet lint unit)
 
 .PHONY: test
-test: ## check, quickstart, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
+test: ## check, quickstart, the command, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
 	@$(SETUP) clients $(KINDS)
-	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
+	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) $(COMMAND_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
@@ -152,6 +154,14 @@ $(QUICKSTART_STEPS): quickstart-%:
 	@if [ $$($(SETUP) state $*) = container ]; then \
 		$(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
 			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(QUICKSTART); \
+	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
+
+# The command, built and used outside the repository.
+.PHONY: $(COMMAND_STEPS)
+$(COMMAND_STEPS): command-%:
+	@if [ $$($(SETUP) state $*) = container ]; then \
+		$(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
+			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(COMMAND); \
 	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
 
 # One configuration file on each broker, with what it gives in the process.

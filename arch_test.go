@@ -105,11 +105,12 @@ var mayRequire = []string{
 	// the adapter redisstreams
 	"github.com/redis/go-redis/v9", // the client; the tests of conformance/containers have it, too
 
+	"github.com/spf13/cobra", // cmd/omnibus, which nobody imports: flags, help, completion
+	"github.com/spf13/pflag", // its flags, in its own signatures
+
 	// config. The YAML organization's own, which is kept (gopkg.in/yaml.v3 is archived) and in the module graph anyway, through sarama. v4 has the same nodes
 	// and would be one module more; goccy/go-yaml's errors quote the file, which has secrets.
 	"go.yaml.in/yaml/v3",
-
-	"github.com/spf13/cobra", // cmd/omnibus, which nobody imports: flags, help, completion
 
 	// conformance/containers
 	"github.com/Shopify/toxiproxy/v2",             // the faults of the network
