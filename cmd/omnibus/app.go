@@ -82,7 +82,7 @@ goes back to the broker. A second one ends it at once.`,
 			return c.Help()
 		},
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageOf(c, err) })
+	root.SetFlagErrorFunc(usageOf)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	f := root.PersistentFlags()
 	f.StringVar(&a.url, "url", "", "URL of the broker, such as nats://host:4222 (default: OMNIBUS_URL, else that of the configuration)")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -176,7 +177,7 @@ func (a *app) benchTable(rep benchReport) error {
 	var rows [][]string
 	var delays []string
 	for _, r := range rep.Rows {
-		rows = append(rows, []string{r.Op, r.Shape, fmt.Sprint(r.Callers), fmt.Sprint(r.Size), fmt.Sprintf("%.0f", r.MsgsPerS),
+		rows = append(rows, []string{r.Op, r.Shape, strconv.Itoa(r.Callers), strconv.Itoa(r.Size), fmt.Sprintf("%.0f", r.MsgsPerS),
 			fmt.Sprintf("%.0f to %.0f", r.Rates.Min, r.Rates.Max)})
 		for _, d := range r.Delays {
 			name := "max"

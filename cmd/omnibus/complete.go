@@ -31,8 +31,19 @@ func (a *app) completing(c *cobra.Command, many bool) *cobra.Command {
 				}
 			}
 		}
+		if len(args) >= 2 && c.Name() == "resume" {
+			return nil, cobra.ShellCompDirectiveDefault // a file
+		}
 		slices.Sort(all)
 		return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
+	}
+	return c
+}
+
+// completingFiles completes the one argument of a command by what the shell knows.
+func completingFiles(c *cobra.Command) *cobra.Command {
+	c.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveDefault
 	}
 	return c
 }

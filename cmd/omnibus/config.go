@@ -64,7 +64,7 @@ func (a *app) configCommand() *cobra.Command {
 		Args:  a.noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.configCheckCommand(), a.configSchemaCommand(), a.configExplainCommand())
+	c.AddCommand(completingFiles(a.configCheckCommand()), a.configSchemaCommand(), completingFiles(a.configExplainCommand()))
 	return c
 }
 

@@ -91,7 +91,7 @@ func (a *app) conform(c *cobra.Command, f conformFlags) error {
 			failed++
 		}
 		if a.verbose {
-			a.out.note("%-40s %-13s %6.2f s", p.Name, p.Status, p.Seconds)
+			a.out.notef("%-40s %-13s %6.2f s", p.Name, p.Status, p.Seconds)
 		}
 		show()
 	})

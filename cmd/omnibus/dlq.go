@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -234,7 +235,7 @@ func (l *letter) pretty(o *output) string {
 	line("error type", string(l.ErrorType))
 	line("fingerprint", string(l.Fingerprint))
 	if l.Attempts > 0 {
-		line("attempts", fmt.Sprint(l.Attempts))
+		line("attempts", strconv.Itoa(l.Attempts))
 	}
 	line("first failed", when(l.FirstFailed))
 	line("last failed", when(l.LastFailed))

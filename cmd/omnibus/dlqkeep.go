@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ seen long ago: who runs says something every ten seconds.`,
 						asked = "to pause"
 					}
 					rows = append(rows, []string{r.Plan, printable(r.By, false), when(known(r.Started)), round(a.now().Sub(r.Seen)).String() + " ago",
-						fmt.Sprintf("%d of %d", r.Done, r.Total), fmt.Sprint(r.Failed), asked, printable(r.Why, false)})
+						fmt.Sprintf("%d of %d", r.Done, r.Total), strconv.Itoa(r.Failed), asked, printable(r.Why, false)})
 				}
 				if a.out.json {
 					return nil
@@ -171,7 +172,7 @@ the same or another broker.`,
 			return a.letters(c, args, func(ctx context.Context, q *dlq.Queue) error {
 				n, err := q.Export(ctx, writer(a.out.write), filter)
 				if err == nil && a.out.progressing {
-					a.out.note("%d dead letters", n)
+					a.out.notef("%d dead letters", n)
 				}
 				return err
 			})
@@ -222,9 +223,9 @@ that cannot be read or stored does not stop the rest; then it exits with 3.`,
 				if a.out.json {
 					err = errors.Join(err, a.out.value(said))
 				} else {
-					a.out.printf("%d stored, %d were there already\n", said.Stored, said.There)
+					a.out.sayf("%d stored, %d were there already\n", said.Stored, said.There)
 					for _, l := range said.Invalid {
-						a.out.note("line %d: %s", l.Line, printable(l.Error, false))
+						a.out.notef("line %d: %s", l.Line, printable(l.Error, false))
 					}
 				}
 				if err == nil && len(said.Invalid) > 0 {

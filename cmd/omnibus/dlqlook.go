@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,7 +107,7 @@ gives it: open, acknowledged, resolved or ignored. A resolved group is open agai
 					if l.Reopened {
 						status += ", again"
 					}
-					rows = append(rows, []string{short(l.Fingerprint, 40), fmt.Sprint(l.Count), fmt.Sprint(l.States[dlq.StateOpen]), status, when(l.First), when(l.Last),
+					rows = append(rows, []string{short(l.Fingerprint, 40), strconv.Itoa(l.Count), strconv.Itoa(l.States[dlq.StateOpen]), status, when(l.First), when(l.Last),
 						short(l.Reason, 16), short(l.ErrorType, 30), short(l.Error, 60)})
 				}
 				if a.out.json {
@@ -191,7 +191,6 @@ func (a *app) watchLetters(ctx context.Context, q *dlq.Queue, filter dlq.Filter,
 				continue
 			}
 			l := letterOf(r)
-			err := error(nil)
 			if a.out.json {
 				err = a.out.value(l)
 			} else {

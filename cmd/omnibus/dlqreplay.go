@@ -199,7 +199,7 @@ func (r *replaying) run(ctx context.Context, plan *dlq.Plan, place []string) err
 	} else {
 		r.tell(said)
 		if said.Journal != "" {
-			r.a.out.note("nothing is lost; to go on: omnibus dlq resume %s %s", strings.Join(place, " "), said.Journal)
+			r.a.out.notef("nothing is lost; to go on: omnibus dlq resume %s %s", strings.Join(place, " "), said.Journal)
 		}
 	}
 	switch {
@@ -216,12 +216,12 @@ func (r *replaying) tell(said replayed) {
 	if said.DryRun {
 		verb = "could be replayed"
 	}
-	r.a.out.printf("%d of %d %s, %d failed (plan %s)\n", said.Replayed, said.Total, verb, said.Failed, said.Plan)
+	r.a.out.sayf("%d of %d %s, %d failed (plan %s)\n", said.Replayed, said.Total, verb, said.Failed, said.Plan)
 	for _, x := range said.Failures {
-		r.a.out.printf("  %s: %s\n", short(x.ID, 60), printable(x.Error, false))
+		r.a.out.sayf("  %s: %s\n", short(x.ID, 60), printable(x.Error, false))
 	}
 	if said.Warning != "" {
-		r.a.out.note("%s: %s", paint(r.a.out.errColour, yellow, "not told"), printable(said.Warning, false))
+		r.a.out.notef("%s: %s", paint(r.a.out.errColour, yellow, "not told"), printable(said.Warning, false))
 	}
 }
 
@@ -252,7 +252,7 @@ func (a *app) showPlan(p *dlq.Plan, f replayFlags) error {
 		}
 		return a.out.value(out)
 	}
-	line, sep := counted(p.Count, "message"), "; left out: "
+	var left []string
 	for _, x := range []struct {
 		n    int
 		what string
@@ -261,9 +261,12 @@ func (a *app) showPlan(p *dlq.Plan, f replayFlags) error {
 		{s.AtSource, "still with their group"}, {s.Settled, "pending, resolved or discarded"},
 	} {
 		if x.n > 0 {
-			line += fmt.Sprintf("%s%d %s", sep, x.n, x.what)
-			sep = "; "
+			left = append(left, fmt.Sprintf("%d %s", x.n, x.what))
 		}
+	}
+	line := counted(p.Count, "message")
+	if len(left) > 0 {
+		line += "; left out: " + strings.Join(left, "; ")
 	}
 	if p.Count == 0 {
 		return a.out.write(line + "\n")

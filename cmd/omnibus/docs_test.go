@@ -99,7 +99,11 @@ func document(root *cobra.Command) string {
 	}
 	b.WriteString("\nWith `--json` an error is one line on standard error: `{\"error\": {\"code\", \"message\", \"hint\", \"exit\"}}`. The code is that of " +
 		"`pubsub.Error`, or `usage`, `found` or `failed`.\n\n## Flags of all commands\n\n")
-	flags(&b, root.PersistentFlags())
+	flags(&b, root.PersistentFlags(), nil)
+	selecting := &cobra.Command{}
+	(&filterFlags{}).add(selecting)
+	b.WriteString("\n## Flags that select dead letters\n\nAll that is set must hold.\n\n")
+	flags(&b, selecting.Flags(), nil)
 	for _, c := range leaves(root) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", c.CommandPath(), c.Short)
 		fmt.Fprintf(&b, "```\n%s\n```\n", c.UseLine())
@@ -113,10 +117,13 @@ func document(root *cobra.Command) string {
 			}
 			b.WriteString("```\n")
 		}
-		if c.LocalNonPersistentFlags().HasAvailableFlags() {
-			b.WriteString("\n")
-			flags(&b, c.LocalNonPersistentFlags())
+		without := selecting.Flags()
+		if c.Flags().Lookup("failed-topic") == nil {
+			without = nil
+		} else {
+			b.WriteString("\nIt has the [flags that select dead letters](#flags-that-select-dead-letters).\n")
 		}
+		flags(&b, c.LocalNonPersistentFlags(), without)
 	}
 	return b.String()
 }
@@ -140,10 +147,11 @@ func paragraphs(long string) string {
 	return b.String()
 }
 
-func flags(b *strings.Builder, fs *pflag.FlagSet) {
-	b.WriteString("| flag | meaning |\n|---|---|\n")
+// flags writes a table of flags, but for those that are explained elsewhere.
+func flags(b *strings.Builder, fs, without *pflag.FlagSet) {
+	var rows strings.Builder
 	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Name == "help" {
+		if f.Name == "help" || without != nil && without.Lookup(f.Name) != nil {
 			return
 		}
 		name, usage := pflag.UnquoteUsage(f)
@@ -157,8 +165,14 @@ func flags(b *strings.Builder, fs *pflag.FlagSet) {
 		if d := f.DefValue; d != "" && d != "0" && d != "false" && d != "[]" && d != "0s" && d != "-1" {
 			usage += " (default: " + d + ")"
 		}
-		fmt.Fprintf(b, "| `%s` | %s |\n", text, strings.ReplaceAll(usage, "|", `\|`))
+		fmt.Fprintf(&rows, "| `%s` | %s |\n", text, strings.ReplaceAll(usage, "|", `\|`))
 	})
+	if rows.Len() > 0 {
+		if !strings.HasSuffix(b.String(), "\n\n") {
+			b.WriteString("\n")
+		}
+		b.WriteString("| flag | meaning |\n|---|---|\n" + rows.String())
+	}
 }
 
 // The shell completes topics and groups of the configuration, without a broker.
@@ -174,10 +188,12 @@ func TestCompletion(t *testing.T) {
 		"dlq list orders":   "audit\nbilling\n",
 		"topics orders":     "payments\n",
 		"dlq list payments": "",
+		"config check":      "", // files, which the shell knows
 	} {
 		out, _, _ := w.run(append(append([]string{"__complete"}, strings.Fields(line)...), "")...)
-		if got, _, _ := strings.Cut(out, ":"); got != want {
-			t.Errorf("%q is completed by %q, want %q", line, got, want)
+		got, directive, _ := strings.Cut(out, ":")
+		if files := line == "config check"; got != want || strings.HasPrefix(directive, "0") != files {
+			t.Errorf("%q is completed by %q and the directive %q, want %q", line, got, directive, want)
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -80,7 +81,7 @@ type foundError struct{ text string }
 
 func (e *foundError) Error() string { return e.text }
 func (e *foundError) Is(target error) bool {
-	return target == errToldAlready && e.text == "" //nolint:errorlint // Is is to compare, not to unwrap
+	return target == errToldAlready && e.text == ""
 }
 
 func exitCode(err error) int {
@@ -98,10 +99,8 @@ func exitCode(err error) int {
 		return exitInterrupted
 	}
 	for _, x := range exits() {
-		for _, c := range x.of {
-			if c == code {
-				return x.Code
-			}
+		if slices.Contains(x.of, code) {
+			return x.Code
 		}
 	}
 	return exitFailed
@@ -124,7 +123,7 @@ func describe(err error) complaint {
 	if p, ok := errors.AsType[config.Problems](err); ok {
 		return complaint{Code: "usage", Message: p.Error(), Exit: exitUsage}
 	}
-	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // whether it is a Join itself
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
 		return describeAll(j.Unwrap(), err)
 	}
 	c := complaint{Code: "failed", Message: err.Error(), Exit: exitCode(err)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func (a *app) lagTable(all []lag) string {
 	for _, l := range all {
 		messages, oldest := "unknown", ""
 		if l.Messages != nil {
-			messages = fmt.Sprint(*l.Messages)
+			messages = strconv.FormatInt(*l.Messages, 10)
 		}
 		if l.Oldest != nil {
 			oldest = round(l.At.Sub(*l.Oldest)).String() + " old"
@@ -174,7 +175,7 @@ func (a *app) watchLags(ctx context.Context, b *pubsub.Broker, groups []groupRef
 			for _, l := range all {
 				messages := "unknown"
 				if l.Messages != nil {
-					messages = fmt.Sprint(*l.Messages)
+					messages = strconv.FormatInt(*l.Messages, 10)
 				}
 				err = a.out.printf("%s %s %s %s %s\n", l.At.Format(time.RFC3339), l.Topic, l.Group, messages, l.Kind)
 			}

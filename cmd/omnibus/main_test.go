@@ -24,14 +24,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A world is an app with variables, an input and outputs of its own. Its mem://name are those of no other world.
 type world struct {
-	t       *testing.T
-	app     *app
-	env     map[string]string
-	in      *strings.Reader
-	out     buffer
-	errs    buffer
-	ctx     context.Context
-	aliases *strings.Replacer
+	t    *testing.T
+	app  *app
+	env  map[string]string
+	out  buffer
+	errs buffer
+	ctx  context.Context
 }
 
 func newWorld(t *testing.T) *world {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -157,7 +158,7 @@ func (o *output) pretty(m message) string {
 	add("type", string(m.Type))
 	add("id", string(m.ID))
 	if m.Attempt > 1 {
-		add("attempt", fmt.Sprint(m.Attempt))
+		add("attempt", strconv.Itoa(m.Attempt))
 	}
 	add("bad", m.Bad)
 	b.WriteString("\n")

@@ -81,6 +81,9 @@ func (o *output) printf(format string, args ...any) error {
 	return o.write(fmt.Sprintf(format, args...))
 }
 
+// sayf is printf for what is followed by nothing else: an error is the run's anyway.
+func (o *output) sayf(format string, args ...any) { _ = o.printf(format, args...) }
+
 // value writes v as one line of JSON.
 func (o *output) value(v any) error {
 	text, err := marshal(v)
@@ -117,8 +120,8 @@ func (o *output) tableText(head []string, rows [][]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// note tells people something that is no result.
-func (o *output) note(format string, args ...any) {
+// notef tells people something that is no result.
+func (o *output) notef(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.wipe()
@@ -130,7 +133,7 @@ func (o *output) complain(c complaint) {
 	if o.json {
 		text, err := marshal(map[string]complaint{"error": c})
 		if err == nil {
-			o.note("%s", text)
+			o.notef("%s", text)
 			return
 		}
 	}
@@ -138,7 +141,7 @@ func (o *output) complain(c complaint) {
 	if c.Hint != "" {
 		hint = "\n  " + printable(c.Hint, false)
 	}
-	o.note("%s %s%s", paint(o.errColour, red, "omnibus:"), printable(c.Message, true), paint(o.errColour, dim, hint))
+	o.notef("%s %s%s", paint(o.errColour, red, "omnibus:"), printable(c.Message, true), paint(o.errColour, dim, hint))
 }
 
 // setProgress shows how far something is, on a terminal only, and there at most ten times a second unless it must.

@@ -248,7 +248,7 @@ func (t *publishing) tell() {
 			t.last = r.Receipt
 		}
 		if t.a.out.json {
-			t.a.out.value(line)
+			_ = t.a.out.value(line) // the run ends with it
 		}
 		t.a.out.setProgress(false, func() string { return fmt.Sprintf("%d published", t.stored) })
 		<-t.room
@@ -269,9 +269,9 @@ func (t *publishing) end() error {
 			if pos := t.last.Position.String(); pos != "" {
 				at = " at " + pos
 			}
-			t.a.out.printf("published to %s: %s%s\n", t.topic, printable(t.last.ID, false), at)
+			t.a.out.sayf("published to %s: %s%s\n", t.topic, printable(t.last.ID, false), at)
 		case t.stored > 1, t.refused == 0:
-			t.a.out.printf("published %d messages to %s\n", t.stored, t.topic)
+			t.a.out.sayf("published %d messages to %s\n", t.stored, t.topic)
 		}
 	}
 	if t.refused > 1 {

@@ -41,7 +41,6 @@ func TestColourIsForTerminals(t *testing.T) {
 	}{
 		{false, nil, false}, {true, nil, true}, {true, map[string]string{"NO_COLOR": "1"}, false}, {true, map[string]string{"TERM": "dumb"}, false},
 	} {
-		c := c
 		w := newWorld(t)
 		var read func() string
 		var out *os.File

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -133,7 +133,7 @@ func (a *app) showTopics(all []topic) error {
 		for _, g := range t.Groups {
 			lag := ""
 			if g.Lag != nil {
-				lag = fmt.Sprint(*g.Lag)
+				lag = strconv.FormatInt(*g.Lag, 10)
 			}
 			rows = append(rows, []string{"", g.Group, g.Status, lag, strings.ReplaceAll(g.Why, "\n", " ")})
 		}
