@@ -250,10 +250,29 @@ func benchClient(b *pubsub.Broker, exact bool) *bench.Client {
 		Close: func(context.Context) error { return b.Close() },
 	}
 	if exact {
-		c.Pending = func(ctx context.Context, topic, group string) (int64, error) {
-			lag, err := b.Lag(ctx, topic, group)
-			return lag.Messages, err
-		}
+		c.Pending = func(ctx context.Context, topic, group string) (int64, error) { return pending(ctx, b, topic, group) }
 	}
 	return c
 }
+
+// pending is how many messages a group has not settled. A broker that has just made the topic may not know yet who leads it: that is no count, so it
+// is asked again, for as long as the broker has for any answer.
+func pending(ctx context.Context, b *pubsub.Broker, topic, group string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, benchAnswer)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lag, err := b.Lag(ctx, topic, group)
+		if !errors.Is(err, pubsub.ErrUnavailable) {
+			return lag.Messages, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, err
+		}
+	}
+}
+
+const benchAnswer = 10 * time.Second
