@@ -250,15 +250,3 @@ func versionOf(module string) string {
 	}
 	return ""
 }
-
-// secretsOf are the passwords of a URL.
-func secretsOf(raw string) []string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil
-	}
-	if pw, ok := u.User.Password(); ok && pw != "" {
-		return []string{pw}
-	}
-	return nil
-}

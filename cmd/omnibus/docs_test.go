@@ -221,3 +221,26 @@ func TestExitCodes(t *testing.T) {
 		t.Errorf("exit codes are given to %s, want %s; the others are exit 1", got, want)
 	}
 }
+
+func TestSecrets(t *testing.T) {
+	for url, want := range map[string]string{
+		"nats://host":                           "",
+		"nats://user@host":                      "",
+		"nats://u:pa%2Fss@h1:1,h2:2/x":          "pa%2Fss pa/ss",
+		"amqp://u:a:b@h/v?x=1":                  "a:b",
+		"nats://h?token=t%2Bk&name=x":           "t%2Bk t+k",
+		"kafka://h:1,h:2?sasl_password=s&tls=1": "s",
+	} {
+		if got := strings.Join(secretsOf(url), " "); got != want {
+			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+	}
+	w := newWorld(t)
+	w.env["OMNIBUS_URL"] = "nats://u:hunter2@h1:1,h2:2?strem=hunter2"
+	if out, errs, code := w.run("ping"); code != exitUsage || strings.Contains(out+errs, "hunter2") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	if got := w.app.clean("it says hunter2, for amqp://a:b@h"); got != "it says ***, for amqp://***@h" {
+		t.Errorf("cleaned is %q", got)
+	}
+}

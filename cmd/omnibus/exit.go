@@ -210,20 +210,33 @@ func advice(e *pubsub.Error) string {
 }
 
 // conceal remembers what of a URL must not be shown.
-func (a *app) conceal(rawURL string) {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		a.secrets = append(a.secrets, rawURL)
-		return
-	}
-	if pw, ok := u.User.Password(); ok && pw != "" {
-		a.secrets = append(a.secrets, pw, url.QueryEscape(pw), url.PathEscape(pw))
-	}
-	for name, values := range u.Query() {
-		if name == "token" || strings.Contains(name, "password") || strings.Contains(name, "secret") {
-			a.secrets = append(a.secrets, values...)
+func (a *app) conceal(rawURL string) { a.secrets = append(a.secrets, secretsOf(rawURL)...) }
+
+// secretsOf are the passwords and tokens of a URL, as they are and as they are written. The hosts may be several, which package url does not read.
+func secretsOf(rawURL string) (secrets []string) {
+	_, rest, _ := strings.Cut(rawURL, "://")
+	rest, query, _ := strings.Cut(rest, "?")
+	authority, _, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
+		if _, pw, ok := strings.Cut(authority[:at], ":"); ok {
+			secrets = append(secrets, pw)
+			if plain, err := url.PathUnescape(pw); err == nil {
+				secrets = append(secrets, plain)
+			}
 		}
 	}
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if name != "token" && !strings.HasSuffix(name, "password") && !strings.HasSuffix(name, "secret") {
+			continue
+		}
+		secrets = append(secrets, value)
+		if plain, err := url.QueryUnescape(value); err == nil {
+			secrets = append(secrets, plain)
+		}
+	}
+	slices.Sort(secrets)
+	return slices.DeleteFunc(slices.Compact(secrets), func(s string) bool { return s == "" })
 }
 
 var userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s"']*@`)
