@@ -292,7 +292,7 @@ type entry struct {
 	By        text            `json:"by,omitempty"`
 	Why       text            `json:"why,omitempty"`
 	IDs       []string        `json:"ids,omitempty"`
-	Message   text            `json:"message,omitempty"`
+	Messages  []string        `json:"messages,omitempty"`
 	Plan      string          `json:"plan,omitempty"`
 	Group     text            `json:"group,omitempty"`
 	Status    dlq.GroupStatus `json:"status,omitempty"`
@@ -316,7 +316,7 @@ func (a *app) dlqAuditCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					l := entry{e.ID, e.Operation, e.At.UTC(), text(e.By), text(e.Why), e.IDs, text(e.Message), e.Plan, text(e.Group), e.Status, e.Total, e.Done, e.Failed, text(e.Text)}
+					l := entry{e.ID, e.Operation, e.At.UTC(), text(e.By), text(e.Why), e.IDs, e.Messages, e.Plan, text(e.Group), e.Status, e.Total, e.Done, e.Failed, text(e.Text)}
 					if a.out.json {
 						if err := a.out.value(l); err != nil {
 							return err
