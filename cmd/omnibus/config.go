@@ -142,7 +142,7 @@ the service's own program has (layers, failures and stores of its own) is believ
 
 // problemsOf are the single ones in what package config says.
 func problemsOf(err error) []*config.Error {
-	if all, ok := errors.AsType[config.Problems](err); ok {
+	if all, ok := errors.AsType[config.Errors](err); ok {
 		return all
 	}
 	if one, ok := errors.AsType[*config.Error](err); ok {

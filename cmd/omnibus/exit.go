@@ -120,7 +120,7 @@ type complaint struct {
 
 // describe says what happened, and what to do about it.
 func describe(err error) complaint {
-	if p, ok := errors.AsType[config.Problems](err); ok {
+	if p, ok := errors.AsType[config.Errors](err); ok {
 		return complaint{Code: "usage", Message: p.Error(), Exit: exitUsage}
 	}
 	if j, ok := err.(interface{ Unwrap() []error }); ok {
