@@ -30,6 +30,7 @@ type lane struct {
 	canceled bool          // the consumer ends because we want it to
 	gained   bool          // the engine knows that the lane is ours
 	losing   time.Time     // until when it is ours; zero = it stays
+	away     bool          // it is given up, and not attached again yet
 	back     bool          // something goes back with the channel
 	told     int           // commands since the last one that is known to be carried out
 	buf      []*delivery   // not handed out
@@ -66,9 +67,14 @@ func (ln *lane) attach(ctx context.Context) error {
 		return err
 	}
 	s.mu.Lock()
+	if err := s.dead; err != nil { // meanwhile: nobody closes the channel any more, and its consumer would keep the queue from all others
+		s.mu.Unlock()
+		shut(ctx, c.ch)
+		return err
+	}
 	ln.gen++
 	gen, ended := ln.gen, make(chan struct{})
-	ln.ch, ln.tag, ln.ended, ln.canceled, ln.told = c.ch, tag, ended, false, 0
+	ln.ch, ln.tag, ln.ended, ln.canceled, ln.told, ln.away = c.ch, tag, ended, false, 0, false
 	if !s.exclusive {
 		ln.gain()
 	}
@@ -272,7 +278,7 @@ func (ln *lane) leave(ctx context.Context, told bool) error {
 		poke(s.ready)
 	}
 	ln.gen++ // what comes yet is for nobody
-	ln.gained, ln.losing, ln.back, ln.buf, ln.held = false, time.Time{}, false, nil, nil
+	ln.gained, ln.losing, ln.back, ln.away, ln.buf, ln.held = false, time.Time{}, false, true, nil, nil
 	s.mu.Unlock()
 	ln.close(ctx)
 	if err := ln.attach(ctx); err != nil {

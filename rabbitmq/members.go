@@ -83,7 +83,7 @@ func (s *source) share(members int, now time.Time) (late []*lane) {
 	defer s.mu.Unlock()
 	stay := 0
 	for _, ln := range s.lanes {
-		if !ln.gained && members == 1 {
+		if !ln.gained && !ln.away && members == 1 {
 			ln.gain()
 		}
 		if ln.gained && ln.losing.IsZero() {
