@@ -163,7 +163,10 @@ func (st *storm) figures(s *SoakSchedule) {
 		}
 	}
 	v := st.l.past.Check(st.l.group(stormGroup).promise)
-	s.Confirmed, s.Lost, s.Duplicates, s.DuplicateBound, s.OrderViolations = v.Confirmed, len(v.Lost), len(v.Again), v.Duplicates, len(v.Breaches)
+	s.Confirmed, s.Duplicates, s.DuplicateBound, s.OrderViolations = v.Confirmed, len(v.Again), v.Duplicates, len(v.Breaches)
+	if st.whole { // else what has not been handled is still on its way
+		s.Lost = len(v.Lost)
+	}
 	if len(s.Failures) > 0 {
 		s.history = st.l.past
 	}

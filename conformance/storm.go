@@ -39,8 +39,9 @@ type storm struct {
 	apart   *member // nil = all members are in this process
 
 	struck []SoakFault
-	opened int // sessions that are no reconnects
-	ended  int // sessions of members that are gone
+	whole  bool // it has come to its end: what nobody has handled by now is lost
+	opened int  // sessions that are no reconnects
+	ended  int  // sessions of members that are gone
 }
 
 func newStorm(e *env, seed uint64, length time.Duration, least int) *storm {
@@ -98,6 +99,7 @@ func (st *storm) run() {
 	halt()
 	st.pub.link.slow(0)
 	st.l.mustPublish(pub, topic, st.l.messages(8, 8)...)
+	st.whole = true
 	st.l.await(stormGroup)
 	st.l.verify()
 	for _, p := range append(st.members, st.pub) {
