@@ -130,6 +130,7 @@ func (m *member) commit() error {
 			poke(m.dirty)
 		}
 	}
+	m.roomy()
 	if len(giving) > 0 {
 		m.giving = m.giving[len(giving):]
 		m.rejoin = true

@@ -265,3 +265,21 @@ func SettledAfter(ctx context.Context, how string) error {
 	m.mu.Unlock()
 	return <-done
 }
+
+// Room is how much a main source and a tier may hand out, of so many messages that all may have in flight together, while these are unsettled and acked;
+// and whether what is acked is committed at once where there is none.
+func Room(all int, main, tier [2]int) (room [2]int, hurry bool) {
+	m := &member{sources: map[pubsub.Place]*source{}, dirty: make(chan struct{}, 1)}
+	var list []*source
+	for i, held := range [][2]int{main, tier} {
+		s := &source{m: m, place: pubsub.Place{Kind: pubsub.PlaceKind(i)}, unsettled: held[0], acked: held[1]}
+		s.spec.MaxInFlight, s.spec.AllInFlight = 4, all
+		m.sources[s.place] = s
+		list = append(list, s)
+	}
+	for i, s := range list {
+		room[i], _ = s.room()
+	}
+	list[0].fill(nil, 0)
+	return room, m.hurry
+}

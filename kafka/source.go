@@ -156,22 +156,28 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 // fill hands out what has come, a lane at a time. What is acked and not committed takes room: it comes again after a crash. Of several lanes one has
 // two thirds of it at most, so that a handler which is stuck does not stop them all. mu is held.
 func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
-	free := s.spec.MaxInFlight - s.unsettled - s.acked
-	s.short = free <= 0
+	free, acked := s.room()
+	if s.short = free <= 0; s.short && acked > 0 {
+		s.m.hurry = true
+		poke(s.m.dirty)
+	}
 	if len(s.raw) < len(buf) {
 		s.raw = make([]entry, len(buf))
 	}
+	free = min(free, len(buf))
 	for i := range s.mine {
 		ln := s.mine[(s.from+i)%len(s.mine)]
 		if ln.losing {
 			continue
 		}
+		most := free
+		if len(s.mine) > 1 {
+			if share := n + (2*s.spec.MaxInFlight+2)/3 - ln.held(); share < most {
+				most, s.short = share, true
+			}
+		}
 		for _, l := range ln.logs {
-			for n < min(free, len(buf)) && (n == 0 || maxBytes > 0) && l.ready() {
-				if len(s.mine) > 1 && 3*ln.held() >= 2*s.spec.MaxInFlight {
-					s.short = true
-					break
-				}
+			for n < most && (n == 0 || maxBytes > 0) && l.ready() {
 				if size, ok := s.next(l, &buf[n], &s.raw[n]); ok {
 					maxBytes -= size
 					n++
@@ -179,12 +185,33 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 			}
 		}
 	}
-	if s.from++; s.short && s.acked > 0 {
-		s.m.hurry = true
-		poke(s.m.dirty)
-	}
+	s.from++
 	s.unsettled += n
 	return n
+}
+
+// room is how many more messages the source may hand out, and how many have been acked in it and not committed. mu is held.
+func (s *source) room() (free, acked int) {
+	if s.spec.AllInFlight == 0 {
+		return s.spec.MaxInFlight - s.unsettled - s.acked, s.acked
+	}
+	free = s.spec.AllInFlight
+	for _, o := range s.m.sources {
+		if o.spec.AllInFlight > 0 {
+			free -= o.unsettled + o.acked
+			acked += o.acked
+		}
+	}
+	return free, acked
+}
+
+// roomy wakes those for which there was no room. mu is held.
+func (m *member) roomy() {
+	for _, s := range m.sources {
+		if s.short {
+			s.wake()
+		}
+	}
 }
 
 // ack counts one more that is to be committed. mu is held.
@@ -193,7 +220,7 @@ func (s *source) ack(l *plog) {
 		return
 	}
 	l.acked++
-	if s.acked++; s.acked >= s.spec.MaxInFlight/4 {
+	if s.acked++; s.acked >= max(s.spec.MaxInFlight, s.spec.AllInFlight)/4 {
 		s.m.hurry = true
 	}
 }
@@ -275,9 +302,7 @@ func (s *source) Settle(_ context.Context, list []pubsub.Settlement, errs []erro
 			poke(s.m.dirty)
 		}
 	}
-	if s.short {
-		s.wake()
-	}
+	s.m.roomy()
 	return nil
 }
 

@@ -91,7 +91,8 @@ type ProducerSpec struct {
 type Source interface {
 	// Recv waits until there is a record, a lane event or an error, or ctx ends, and fills buf. Its events happened
 	// before its records. It returns about maxBytes at the most, but always at least one record if there is one. Received and
-	// unsettled records never exceed SourceSpec.MaxInFlight; of several lanes one alone should not take all of that. With an empty buf it waits for events only. A ctx that ends leaves the session alive and loses nothing.
+	// unsettled records never exceed SourceSpec.MaxInFlight, or AllInFlight; of several lanes one alone should not take all of that. With an empty
+	// buf it waits for events only. A ctx that ends leaves the session alive and loses nothing.
 	Recv(ctx context.Context, buf []Record, maxBytes int64) (int, []LaneEvent, error)
 
 	// Settle ends leases, in any order. errs, as long as s and all nil, takes what went wrong with single ones
@@ -123,10 +124,15 @@ type SourceSpec struct {
 	Start            Start
 	Order            Order
 	AckWait          time.Duration
-	MaxInFlight      int
+	MaxInFlight      int // the engine holds no more of this place
 	MaxInFlightBytes int64
 	Member           string // unique per consumer
-	Manage           Manage
+
+	// AllInFlight is for a driver whose settlements take a while to survive a crash. Those of all Sources of this Member that have it may together have
+	// so many records that are unsettled, or settled and not yet safe: what one place does not need another has. 0 = this Source has MaxInFlight for that.
+	AllInFlight int
+
+	Manage Manage
 }
 
 // A Place is where messages of a topic and group are. Only drivers know physical names.

@@ -83,13 +83,16 @@ func (f *feed) spec() SourceSpec {
 	if f.place.Kind != PlaceMain {
 		start = FromEarliest()
 	}
-	limit := f.limit
-	if f.place.Tier > 0 {
+	limit, all := f.limit, f.c.roomTogether()
+	switch {
+	case f.place.Tier > 0:
 		limit += f.c.awakeRoom()
+	case f.place.Kind == PlaceQuarantine:
+		all = 0
 	}
 	return SourceSpec{
 		From: f.place, Start: start, Order: s.Order, AckWait: s.AckWait, MaxInFlight: limit,
-		MaxInFlightBytes: f.most, Member: f.c.member, Manage: f.c.b.opts.Manage,
+		MaxInFlightBytes: f.most, AllInFlight: all, Member: f.c.member, Manage: f.c.b.opts.Manage,
 	}
 }
 

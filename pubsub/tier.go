@@ -65,6 +65,16 @@ func (c *Consumer) roomBesideTiers() (messages int, bytes int64) {
 	return max(c.sub.MaxInFlight-len(c.tiers)*n-c.awakeRoom(), c.sub.Concurrency), max(c.sub.MaxInFlightBytes-int64(len(c.tiers))*size, 1)
 }
 
+// roomTogether is what the topic and the tiers may share, 0 where their own parts alone are more than MaxInFlight.
+func (c *Consumer) roomTogether() int {
+	main, _ := c.roomBesideTiers()
+	tier, _ := c.tierRoom()
+	if len(c.tiers) == 0 || main+len(c.tiers)*tier+c.awakeRoom() > c.sub.MaxInFlight {
+		return 0
+	}
+	return c.sub.MaxInFlight
+}
+
 // freeInTier is how many messages may be read from a tier. mu is held.
 func (f *feed) freeInTier() int {
 	awake := 0
