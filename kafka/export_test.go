@@ -39,6 +39,25 @@ func Decode(key, value []byte, h []sarama.RecordHeader, at time.Time) *pubsub.Me
 	return decode(&entry{rec: r, time: at})
 }
 
+// Times reads times as one reader of many messages.
+func Times(texts ...string) (all []time.Time) {
+	r := reader{many: true}
+	for _, text := range texts {
+		all = append(all, r.time([]byte(text)))
+	}
+	return all
+}
+
+// DecodeAll reads payloads as one reader of many messages.
+func DecodeAll(payloads ...[]byte) (all []*pubsub.Message) {
+	r := reader{many: true}
+	for i, p := range payloads {
+		h := &sarama.RecordHeader{Key: fmt.Append(nil, "name", i), Value: fmt.Append(nil, "value", i)}
+		all = append(all, r.message(&entry{rec: &sarama.Record{Key: fmt.Append(nil, "key", i), Value: p, Headers: []*sarama.RecordHeader{h}}}))
+	}
+	return all
+}
+
 // A Track is a track of offsets.
 type Track struct{ t track }
 
@@ -161,11 +180,11 @@ func Plan(owned map[string][]int32, since map[string]int32, n int32) map[string]
 
 // SizeOf is how much room a record without a key takes.
 func SizeOf(value []byte, headers int) int64 {
-	e := entry{rec: &sarama.Record{Value: value}}
+	r := &sarama.Record{Value: value}
 	for range headers {
-		e.rec.Headers = append(e.rec.Headers, &sarama.RecordHeader{})
+		r.Headers = append(r.Headers, &sarama.RecordHeader{})
 	}
-	return e.size()
+	return sizeOf(r)
 }
 
 // Withhold are the partitions of a topic with n that are shared while somebody has parts of what is sent to the group alone as units of their own.

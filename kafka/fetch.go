@@ -17,6 +17,7 @@ type entry struct {
 	rec    *sarama.Record
 	time   time.Time // zero in old formats
 	offset int64
+	bytes  int64 // its size
 }
 
 // timeOf is a record's timestamp.
@@ -33,10 +34,10 @@ const (
 	headerCost = 56
 )
 
-// size is about how much memory the record holds.
-func (e *entry) size() int64 {
-	n := recordCost + len(e.rec.Key) + len(e.rec.Value)
-	for _, h := range e.rec.Headers {
+// sizeOf is about how much memory a record holds.
+func sizeOf(r *sarama.Record) int64 {
+	n := recordCost + len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
 		n += headerCost + len(h.Key) + len(h.Value)
 	}
 	return int64(n)
@@ -83,7 +84,7 @@ func parse(b *sarama.FetchResponseBlock, from int64, committed bool) (all []entr
 		default:
 			for _, r := range batch.Records {
 				if offset := batch.FirstOffset + r.OffsetDelta; offset >= next {
-					all = append(all, entry{r, timeOf(batch, r), offset})
+					all = append(all, entry{rec: r, time: timeOf(batch, r), offset: offset, bytes: sizeOf(r)})
 				}
 			}
 		}
@@ -115,7 +116,8 @@ func parseOld(set *sarama.MessageSet, all []entry, next int64) ([]entry, int64) 
 				offset += block.Offset - inner[len(inner)-1].Offset
 			}
 			if offset >= next {
-				all = append(all, entry{rec: &sarama.Record{Key: m.Msg.Key, Value: m.Msg.Value}, offset: offset})
+				r := &sarama.Record{Key: m.Msg.Key, Value: m.Msg.Value}
+				all = append(all, entry{rec: r, offset: offset, bytes: sizeOf(r)})
 				next = offset + 1
 			}
 		}

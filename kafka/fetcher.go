@@ -253,7 +253,7 @@ func (f *fetcher) one(l *plog, b *sarama.FetchResponseBlock) (beyond bool) {
 	l.alone, l.broken, f.gave = false, time.Time{}, true
 	l.offset = next
 	for i := range all {
-		l.bytes += all[i].size()
+		l.bytes += all[i].bytes
 	}
 	if len(l.pending) == 0 {
 		l.pending = all

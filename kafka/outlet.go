@@ -320,10 +320,13 @@ func (w *wire) add(name, value []byte) {
 	w.pointers = append(w.pointers, &w.headers[len(w.headers)-1])
 }
 
+// stampLayout is how a time begins that wire.time writes.
+const stampLayout = "2006-01-02T15:04:05"
+
 // time writes RFC 3339 with nanoseconds. Most messages of a batch are of the same second.
 func (w *wire) time(t time.Time) []byte {
 	if t = t.UTC(); w.stamp == nil || t.Unix() != w.second {
-		w.second, w.stamp = t.Unix(), t.AppendFormat(w.stamp[:0], "2006-01-02T15:04:05")
+		w.second, w.stamp = t.Unix(), t.AppendFormat(w.stamp[:0], stampLayout)
 	}
 	from := len(w.texts)
 	w.texts = append(w.texts, w.stamp...)

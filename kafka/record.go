@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,57 +81,57 @@ func kindsOf(h pubsub.Headers) string {
 }
 
 // decode reads a record alone.
-func decode(e *entry) *pubsub.Message {
-	r := newReader([]entry{*e})
-	return r.message(e)
-}
+func decode(e *entry) *pubsub.Message { return new(reader).message(e) }
 
-// A reader makes messages of records. They share memory with each other, but not with the response in which the records came, unless they are large: one of
-// them that waits would keep all of that. It is never used again.
+// A reader makes messages of records, which share no memory with the response in which the records came, unless they are large: one of them that waits
+// would keep all of that.
 type reader struct {
+	many     bool // it makes room for many at once, which then share blocks of memory with each other
 	messages []pubsub.Message
 	headers  []pubsub.Header
 	texts    strings.Builder
-	payloads []byte // those that are small
+	payloads []byte // room for those that are small
 	kind     string // the last Message.Type: most have the same
 	content  string // the last Message.ContentType
+	stamp    []byte // the last Message.Time, to the second: most are of the same
+	second   time.Time
 }
 
-func newReader(list []entry) *reader {
-	r := &reader{messages: make([]pubsub.Message, 0, len(list))}
-	size, n, small := 0, 0, 0
-	for i := range list {
-		rec := list[i].rec
-		size += len(rec.Key)
-		n += len(rec.Headers)
-		if len(rec.Value) <= smallPayload {
-			small += len(rec.Value)
-		}
-		for _, h := range rec.Headers {
-			size += len(h.Key) + len(h.Value)
-		}
+// The blocks of a reader for many: a message that waits keeps one of each.
+const (
+	messageBlock = 64
+	headerBlock  = 64
+	textBlock    = 4 << 10
+	payloadBlock = 16 << 10
+	smallPayload = 4 << 10 // up to which a payload is copied out of its response
+)
+
+// block is how much room to make where so much is needed.
+func (r *reader) block(need, most int) int {
+	if r.many {
+		return max(need, most)
 	}
-	r.headers = make([]pubsub.Header, 0, n)
-	r.texts.Grow(size)
-	r.payloads = make([]byte, 0, small)
-	return r
+	return need
 }
-
-// smallPayload is up to how many bytes a payload is copied out of its response.
-const smallPayload = 4 << 10
 
 func (r *reader) payload(b []byte) []byte {
-	if b == nil || len(b) > smallPayload {
+	n := len(b)
+	if b == nil || n > smallPayload {
 		return b
 	}
-	from := len(r.payloads)
-	r.payloads = append(r.payloads, b...)
-	return r.payloads[from:len(r.payloads):len(r.payloads)]
+	if r.payloads == nil || n > len(r.payloads) {
+		r.payloads = make([]byte, r.block(n, payloadBlock))
+	}
+	own := r.payloads[:n:n]
+	r.payloads = r.payloads[n:]
+	copy(own, b)
+	return own
 }
 
 func (r *reader) text(b []byte) string {
-	if len(b) == 0 {
-		return ""
+	if len(b) > r.texts.Cap()-r.texts.Len() {
+		r.texts = strings.Builder{}
+		r.texts.Grow(r.block(len(b), textBlock))
 	}
 	from := r.texts.Len()
 	r.texts.Write(b)
@@ -145,10 +146,47 @@ func (r *reader) same(last *string, b []byte) string {
 	return *last
 }
 
+// time reads what wire.time wrote. What it cannot read is no time.
+func (r *reader) time(b []byte) time.Time {
+	if fraction, ok := bytes.CutPrefix(b, r.stamp); ok && len(r.stamp) > 0 {
+		if n, ok := nanoseconds(fraction); ok {
+			return r.second.Add(n)
+		}
+	}
+	t, err := time.Parse(time.RFC3339Nano, string(b))
+	if err != nil {
+		return time.Time{}
+	}
+	r.second = t.UTC().Truncate(time.Second)
+	if r.stamp = r.second.AppendFormat(r.stamp[:0], stampLayout); !bytes.HasPrefix(b, r.stamp) { // of another zone
+		r.stamp = r.stamp[:0]
+	}
+	return t
+}
+
+// nanoseconds reads what stands behind the seconds: ".789Z".
+func nanoseconds(b []byte) (n time.Duration, ok bool) {
+	const digits = 9
+	if len(b) < 3 || len(b) > digits+2 || b[0] != '.' || b[len(b)-1] != 'Z' {
+		return 0, len(b) == 1 && b[0] == 'Z'
+	}
+	for i := range digits {
+		n *= 10
+		if i < len(b)-2 {
+			d := b[i+1] - '0'
+			if d > 9 {
+				return 0, false
+			}
+			n += time.Duration(d)
+		}
+	}
+	return n, true
+}
+
 // message reads what of and the producer wrote, or any other client.
 func (r *reader) message(e *entry) *pubsub.Message {
-	r.messages = append(r.messages, pubsub.Message{Key: r.text(e.rec.Key), Payload: r.payload(e.rec.Value)})
-	m := &r.messages[len(r.messages)-1]
+	m := r.fresh()
+	m.Key, m.Payload = r.text(e.rec.Key), r.payload(e.rec.Value)
 	h := e.rec.Headers
 	if len(h) == 0 || string(h[0].Key) != hdrID {
 		m.Time = e.time
@@ -166,7 +204,7 @@ func (r *reader) message(e *entry) *pubsub.Message {
 		return v, true
 	}
 	if v, ok := next(hdrTime); ok {
-		m.Time, _ = time.Parse(time.RFC3339Nano, string(v))
+		m.Time = r.time(v)
 	}
 	if v, ok := next(hdrType); ok {
 		m.Type = r.same(&r.kind, v)
@@ -188,19 +226,33 @@ func (r *reader) message(e *entry) *pubsub.Message {
 	return m
 }
 
+// fresh is a message in which nothing is yet.
+func (r *reader) fresh() *pubsub.Message {
+	if len(r.messages) == 0 {
+		r.messages = make([]pubsub.Message, r.block(1, messageBlock))
+	}
+	m := &r.messages[0]
+	r.messages = r.messages[1:]
+	return m
+}
+
 func (r *reader) list(h []*sarama.RecordHeader) pubsub.Headers {
-	if len(h) == 0 {
+	n := len(h)
+	if n == 0 {
 		return nil
 	}
-	from := len(r.headers)
-	for _, x := range h {
-		a := pubsub.Header{Name: r.text(x.Key), Value: r.text(x.Value)}
-		if x.Value == nil {
-			a.Kind = pubsub.HeaderNull
-		}
-		r.headers = append(r.headers, a)
+	if n > len(r.headers) {
+		r.headers = make([]pubsub.Header, r.block(n, headerBlock))
 	}
-	return r.headers[from:len(r.headers):len(r.headers)]
+	list := r.headers[:n:n]
+	r.headers = r.headers[n:]
+	for i, x := range h {
+		list[i] = pubsub.Header{Name: r.text(x.Key), Value: r.text(x.Value)}
+		if x.Value == nil {
+			list[i].Kind = pubsub.HeaderNull
+		}
+	}
+	return list
 }
 
 func (r *reader) foreign(h []*sarama.RecordHeader, m *pubsub.Message) {

@@ -29,7 +29,8 @@ type source struct {
 	mine      []*lane // that it reads
 	from      int     // of mine: the one to begin with, so that all get their turn
 
-	raw []entry // what Recv has handed out, to be decoded without the lock; only Recv uses it
+	raw    []entry // what Recv has handed out, to be decoded without the lock; only Recv uses it, and reader
+	reader reader
 }
 
 // OpenSource implements pubsub.Driver.
@@ -50,7 +51,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	if err != nil {
 		return nil, err
 	}
-	s := &source{d: d, place: place, spec: spec, ready: make(chan struct{}, 1)}
+	s := &source{d: d, place: place, spec: spec, ready: make(chan struct{}, 1), reader: reader{many: true}}
 	key := memberKey{place.Topic, place.Group, spec.Member}
 	m, err := d.member(key, pubsub.Place{Topic: place.Topic, Group: place.Group}, def, s)
 	if err != nil {
@@ -136,9 +137,8 @@ func (s *source) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) 
 		}
 		s.m.mu.Unlock()
 		if n > 0 {
-			r := newReader(s.raw[:n])
 			for i := range n {
-				buf[i].Msg = r.message(&s.raw[i])
+				buf[i].Msg = s.reader.message(&s.raw[i])
 			}
 			clear(s.raw[:n])
 		}
@@ -183,6 +183,7 @@ func (s *source) fill(buf []pubsub.Record, maxBytes int64) (n int) {
 					n++
 				}
 			}
+			s.m.hungry(l)
 		}
 	}
 	s.from++
@@ -243,12 +244,12 @@ func (s *source) next(l *plog, r *pubsub.Record, e *entry) (size int64, ok bool)
 		}
 		f.state = flightOut
 		l.track.out++
+		*e = entry{f.rec, f.time, f.offset, sizeOf(f.rec)}
 	} else {
 		*e = l.pending[0]
 		l.pending[0] = entry{}
 		l.pending = l.pending[1:]
-		l.bytes -= e.size()
-		s.m.hungry(l)
+		l.bytes -= e.bytes
 		if l.skips(e.offset) || l.each && isDefinition(e.rec) {
 			l.track.add(flight{offset: e.offset, state: flightDone})
 			s.m.touch(l)
@@ -257,7 +258,6 @@ func (s *source) next(l *plog, r *pubsub.Record, e *entry) (size int64, ok bool)
 		number = l.track.add(flight{rec: e.rec, time: e.time, offset: e.offset, failed: l.failed[e.offset], state: flightOut})
 		f = l.track.at(number)
 	}
-	*e = entry{f.rec, f.time, f.offset}
 	*r = pubsub.Record{Topic: s.place.Topic, Failed: f.failed, Pos: pubsub.NewPosition(positionKind, f.offset, l.store, l.partition)}
 	if l.store == 0 {
 		r.Topic = l.topic
@@ -266,7 +266,7 @@ func (s *source) next(l *plog, r *pubsub.Record, e *entry) (size int64, ok bool)
 		r.Deliveries = l.starts + 1
 	}
 	r.Token = pubsub.Token{Lane: l.ln.id, Gen: l.ln.gen, A: uint64(f.offset), B: number, Ref: l}
-	return e.size(), true
+	return e.bytes, true
 }
 
 // Settle implements pubsub.Source.
