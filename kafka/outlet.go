@@ -205,6 +205,7 @@ func (o *outlet) outcome(x *outpart, fault error, offset int64) (told []pubsub.R
 	batch := x.batch
 	switch {
 	case accepts(fault):
+		told = make([]pubsub.Result, 0, len(batch))
 		for i, s := range batch {
 			r := pubsub.Result{Seq: s.seq, Fate: pubsub.FateAccepted}
 			if offset >= 0 && p.ack != sarama.NoResponse {
