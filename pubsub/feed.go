@@ -233,7 +233,7 @@ func (f *feed) arrive(recs []Record) {
 			ln = f.laneOf(rec.Token.Lane)
 		}
 		it := f.newItem(len(recs) - i)
-		it.held = held{rec: *rec, lane: ln, failed: rec.Failed, size: rec.Msg.Size(), got: now}
+		it.rec, it.lane, it.state, it.failed, it.size, it.got = *rec, ln, itemReady, rec.Failed, rec.Msg.Size(), now
 		it.unpack(now)
 		if !rec.LeaseUntil.IsZero() && f.lease.at.IsZero() {
 			f.lease.set(now.Add(f.c.sub.AckWait / 3))
@@ -285,10 +285,9 @@ func (it *item) newDelivery() {
 	}
 	d := &f.slab[0]
 	f.slab = f.slab[1:]
-	*d = Delivery{
-		Message: *it.rec.Msg, Topic: it.rec.Topic, Group: f.c.sub.Group,
-		Attempt: int(it.failed) + 1, Deliveries: int(it.rec.Deliveries), Position: it.rec.Pos, raw: it.rec.Msg, item: it, use: it.use,
-	}
+	d.Message, d.Topic, d.Group = *it.rec.Msg, it.rec.Topic, f.c.sub.Group
+	d.Attempt, d.Deliveries, d.Position = int(it.failed)+1, int(it.rec.Deliveries), it.rec.Pos
+	d.raw, d.item, d.use = it.rec.Msg, it, it.use
 	it.d = d
 }
 
