@@ -16,14 +16,14 @@ import (
 )
 
 // slow begins a replay of one message a second in the background.
-func slow(t *testing.T, b *pubsub.Broker, n int) (plan *dlq.Plan, ended chan error) {
+func slow(t *testing.T, b *pubsub.Broker, n int) (*dlq.Plan, <-chan error) {
 	t.Helper()
 	kill(t, b, billing(), n, 0)
 	plan, err := dlq.Open(b, "orders", "billing").Plan(t.Context(), dlq.Filter{}, dlq.Replay{Rate: 1, Note: dlq.Note{By: "ann", Why: "PAY-1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended = make(chan error, 1)
+	ended := make(chan error, 1)
 	go func() {
 		_, err := plan.Run(t.Context())
 		ended <- err

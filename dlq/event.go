@@ -119,20 +119,23 @@ var errNoPlace = errors.New("no topic, or no group")
 
 // tell writes an entry, and returns when the broker has confirmed it.
 func (q *Queue) tell(ctx context.Context, e Entry, n Note) error {
-	m, token := e.message(n)
+	m, token, err := e.message(n)
+	if err != nil { // a time beyond the year 9999
+		return q.fail("audit", pubsub.ErrInvalid, err, "")
+	}
 	return q.store(ctx, q.b, q.stateAt(), m, token)
 }
 
 // message is what is stored of an entry, and the token by which a broker with Capabilities.Dedup knows it again.
-func (e Entry) message(n Note) (m pubsub.Message, token pubsub.Dedup) {
+func (e Entry) message(n Note) (m pubsub.Message, token pubsub.Dedup, err error) {
 	id, at := rand.Text(), time.Now().UTC()
-	payload, key := deadevent.Encode(&deadevent.Event{
+	payload, key, err := deadevent.Encode(&deadevent.Event{
 		Operation: string(e.Operation), At: at, By: n.by(), Why: n.Why, IDs: e.IDs, Messages: e.Messages, Plan: e.Plan,
 		Group: e.Group, Status: string(e.Status), Through: e.Through, Total: e.Total, Done: e.Done, Failed: e.Failed, Text: e.Text,
 	})
 	sum := hash("event", id)
 	copy(token[:], sum[:])
-	return pubsub.Message{ID: id, Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: at}, token
+	return pubsub.Message{ID: id, Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: at}, token, err
 }
 
 // store sends a message to a place and waits for its answer. When ctx ends before that nobody knows whether it is there.

@@ -66,7 +66,7 @@ func TestExportAndImport(t *testing.T) {
 			// twice in one file is once
 			got, err := c.q.Import(t.Context(), strings.NewReader("\n"+file.String()+strings.TrimSuffix(file.String(), "\n")), dlq.Note{By: "ann"})
 			c.want.There += n
-			if err != nil || !reflect.DeepEqual(got, c.want) {
+			if err != nil || len(got.Invalid) > 0 || got.Stored != c.want.Stored || got.There != c.want.There {
 				t.Errorf("import %d: %+v, %v", i, got, err)
 			}
 			if got := stored(t, c.q); !reflect.DeepEqual(got, want) {
@@ -121,7 +121,7 @@ func TestImportOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, want := range []dlq.Imported{{Stored: 3}, {There: 3}} {
-			if got, err := to.Import(t.Context(), bytes.NewReader(file.Bytes()), dlq.Note{}); err != nil || !reflect.DeepEqual(got, want) {
+			if got, err := to.Import(t.Context(), bytes.NewReader(file.Bytes()), dlq.Note{}); err != nil || len(got.Invalid) > 0 || got.Stored != want.Stored || got.There != want.There {
 				t.Errorf("import %d: %+v, %v", i, got, err)
 			}
 		}

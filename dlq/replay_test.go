@@ -528,8 +528,8 @@ func TestAnotherPlanSendsAgain(t *testing.T) {
 		var in inbox
 		subscribe(t, b, billing(), in.handle)
 		for range 2 {
-			any := dlq.Filter{States: []dlq.State{dlq.StateOpen, dlq.StatePending, dlq.StateResolved}}
-			if rep, err := dlq.Open(b, "orders", "billing").Replay(t.Context(), any, dlq.Replay{}); err != nil || rep.Replayed != 10 {
+			whatever := dlq.Filter{States: []dlq.State{dlq.StateOpen, dlq.StatePending, dlq.StateResolved}}
+			if rep, err := dlq.Open(b, "orders", "billing").Replay(t.Context(), whatever, dlq.Replay{}); err != nil || rep.Replayed != 10 {
 				t.Errorf("%+v, %v", rep, err)
 			}
 		}

@@ -260,9 +260,9 @@ func TestGroupsLife(t *testing.T) {
 		if g := one(); g.Status != dlq.GroupOpen || !g.StatusSince.IsZero() || g.Reopened {
 			t.Errorf("%+v", g)
 		}
-		print := one().Fingerprint
+		kind := one().Fingerprint
 		for i, status := range []dlq.GroupStatus{dlq.GroupAcknowledged, dlq.GroupResolved, dlq.GroupIgnored, dlq.GroupOpen} {
-			if err := q.SetGroup(t.Context(), print, status, dlq.Note{By: "ann", Why: "PAY-" + string(status)}); err != nil {
+			if err := q.SetGroup(t.Context(), kind, status, dlq.Note{By: "ann", Why: "PAY-" + string(status)}); err != nil {
 				t.Fatal(err)
 			}
 			if g := one(); g.Status != status || g.StatusBy != "ann" || g.Note != "PAY-"+string(status) || g.Reopened {
@@ -286,7 +286,7 @@ func TestGroupsLife(t *testing.T) {
 		if err := q.SetGroup(t.Context(), "1:none", dlq.GroupOpen, dlq.Note{}); !errors.Is(err, pubsub.ErrNotFound) {
 			t.Error(err)
 		}
-		if err := q.SetGroup(t.Context(), print, "solved", dlq.Note{}); !errors.Is(err, pubsub.ErrInvalid) {
+		if err := q.SetGroup(t.Context(), kind, "solved", dlq.Note{}); !errors.Is(err, pubsub.ErrInvalid) {
 			t.Error(err)
 		}
 	})

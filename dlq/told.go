@@ -27,7 +27,7 @@ type control struct {
 // begin says that the run begins, and what an earlier one of the plan could not say any more. Where nothing can be told, for good, it goes on in silence.
 func (r *run) begin(ctx context.Context) error {
 	p := r.p
-	if p.q.place.Kind != pubsub.PlaceDead || p.silent != nil {
+	if !p.tells() {
 		return nil
 	}
 	r.control = &control{polled: time.Now()}
@@ -52,6 +52,9 @@ func (r *run) begin(ctx context.Context) error {
 	r.tell(ctx, items)
 	return r.stop
 }
+
+// tells says whether anybody is told what becomes of its messages.
+func (p *Plan) tells() bool { return p.q.place.Kind == pubsub.PlaceDead && p.silent == nil }
 
 // unheard ends the run where trying again would help. Elsewhere it goes on in silence.
 func (r *run) unheard(err error) {
@@ -110,7 +113,11 @@ func (r *run) talk(ctx context.Context) {
 	}
 	e := c.untold[0]
 	c.untold, c.talking, c.said = c.untold[1:], true, time.Now()
-	m, token := r.withProgress(e).message(p.opts.Note)
+	m, token, err := r.withProgress(e).message(p.opts.Note)
+	if err != nil {
+		r.answers <- answer{item: told, err: err}
+		return
+	}
 	p.q.b.Resend(context.WithoutCancel(ctx), p.q.stateAt(), m, token, func(_ pubsub.Receipt, err error) {
 		r.answers <- answer{item: told, err: err}
 	})

@@ -60,10 +60,13 @@ func (c *Consumer) tellSuccesses() {
 	told := c.successes[:n:n]
 	c.successes, c.telling = c.successes[n:], true
 	c.mu.Unlock()
-	payload, key := deadevent.Encode(&e)
+	payload, key, err := deadevent.Encode(&e)
 	to := Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceState}
 	out := Message{ID: c.b.ids.id(), Type: deadevent.Type, Key: key, Payload: payload, ContentType: "application/json", Time: e.At}
-	if err := c.b.moves.sendAsync(c.base, to, out, hashToken("resolved", to, out.ID), func(_ Receipt, err error) { c.told(told, err) }); err != nil {
+	if err == nil {
+		err = c.b.moves.sendAsync(c.base, to, out, hashToken("resolved", to, out.ID), func(_ Receipt, err error) { c.told(told, err) })
+	}
+	if err != nil {
 		c.told(told, err)
 	}
 	c.mu.Lock()

@@ -31,8 +31,7 @@ type Event struct {
 }
 
 // Encode returns the payload of an event, and the key of its message: the dead letter, where it is of one.
-func Encode(e *Event) (payload []byte, key string) {
-	payload, _ = json.Marshal(e) // texts, numbers and times within the years that JSON knows
+func Encode(e *Event) (payload []byte, key string, err error) {
 	switch {
 	case len(e.IDs) == 1:
 		key = e.IDs[0]
@@ -41,7 +40,8 @@ func Encode(e *Event) (payload []byte, key string) {
 	default:
 		key = e.Group
 	}
-	return payload, key
+	payload, err = json.Marshal(e)
+	return payload, key, err
 }
 
 // Decode reads one; false if it is none.
