@@ -101,6 +101,42 @@ func ExampleQueue_Plan() {
 	// billed milk in replay 1
 }
 
+// Replayed is not solved: what the handler has succeeded on is resolved, and nobody wants the rest any more.
+func ExampleQueue_Discard() {
+	b, billed := declined()
+	defer b.Close()
+	ctx := context.Background()
+	q := dlq.Open(b, "orders", "billing")
+	if _, err := q.Replay(ctx, dlq.Filter{Category: "timeout"}, dlq.Replay{Note: dlq.Note{By: "ann", Why: "the bank is back"}}); err != nil {
+		log.Fatal(err)
+	}
+	<-billed
+	for resolved := false; !resolved; { // a moment later
+		for r, err := range q.List(ctx, dlq.Filter{States: []dlq.State{dlq.StateResolved}}) {
+			if err != nil {
+				log.Fatal(err)
+			}
+			fmt.Println(r.State, string(r.Message.Payload))
+			resolved = true
+		}
+	}
+	n, err := q.Discard(ctx, dlq.Filter{}, dlq.Note{By: "ann", Why: "declined is declined"})
+	fmt.Println(n, "discarded", err)
+	for e, err := range q.Audit(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if e.Operation == dlq.OpStart || e.Operation == dlq.OpDiscard {
+			fmt.Printf("%s: %s, %s\n", e.Operation, e.By, e.Why)
+		}
+	}
+	// Output:
+	// resolved milk
+	// 2 discarded <nil>
+	// replay-started: ann, the bank is back
+	// discard: ann, declined is declined
+}
+
 // A replay with a journal goes on in another process. Here it is kept in memory; a file opened with os.O_APPEND outlives its process.
 func ExampleQueue_Resume() {
 	b, billed := declined()

@@ -1,9 +1,11 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -325,13 +327,15 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 	return queues, err
 }
 
+// ensureStreams makes several at once: each is a handful of round trips, and the server takes its time for it.
 func (d *driver) ensureStreams(ctx context.Context, at *link, names []string) error {
-	for _, name := range names {
-		if err := d.ensureStream(ctx, at, name); err != nil {
-			return err
-		}
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { errs[i] = d.ensureStream(ctx, at, name) })
 	}
-	return nil
+	wg.Wait()
+	return cmp.Or(errs...)
 }
 
 // declareGroup declares a queue of a group, with the arguments that it has if it was made for such members.
