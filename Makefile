@@ -30,12 +30,13 @@ packages-redis    := ./redisstreams
 ADAPTERS          := $(foreach k,$(KINDS),$(if $(packages-$k),$k))
 UP                ?= $(KINDS)
 
-# The package that starts brokers tests itself on real ones. BROKER_PACKAGES are left out of `make check`.
+# The package that starts brokers tests itself on real ones, and INTEROP needs Python. BROKER_PACKAGES are left out of `make check`.
 CONTAINERS       := ./conformance/containers
 QUICKSTART       := ./examples/quickstart/brokertest
 COMMAND          := ./cmd/omnibus/brokertest
 CONFIG           := ./config/brokertest
-BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(COMMAND) $(CONFIG) $(foreach k,$(KINDS),$(packages-$k))
+INTEROP          := ./middleware/security/interop
+BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(COMMAND) $(CONFIG) $(INTEROP) $(foreach k,$(KINDS),$(packages-$k))
 QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
 COMMAND_STEPS    := $(foreach k,$(ADAPTERS),command-$k)
 CONFIG_STEPS     := $(foreach k,$(ADAPTERS),config-$k)
@@ -74,8 +75,8 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 .PHONY: test
 test: ## check, quickstart, the command, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
-	@$(SETUP) clients $(KINDS)
-	@$(call steps,fmt vet lint unit quickstart $(QUICKSTART_STEPS) $(COMMAND_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
+	@$(SETUP) clients $(KINDS) python
+	@$(call steps,fmt vet lint unit interop quickstart $(QUICKSTART_STEPS) $(COMMAND_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
@@ -84,7 +85,7 @@ setup: ## fetch the modules, build the tools, and get the brokers that tests nee
 	@go mod download -modfile=tools.mod
 	@go -C benchmarks list -deps -test ./... >/dev/null
 	@$(LINT) version
-	@$(SETUP) install $(UP)
+	@$(SETUP) install $(UP) python
 
 .PHONY: brokers-up
 brokers-up: ## start brokers for working by hand and print their URLs: make brokers-up UP='nats nats/cluster'
@@ -142,6 +143,12 @@ $(BROKER_STEPS): broker-%:
 	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
 		go test -race -p 1 -count=1 -timeout $(BROKER_TIMEOUT) -json $(packages-$*);; \
 	esac
+
+.PHONY: interop
+interop: ## a verifier in Python judges signed and encrypted messages
+	@if [ $$($(SETUP) state python) = left-out ]; then $(TESTSUM) -name $@ -not-run 'OMNIBUS_BROKERS leaves python out' -record $(STEPS); \
+	else $(TESTSUM) -name $@ -against 'Python' -record $(STEPS) -- \
+		go test -race -count=1 -timeout $(TIMEOUT) -json $(INTEROP); fi
 
 .PHONY: quickstart
 quickstart: ## run the quickstart as a newcomer would

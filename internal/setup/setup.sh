@@ -11,7 +11,8 @@
 #
 # A kind has a folder here with build.sh, which makes the image $TAG of version $VERSION in an empty working folder; debian.sh helps with that. The result
 # is tagged omnibus-KIND:HASH, after its recipe, and omnibus-KIND:local, or omnibus-KIND:local-VARIANT, which tests look for.
-# clients/KIND has get.sh, which gets a client in another language into build/clients/KIND, its working folder.
+# clients/KIND has get.sh, which gets a client in another language into build/clients/KIND, its working folder. One that needs no broker, such as python, has
+# no other folder, and no image.
 # A file "needs" beside either has a line for each command that it needs, with the packages that have it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -39,7 +40,7 @@ state() {
 }
 
 # in_containers prints those of the brokers that tests start themselves.
-in_containers() { for broker; do [[ $(state "$broker") != container ]] || echo "$broker"; done; }
+in_containers() { for broker; do [[ ! -d $here/${broker%%/*} || $(state "$broker") != container ]] || echo "$broker"; done; }
 
 # missing_for prints the packages of the commands in a file that are not here.
 missing_for() {
@@ -138,13 +139,16 @@ has_client() {
 	[[ -z $(missing_for "$here/clients/$1/needs") && $(cat "build/clients/$1/recipe" 2>/dev/null) == "$(client_recipe "$1")" ]]
 }
 
-client_recipe() { { official "$1"; cat "$here/clients/$1"/*; } | sha256sum | cut -c1-12; }
+# version_of prints the image of a kind; nothing for one that is no broker.
+version_of() { [[ ! -d $here/$1 ]] || official "$1"; }
+
+client_recipe() { { version_of "$1"; cat "$here/clients/$1"/*; } | sha256sum | cut -c1-12; }
 
 get_client() {
 	local image
 	need "$here/clients/$1/needs"
 	say "will get a client in another language into build/clients/$1 ($here/clients/$1/get.sh)"
-	image=$(official "$1")
+	image=$(version_of "$1")
 	mkdir -p "build/clients/$1"
 	(cd "build/clients/$1" && VERSION=${image##*:} bash -euo pipefail "$here/clients/$1/get.sh") || die "no client of $1"
 	client_recipe "$1" >"build/clients/$1/recipe"

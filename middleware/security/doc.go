@@ -33,7 +33,7 @@
 // lp8, lp16 and lp32 are a length of 1, 2 or 4 bytes, big-endian, and so many bytes; opt is 00, or 01 and lp32; PAE is the pre-authentication encoding of DSSE v1.
 //
 //	P = 01 ‖ lp8(suite) ‖ lp8(kid) ‖ lp8(producer) ‖ lp8(dst) ‖ i64 iat_ms ‖ i64 exp_ms (0 = none) ‖ u8 n ‖ n × lp8(name)
-//	    names: strictly ascending, lower case
+//	    names: strictly ascending, without A to Z, none of omnisig and omnienc, none that begins with omnibus-
 //	M = opt(id) opt(type) opt(source) opt(subject) opt(time) opt(contenttype) opt(dataschema) opt(key)
 //	    ‖ n × opt(value) ‖ opt(omnienc as it stands) ‖ (00 | 01 ‖ u64 length ‖ SHA-256(payload on the wire))        00 = no payload
 //	signature = Sign(PAE("application/vnd.omnibus.sig.v1", lp32(P) ‖ M))

@@ -58,8 +58,12 @@ func (p *preamble) parse(b []byte, names []string) bool {
 
 // coverable says whether a signature can cover headers of that name.
 func coverable(name string) bool {
-	return len(name) <= maxName && name != headerSignature && name != headerEncryption && strings.ToLower(name) == name &&
-		!strings.HasPrefix(name, headerReserved)
+	for i := range len(name) {
+		if 'A' <= name[i] && name[i] <= 'Z' {
+			return false
+		}
+	}
+	return len(name) <= maxName && name != headerSignature && name != headerEncryption && !strings.HasPrefix(name, headerReserved)
 }
 
 // headerReserved begins the headers that the engine writes and takes off, also behind the back of who has signed.

@@ -5,7 +5,6 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 )
 
@@ -38,7 +37,7 @@ func (c Cipher) Seal(plain, associated []byte) []byte {
 }
 
 // ErrOpen says that what was to be opened was not sealed with this key and this associated data. It tells no more.
-var ErrOpen = errors.New("not authentic")
+const ErrOpen = constError("not authentic")
 
 // Open returns what was sealed, never nil. sealed stays as it is.
 func (c Cipher) Open(sealed, associated []byte) ([]byte, error) {

@@ -21,8 +21,12 @@ type Signature interface {
 	Public() []byte  // nil = there is none
 }
 
-// ErrNoPrivate is what a key says that can only verify.
-var ErrNoPrivate = errors.New("the key has no private half")
+// ErrNoPrivate is what a key says that can only verify, or only wrap.
+const ErrNoPrivate = constError("the key has no private half")
+
+type constError string
+
+func (e constError) Error() string { return string(e) }
 
 // ed25519Key is Ed25519 of RFC 8032.
 type ed25519Key struct {
