@@ -27,6 +27,7 @@ type dataKey struct {
 	envelope
 	cipher primitive.Cipher
 	header string
+	bound  []byte   // the beginning of the associated data
 	keks   []string // which keys it is wrapped with
 	born   time.Time
 
@@ -179,6 +180,7 @@ func (d *dataKeys) wrap(ctx context.Context, topic string, keks []string) (_ *da
 	if k.cipher, k.commit, err = derive(dek, k.id); err != nil {
 		return nil, err
 	}
+	k.bound = k.envelope.bound(d.producer, topic)
 	binding := k.binding(d.producer, topic)
 	for i, r := range d.recipients {
 		wrapped, err := r.Wrap(ctx, keks[i], dek, binding)

@@ -2,6 +2,7 @@ package security
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,27 +49,23 @@ func (e *encrypter) decrypt(ctx context.Context, d *pubsub.Delivery) error {
 	case d.Payload == nil:
 		return Undecryptable
 	}
-	env, ok := parseEnvelope(text)
-	if !ok {
-		return Malformed
-	}
 	if e.Unsigned {
 		producer = ""
 	}
-	key, err := e.unwrap(ctx, &env, producer, topic)
-	if err != nil {
-		return err
+	key := e.open(ctx, text, producer, topic)
+	if key.err != nil {
+		return key.err
 	}
-	err = e.associated(&env, producer, topic, &d.Message, func(ad []byte) error {
-		plain, err := key.Open(d.Payload, ad)
-		if err == nil {
-			d.Payload = plain
-		}
-		return err
-	})
+	f := e.associated(key.bound, &d.Message)
+	if f == nil {
+		return Undecryptable
+	}
+	defer e.frames.Put(f)
+	plain, err := key.cipher.Open(d.Payload, f.envelope(typeCipher))
 	if err != nil {
 		return Undecryptable
 	}
+	d.Payload = plain
 	d.Headers.Del(headerEncryption)
 	if len(d.Headers) == 0 {
 		d.Headers = nil
@@ -91,6 +88,33 @@ func encryptionOf(m *pubsub.Message) (text string, err error) {
 	return text, nil
 }
 
+// open returns the key of a header omnienc.
+func (e *encrypter) open(ctx context.Context, text, producer, topic string) opened {
+	return e.cache.open(ctx, e.nameOf(text, producer, topic), func(ctx context.Context) opened {
+		env, ok := parseEnvelope(text)
+		if !ok {
+			return opened{err: Malformed}
+		}
+		c, err := e.unwrap(ctx, &env, producer, topic)
+		return opened{c, env.bound(producer, topic), err}
+	})
+}
+
+// nameOf is what a data key is kept under: all that it depends on.
+func (e *encrypter) nameOf(text, producer, topic string) cacheKey {
+	f := e.borrow()
+	defer e.frames.Put(f)
+	for _, k := range e.Unwrap {
+		if v, ok := k.(Versioned); ok {
+			f.int64(int64(v.Version()))
+		}
+	}
+	f.text8(producer)
+	f.text8(topic)
+	*f = append(*f, text...)
+	return sha256.Sum256(*f)
+}
+
 // unwrap finds the key that one of the recipients can have.
 func (e *encrypter) unwrap(ctx context.Context, env *envelope, producer, topic string) (c primitive.Cipher, err error) {
 	var outage error
@@ -101,7 +125,7 @@ func (e *encrypter) unwrap(ctx context.Context, env *envelope, producer, topic s
 		if at < 0 {
 			continue
 		}
-		c, err := e.cache.open(ctx, e.Unwrap[at], env, r, binding)
+		c, err := unwrap(ctx, e.Unwrap[at], env, r, binding)
 		if err == nil {
 			return c, nil
 		}

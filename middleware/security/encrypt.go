@@ -108,24 +108,29 @@ func (e *encrypter) check() error {
 	return nil
 }
 
-// associated is what the ciphertext is bound to. release gives its memory back.
-func (e *encrypter) associated(env *envelope, producer, topic string, m *pubsub.Message, use func(ad []byte) error) error {
+// borrow lends a frame that is empty.
+func (e *encrypter) borrow() *frame {
+	if f, ok := e.frames.Get().(*frame); ok {
+		*f = (*f)[:0]
+		return f
+	}
+	return new(frame)
+}
+
+// associated is what the ciphertext of m is bound to, without its envelope; nil where it cannot be said.
+func (e *encrypter) associated(bound []byte, m *pubsub.Message) *frame {
 	content, there, ok := single(m.Headers, headerContentEncoding)
 	if !ok {
-		return errFrame
+		return nil
 	}
-	f, _ := e.frames.Get().(*frame)
-	if f == nil {
-		f = new(frame)
-	}
-	defer e.frames.Put(f)
-	*f = slices.Grow((*f)[:0], headroom+512)[:headroom]
-	f.bound(env, producer, topic)
+	f := e.borrow()
+	*f = slices.Grow(*f, headroom+512)[:headroom]
+	f.raw(bound)
 	f.filled(m.ID)
 	f.filled(m.Type)
 	f.filled(m.ContentType)
 	f.optional(content, there)
-	return use(f.envelope(typeCipher))
+	return f
 }
 
 func (e *encrypter) outgoing(ctx context.Context, topic string, m *pubsub.Message) error {
@@ -144,13 +149,12 @@ func (e *encrypter) outgoing(ctx context.Context, topic string, m *pubsub.Messag
 	if err != nil {
 		return fmt.Errorf("%w: %w", pubsub.ErrUnavailable, err)
 	}
-	err = e.associated(&key.envelope, e.Producer, topic, m, func(ad []byte) error {
-		m.Payload = key.cipher.Seal(m.Payload, ad)
-		return nil
-	})
-	if err != nil {
+	f := e.associated(key.bound, m)
+	if f == nil {
 		return errors.New("the header content-encoding is there twice, or no text")
 	}
+	defer e.frames.Put(f)
+	m.Payload = key.cipher.Seal(m.Payload, f.envelope(typeCipher))
 	m.Headers.Add(headerEncryption, key.header)
 	return nil
 }

@@ -39,7 +39,7 @@ func (e *envelope) encode() string {
 		f.text8(r.kek)
 		f.bytes16(r.wrapped)
 	}
-	return encoding().EncodeToString(f)
+	return encoding.EncodeToString(f)
 }
 
 // parseEnvelope reads the header, and says whether it is one.
@@ -62,19 +62,21 @@ func parseEnvelope(text string) (envelope, bool) {
 	return e, r.end()
 }
 
-// binding is what a data key is wrapped for: nobody can use it elsewhere.
-func (e *envelope) binding(producer, topic string) []byte {
-	f := make(frame, headroom, headroom+160+len(producer)+len(topic))
-	f.bound(e, producer, topic)
-	return f.envelope(typeWrap)
-}
-
-func (f *frame) bound(e *envelope, producer, topic string) {
+// bound is what says where a data key is used, and what is encrypted with it.
+func (e *envelope) bound(producer, topic string) []byte {
+	f := make(frame, 0, 64+len(producer)+len(topic))
 	f.byte(suiteCipher)
 	f.raw(e.id)
 	f.raw(e.commit)
 	f.text8(producer)
 	f.text8(topic)
+	return f
+}
+
+// binding is what a data key is wrapped with: nobody can use it elsewhere.
+func (e *envelope) binding(producer, topic string) []byte {
+	f := append(make(frame, headroom), e.bound(producer, topic)...)
+	return f.envelope(typeWrap)
 }
 
 // derive makes of a data key what encrypts with it, and what says that no other key was meant.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"strconv"
+	"strings"
 )
 
 // The two headers of the wire format, and how much of each is read.
@@ -112,16 +113,14 @@ func (r *reader) int64() int64 {
 func (r *reader) end() bool { return !r.bad && len(r.rest) == 0 }
 
 // encoding is base64url without padding, and of several texts that would mean the same bytes takes one only.
-func encoding() *base64.Encoding { return base64.RawURLEncoding.Strict() }
+var encoding = base64.RawURLEncoding.Strict()
 
 // decode refuses also line breaks, which package base64 passes over.
 func decode(text string) ([]byte, error) {
-	for i := range len(text) {
-		if text[i] == '\n' || text[i] == '\r' {
-			return nil, errFrame
-		}
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, errFrame
 	}
-	b, err := encoding().DecodeString(text)
+	b, err := encoding.DecodeString(text)
 	if err != nil {
 		return nil, errFrame
 	}

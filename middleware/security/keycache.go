@@ -4,8 +4,6 @@ import (
 	"container/list"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,7 +17,7 @@ const (
 	cachedFailures = 30 * time.Second
 )
 
-// A cacheKey names one wrapped key with all that it is bound to.
+// A cacheKey names wrapped keys with all that they are bound to.
 type cacheKey [sha256.Size]byte
 
 // A keyCache has the data keys that were unwrapped, and remembers those that cannot be. Of several who need one at the same time one asks.
@@ -32,57 +30,49 @@ type keyCache struct {
 	flights map[cacheKey]*opening
 }
 
-// A cached is what is known of a wrapped key.
+// A cached is what is known of a header omnienc, for a producer and a topic.
 type cached struct {
-	key    cacheKey
+	key   cacheKey
+	until time.Time
+	opened
+}
+
+// An opened is what was made of such a header.
+type opened struct {
 	cipher primitive.Cipher
-	err    error // ErrUnwrap: it does not open
-	until  time.Time
+	bound  []byte // the beginning of the associated data
+	err    error  // a Refusal: it does not open; another: an outage
 }
 
 type opening struct {
-	done   chan struct{}
-	cipher primitive.Cipher
-	err    error
+	done chan struct{}
+	opened
 }
 
 func newKeyCache(timeout time.Duration) *keyCache {
 	return &keyCache{timeout: timeout, entries: map[cacheKey]*list.Element{}, recent: list.New(), flights: map[cacheKey]*opening{}}
 }
 
-// open unwraps for one recipient.
-func (c *keyCache) open(ctx context.Context, kms KMS, e *envelope, r *recipient, binding []byte) (primitive.Cipher, error) {
-	key := nameOf(kms, r, binding)
+// open returns what is known under a name, or has it made.
+func (c *keyCache) open(ctx context.Context, name cacheKey, unwrap func(ctx context.Context) opened) opened {
 	c.mu.Lock()
-	if found := c.find(key, time.Now()); found != nil {
+	if found := c.find(name, time.Now()); found != nil {
 		c.mu.Unlock()
-		return found.cipher, found.err
+		return found.opened
 	}
-	f := c.flights[key]
+	f := c.flights[name]
 	if f == nil {
 		f = &opening{done: make(chan struct{})}
-		c.flights[key] = f
-		go c.ask(ctx, f, key, kms, e, r, binding)
+		c.flights[name] = f
+		go c.ask(ctx, f, name, unwrap)
 	}
 	c.mu.Unlock()
 	select {
 	case <-f.done:
-		return f.cipher, f.err
+		return f.opened
 	case <-ctx.Done():
-		return primitive.Cipher{}, context.Cause(ctx)
+		return opened{err: context.Cause(ctx)}
 	}
-}
-
-func nameOf(kms KMS, r *recipient, binding []byte) (k cacheKey) {
-	f := make(frame, 0, 512)
-	if v, ok := kms.(Versioned); ok {
-		f = binary.BigEndian.AppendUint64(f, v.Version())
-	}
-	f.text8(r.provider)
-	f.text8(r.kek)
-	f.bytes16(r.wrapped)
-	f.raw(binding)
-	return sha256.Sum256(f)
 }
 
 // find returns what is known and still holds. c.mu is held.
@@ -107,18 +97,18 @@ func entryOf(el *list.Element) *cached {
 }
 
 // ask has the key unwrapped. Whoever waits for it may give up; it goes on, for timeout at most, since others wait too.
-func (c *keyCache) ask(ctx context.Context, f *opening, key cacheKey, kms KMS, e *envelope, r *recipient, binding []byte) {
+func (c *keyCache) ask(ctx context.Context, f *opening, name cacheKey, unwrap func(ctx context.Context) opened) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 	defer cancel()
-	f.cipher, f.err = unwrap(ctx, kms, e, r, binding)
+	f.opened = unwrap(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.flights, key)
+	delete(c.flights, name)
 	close(f.done)
 	d := cachedFor
 	if f.err != nil {
 		d = cachedFailures
-		if !errors.Is(f.err, ErrUnwrap) {
+		if !isRefusal(f.err) {
 			return // an outage: the next one asks again
 		}
 	}
@@ -127,7 +117,7 @@ func (c *keyCache) ask(ctx context.Context, f *opening, key cacheKey, kms KMS, e
 		c.recent.Remove(oldest)
 		delete(c.entries, entryOf(oldest).key)
 	}
-	c.entries[key] = c.recent.PushFront(&cached{key, f.cipher, f.err, time.Now().Add(d)})
+	c.entries[name] = c.recent.PushFront(&cached{name, time.Now().Add(d), f.opened})
 }
 
 // unwrap asks the KMS, and makes sure that no other key was meant.

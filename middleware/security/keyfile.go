@@ -36,7 +36,7 @@ func EncodeKeys(keys ...Key) ([]byte, error) {
 		}
 		out.Keys = append(out.Keys, keyJSON{
 			ID: k.ID, Suite: k.Suite, Owner: k.Owner, Status: k.Status,
-			Private: encoding().EncodeToString(k.private()), Public: encoding().EncodeToString(k.public()),
+			Private: encoding.EncodeToString(k.private()), Public: encoding.EncodeToString(k.public()),
 		})
 	}
 	b, err := json.MarshalIndent(out, "", "  ")

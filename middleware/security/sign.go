@@ -137,8 +137,8 @@ func (s *signer) outgoing(_ context.Context, topic string, m *pubsub.Message) er
 		if i > 0 {
 			text = append(text, '~')
 		}
-		text = encoding().AppendEncode(text, x.preamble)
-		text = encoding().AppendEncode(append(text, '.'), signature)
+		text = encoding.AppendEncode(text, x.preamble)
+		text = encoding.AppendEncode(append(text, '.'), signature)
 	}
 	if len(text) > maxSignature {
 		return fmt.Errorf("the signature has %d bytes, more than %d: the names of the headers are too many, or too long", len(text), maxSignature)

@@ -41,13 +41,15 @@ func (f *frame) preamble(p *preamble) {
 
 // parse reads a preamble, and says whether it is one. names gives it room.
 func (p *preamble) parse(b []byte, names []string) bool {
-	r := reader{rest: b}
+	r, text := reader{rest: b}, string(b)
 	version := r.byte()
 	p.suite, p.key, p.producer, p.topic = r.bytes8(), r.bytes8(), r.bytes8(), r.bytes8()
 	p.issued, p.expires = r.int64(), r.int64()
 	p.names = names[:0]
 	for range int(r.byte()) {
-		name := string(r.bytes8())
+		n := len(r.bytes8())
+		end := len(b) - len(r.rest)
+		name := text[end-n : end]
 		if r.bad || !coverable(name) || len(p.names) > 0 && p.names[len(p.names)-1] >= name {
 			return false
 		}
