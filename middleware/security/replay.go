@@ -1,0 +1,117 @@
+package security
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/omnibus-go/omnibus/middleware"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// ReplayOptions tunes Replay. The zero value guards one process against what is sent again while it lives.
+type ReplayOptions struct {
+	Store    middleware.DedupStore         // what was handled; nil = NewDedupStore(0) of package middleware, which is this process's, and forgets when it ends
+	Window   time.Duration                 // what was signed longer ago is refused, for nobody remembers it any more; longer than retries and dead letters may take; 0 = 24h
+	Lease    time.Duration                 // how long a handler's claim holds when its process dies; longer than it may run; 0 = 5min, as HandlerTimeout
+	OnReplay func(*pubsub.Delivery)        // told of every message that was handled before; must not block; nil = nobody
+	OnFail   func(*pubsub.Delivery, error) // told when a message was handled and the store could not note it; must not block; nil = nobody
+}
+
+const (
+	defaultReplayWindow = 24 * time.Hour
+	defaultReplayLease  = 5 * time.Minute
+
+	replayAgain  = time.Second     // when to look again at a copy of what is running
+	replayMargin = time.Minute     // how much longer it is remembered: clocks differ
+	replayGrace  = 5 * time.Second // to tell the store how it ended, whatever has become of the handler's context
+)
+
+// Replay keeps a message that somebody has recorded from being handled again: what the group has handled successfully is acked without a handler, and
+// OnReplay is told. Two messages are the same where their signatures cover the same, whatever else they say; the one that nobody has verified is refused.
+//
+// It cannot tell a recording from what the broker delivers twice, and need not: neither is handled again. Retries and replays of dead letters are handled, since
+// their message has failed.
+//
+// Members of a group, and what runs after a restart, need a Store that they share, such as redisstreams.NewDedupStore. A store that does not answer is an error
+// of the message, which is retried. When it cannot note a success the message is acked all the same: it was handled, and OnFail is told that it could be again.
+func Replay(opts ReplayOptions) pubsub.Middleware {
+	m := pubsub.Middleware{Name: "replay", After: []string{"sign", "access"}, Why: "a forged message could take the place of a real one"}
+	if opts.Window < 0 || opts.Lease < 0 {
+		m.Err = errors.New("ReplayOptions has a negative duration")
+	}
+	if opts.Store == nil {
+		opts.Store = middleware.NewDedupStore(0)
+	}
+	if opts.Window == 0 {
+		opts.Window = defaultReplayWindow
+	}
+	if opts.Lease == 0 {
+		opts.Lease = defaultReplayLease
+	}
+	g := &replayGuard{ReplayOptions: opts}
+	g.claims.Store(rand.Uint64()) // other processes begin elsewhere
+	m.Incoming = func(next pubsub.Handler) pubsub.Handler {
+		return func(ctx context.Context, d *pubsub.Delivery) error { return g.handle(ctx, d, next) }
+	}
+	return m
+}
+
+type replayGuard struct {
+	ReplayOptions
+	claims atomic.Uint64
+}
+
+func (g *replayGuard) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
+	v, ok := From(ctx)
+	if !ok {
+		return pubsub.GiveUp(pubsub.ReasonVerification, Unsigned)
+	}
+	if time.Since(v.Issued) > g.Window {
+		return pubsub.GiveUp(pubsub.ReasonVerification, Expired)
+	}
+	key := middleware.DedupKey{Topic: d.Topic, Group: d.Group, ID: "signed-" + strconv.FormatUint(v.digest[0], 36) + "-" + strconv.FormatUint(v.digest[1], 36)}
+	claim := g.claims.Add(1)
+	state, err := g.Store.Begin(ctx, key, claim, g.Lease)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the store of what was handled: %w", err)
+	case state == middleware.DedupDone:
+		if g.OnReplay != nil {
+			g.OnReplay(d)
+		}
+		return nil
+	case state == middleware.DedupRunning:
+		return pubsub.Snooze(replayAgain, errors.New("the same message is being handled"))
+	}
+	handled := false
+	defer func() { // also when the handler calls runtime.Goexit
+		if !handled {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayGrace)
+			defer cancel()
+			_ = g.Store.Abort(end, key, claim) // else its lease ends it
+		}
+	}()
+	if err := next(ctx, d); err != nil {
+		return err
+	}
+	handled = true
+	return g.done(ctx, d, key, v)
+}
+
+// done notes a success, also when ctx has ended meanwhile, until the message could only be refused as signed too long ago.
+func (g *replayGuard) done(ctx context.Context, d *pubsub.Delivery, key middleware.DedupKey, v Verified) error {
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), replayGrace)
+		defer cancel()
+	}
+	if err := g.Store.Done(ctx, key, time.Until(v.Issued.Add(g.Window))+replayMargin); err != nil && g.OnFail != nil {
+		g.OnFail(d, err)
+	}
+	return nil
+}
