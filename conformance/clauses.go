@@ -169,7 +169,8 @@ func Clauses() []Clause {
 			"wrong CA refused", "WrongCA",
 			"wrong password typed", "WrongPassword",
 			"credentials in no error or log", "CredentialsHidden",
-			"every attack of security.md", "Attacks",
+			"every attack of security.md", "Altered OtherDestination Ambiguous Replayed ConfusedKeys OtherProducer CoveredTooLittle TwoSignatures OtherSpelling "+
+				"Stripped CiphertextMoved RecipientsChanged NonceReuse Canary Flood KMSDown BrokerAdditions RevokedKey",
 		),
 		clauses("Observation",
 			"each delivery is seen once", "SeenOnce",

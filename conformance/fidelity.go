@@ -56,6 +56,10 @@ func fidelity() []Property {
 			Name: "Fidelity/MiddlewareView", Promises: []int{20}, run: middlewareView,
 			Doc: "What publish middleware saw last is what consume middleware sees first, field by field.",
 		},
+		{
+			Name: "Fidelity/MiddlewareViewSigned", Promises: []int{20}, run: middlewareViewSigned,
+			Doc: "What publish middleware saw is what consume middleware sees, also of a message that is signed and encrypted.",
+		},
 		foreignProperty(),
 	}
 }

@@ -36,6 +36,7 @@ func Mutants() []Mutant {
 		outcomeMutants(),
 		otherMutants(),
 		securityMutants(),
+		attackMutants(),
 		networkMutants(),
 	)
 }

@@ -8,17 +8,12 @@ import (
 const (
 	needsNetwork  = "needs a broker with a network: "
 	laterFailures = "a later issue, failure handling: "
-	laterSecurity = "a later issue, signing and encryption: "
 )
 
 // pending returns those properties of a group that the contract demands and that nothing can show yet. Each report names them, so
 // that none is forgotten.
 func pending(group string) []Property {
 	all := []Property{
-		{
-			Name: "Fidelity/MiddlewareViewSigned", Promises: []int{20}, Pending: laterSecurity + "signing middleware",
-			Doc: "What publish middleware saw is what consume middleware sees, also of a message that is signed.",
-		},
 		{
 			Name: "Faults/ConsumerProcessKilled", Promises: []int{5}, Gate: redelivers(), Pending: needsNetwork + "a mutant in a process of its own, as mutants are tried on a broker that no other process can reach",
 			Doc: "Consumer processes that are killed with SIGKILL at random points lose nothing, and duplicate no more than they held.",
@@ -31,7 +26,6 @@ func pending(group string) []Property {
 			Name: "DeadLetters/BlockKey", Promises: []int{6, 19}, Gate: redelivers(), Pending: laterFailures + "keys that are blocked after a dead letter",
 			Doc: "With BlockKey what follows a dead letter in its key goes to the dead letters too, until the key is freed.",
 		},
-		{Name: "Security/Attacks", Promises: []int{22}, Doc: "Every attack of the security page is refused.", Pending: laterSecurity + "what refuses them"},
 	}
 	return slices.DeleteFunc(all, func(p Property) bool { return p.Group() != group })
 }

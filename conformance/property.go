@@ -126,7 +126,7 @@ func Properties() []Property {
 	var all []Property
 	for _, group := range [][]Property{
 		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(), append(deadLetters(), outcomes()...), timing(), replay(), observation(),
-		security(),
+		secured(),
 	} {
 		all = append(append(all, group...), pending(group[0].Group())...)
 	}

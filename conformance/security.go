@@ -26,11 +26,11 @@ const (
 	WrongPassword Intruder = "a client with a wrong password" // or a wrong token, or another key
 )
 
-func security() []Property {
+func secured() []Property {
 	property := func(name, doc string, run func(*env), needs func(Harness) string) Property {
 		return Property{Name: "Security/" + name, Promises: []int{22}, Doc: doc, run: run, needs: needs}
 	}
-	return []Property{
+	return append([]Property{
 		property("TLS", "Over TLS, which a client with a wrong authority shows to be in use, a run of ordinary traffic loses, doubles and reorders nothing.", overTLS, refuses(WrongCA)),
 		property("MutualTLS", "A client that shows its certificate is let in, and one without is refused.", mutualTLS, refuses(NoCertificate)),
 		property("WrongCA", "A server with a certificate of another authority is refused.", wrongCA, refuses(WrongCA)),
@@ -45,7 +45,7 @@ func security() []Property {
 				}
 				return restarts(h)
 			}),
-	}
+	}, attacks()...)
 }
 
 // refuses says what a harness lacks to let one in who must stay out.

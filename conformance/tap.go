@@ -51,6 +51,7 @@ type mutation struct {
 	refusal      func(err error) error                                                                           // what an intruder is told
 	secrets      []string                                                                                        // of the harness
 	purge        func(ctx context.Context, below optional, p pubsub.Place, upTo pubsub.Position) pubsub.Position // up to where, instead
+	guard        func(l pubsub.Middleware) pubsub.Middleware                                                     // changes a layer of package security
 	seek         func(ctx context.Context, below pubsub.Seeker, topic, group string, to pubsub.Start) error
 }
 
