@@ -76,14 +76,15 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 test: ## check, quickstart, the command, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
 	@$(SETUP) clients $(KINDS) python
-	@$(call steps,fmt vet lint unit interop quickstart $(QUICKSTART_STEPS) $(COMMAND_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
+	@$(call steps,fmt vet lint unit interop wycheproof quickstart $(QUICKSTART_STEPS) $(COMMAND_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
-	@echo 'setup: downloads the modules of go.mod, tools.mod and benchmarks/go.mod (the peers), then builds golangci-lint (1 to 2 min the first time).'
+	@echo 'setup: downloads the modules of go.mod, tools.mod, benchmarks/go.mod (the peers) and the test vectors of middleware/security/wycheproof, then builds golangci-lint (1 to 2 min the first time).'
 	@go mod download
 	@go mod download -modfile=tools.mod
 	@go -C benchmarks list -deps -test ./... >/dev/null
+	@go -C middleware/security/wycheproof list -deps -test ./... >/dev/null
 	@$(LINT) version
 	@$(SETUP) install $(UP) python
 
@@ -149,6 +150,14 @@ interop: ## a verifier in Python judges signed and encrypted messages
 	@if [ $$($(SETUP) state python) = left-out ]; then $(TESTSUM) -name $@ -not-run 'OMNIBUS_BROKERS leaves python out' -record $(STEPS); \
 	else $(TESTSUM) -name $@ -against 'Python' -record $(STEPS) -- \
 		go test -race -count=1 -timeout $(TIMEOUT) -json $(INTEROP); fi
+
+# A module of its own, as benchmarks/ is.
+.PHONY: wycheproof
+wycheproof: ## vet, lint and test the module that has the test vectors of others
+	@cd middleware/security/wycheproof && go vet ./...
+	@cd middleware/security/wycheproof && go tool -modfile=../../../tools.mod golangci-lint run ./...
+	@$(TESTSUM) -name wycheproof -against 'Project Wycheproof' -record $(STEPS) -- \
+		go -C middleware/security/wycheproof test -race -timeout $(TIMEOUT) -json ./...
 
 .PHONY: quickstart
 quickstart: ## run the quickstart as a newcomer would

@@ -128,6 +128,9 @@ var mayRequire = []string{
 // modules are the nested ones: their own go.mod keeps what they require from whoever imports this module. Each may require, beside us,
 // what is listed here.
 var modules = map[string][]string{
+	"middleware/security/wycheproof": {
+		"github.com/c2sp/wycheproof", // test vectors, 100 MB of them
+	},
 	"benchmarks": {
 		"github.com/ThreeDotsLabs/watermill",         // a peer; for GoChannel it links uuid, ulid, shortuuid and errors
 		"github.com/ThreeDotsLabs/watermill-nats/v2", // a peer, on JetStream

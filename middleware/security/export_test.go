@@ -54,3 +54,8 @@ func Reencode(text string) (again string, ok bool) {
 	}
 	return e.encode(), true
 }
+
+// Envelope puts the pre-authentication encoding around a body.
+func Envelope(kind, body string) []byte {
+	return append(make(frame, headroom), body...).envelope(kind)
+}

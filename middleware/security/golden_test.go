@@ -200,3 +200,10 @@ func writeGolden(t *testing.T) {
 }
 
 const maxGoldenHeaders = 100
+
+// The example of DSSE's own protocol.md.
+func TestEnvelopeIsThatOfDSSE(t *testing.T) {
+	if got := string(security.Envelope("http://example.com/HelloWorld", "hello world")); got != "DSSEv1 29 http://example.com/HelloWorld 11 hello world" {
+		t.Errorf("%q", got)
+	}
+}
