@@ -85,7 +85,9 @@ func TestFailedIsNoReplay(t *testing.T) {
 		t.Errorf("the last retry is taken for a replay: %v", err)
 	}
 	// while one copy is handled, another waits
-	copied := mustSend(t, "a", order(), sign)
+	twin := order()
+	twin.ID = "o-3"
+	copied := mustSend(t, "a", twin, sign)
 	running := pubsub.Middleware{Incoming: func(next pubsub.Handler) pubsub.Handler {
 		return func(ctx context.Context, d *pubsub.Delivery) error {
 			got, err := receive(ctx, "a", copied, sign, guard)
@@ -103,7 +105,9 @@ func TestFailedIsNoReplay(t *testing.T) {
 		t.Errorf("while the store is down: %v, %v", got, err)
 	}
 	store.down, store.forgets = nil, errDown
-	if got, err := receive(t.Context(), "a", mustSend(t, "a", order(), sign), sign, guard); got == nil || err != nil || len(lost) != 1 || !errors.Is(lost[0], errDown) {
+	other := order()
+	other.ID = "o-2"
+	if got, err := receive(t.Context(), "a", mustSend(t, "a", other, sign), sign, guard); got == nil || err != nil || len(lost) != 1 || !errors.Is(lost[0], errDown) {
 		t.Errorf("while the store notes nothing: %v, %v, told of %v", got, err, lost)
 	}
 	if err := security.Replay(security.ReplayOptions{Window: -1}).Err; err == nil {
