@@ -16,6 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	mortal()
+	rotating()
 	conformance.Member(dial)
 	goleak.VerifyTestMain(m)
 }

@@ -89,7 +89,7 @@ func decodeHalf(text string) ([]byte, error) {
 // KeyringOptions tunes OpenKeyring. The zero value is safe.
 type KeyringOptions struct {
 	Poll     time.Duration   // how often the file is looked at, when a key is needed; 0 = 1s; at least 1ms
-	OnReload func(err error) // told when the file has changed: nil = its keys count from now on; else the old ones do; must not block; nil = nobody
+	OnReload func(err error) // told when the file has changed: nil = its keys count from now on; else the old ones do; must not block, or use the Keyring; nil = nobody
 }
 
 const (
@@ -147,12 +147,24 @@ func (s stamp) same(o stamp) bool {
 	return s.size == o.size && s.mtime.Equal(o.mtime) && s.err == o.err && (s.info == nil || o.info == nil || os.SameFile(s.info, o.info))
 }
 
-// look reads the file again if it is time and it has changed. Those who come meanwhile go on with what is there.
+// look reads the file again if it is time and it has changed. Those who come meanwhile go on with what is there; but not when nobody has looked for so long
+// that a key could be in use which was added since.
 func (f *keyFile) look(r *Keyring, now time.Time) {
-	if now.UnixNano() < f.next.Load() || !f.mu.TryLock() {
+	late := now.UnixNano() - f.next.Load()
+	switch {
+	case late < 0:
 		return
+	case late < f.opts.Poll.Nanoseconds():
+		if !f.mu.TryLock() {
+			return
+		}
+	default:
+		f.mu.Lock()
 	}
 	defer f.mu.Unlock()
+	if now.UnixNano() < f.next.Load() {
+		return // somebody has, a moment ago
+	}
 	f.next.Store(now.Add(f.opts.Poll).UnixNano())
 	if f.stat().same(f.stamp) {
 		return
