@@ -17,7 +17,7 @@ import (
 )
 
 func allSuites() []security.Suite {
-	return append(suites(), security.AES256GCM, security.HPKEX25519, security.HPKEP256)
+	return append(suites(), wrapSuites()...)
 }
 
 func writeKeys(t *testing.T, path string, keys ...security.Key) {
