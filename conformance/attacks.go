@@ -76,7 +76,7 @@ func instead(old, by string) func(string) string {
 }
 
 func altered(e *env) {
-	forged := security.Forged
+	forged := security.ErrForged
 	e.simple([]alteration{
 		{"another ID", forged, func(m *pubsub.Message) { m.ID += "x" }},
 		{"another type", forged, func(m *pubsub.Message) { m.Type = "order.paid" }},
@@ -100,17 +100,17 @@ func altered(e *env) {
 }
 
 func ambiguous(e *env) {
-	malformed := security.Malformed
+	malformed := security.ErrMalformed
 	e.simple([]alteration{
-		{"a signature that is cut", security.Forged, resign(func(s string) string { return s[:len(s)-2] })},
-		{"a signature that is longer", security.Forged, resign(func(s string) string { return s + "AAAA" })},
-		{"a payload that is longer", security.Forged, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
-		{"a payload that is cut", security.Forged, func(m *pubsub.Message) { m.Payload = m.Payload[:3] }},
-		{"a byte of the ID in the type", security.Forged, func(m *pubsub.Message) { m.Type, m.ID = m.ID[len(m.ID)-1:]+m.Type, m.ID[:len(m.ID)-1] }},
+		{"a signature that is cut", security.ErrForged, resign(func(s string) string { return s[:len(s)-2] })},
+		{"a signature that is longer", security.ErrForged, resign(func(s string) string { return s + "AAAA" })},
+		{"a payload that is longer", security.ErrForged, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
+		{"a payload that is cut", security.ErrForged, func(m *pubsub.Message) { m.Payload = m.Payload[:3] }},
+		{"a byte of the ID in the type", security.ErrForged, func(m *pubsub.Message) { m.Type, m.ID = m.ID[len(m.ID)-1:]+m.Type, m.ID[:len(m.ID)-1] }},
 		{"a longer preamble", malformed, inPreamble(func(p string) string { return p + "\x00" })},
 		{"a shorter preamble", malformed, inPreamble(func(p string) string { return p[:len(p)-1] })},
 		{"a length too long", malformed, inPreamble(instead("\x06tenant", "\x46tenant"))},
-		{"a producer in the name of its key", security.UnknownKey, inPreamble(instead("\x08orders-1\x06orders", "\x0forders-1\x06orders\x00"))},
+		{"a producer in the name of its key", security.ErrUnknownKey, inPreamble(instead("\x08orders-1\x06orders", "\x0forders-1\x06orders\x00"))},
 	})
 }
 
@@ -124,29 +124,29 @@ func twoSignatures(e *env) {
 		}
 	}
 	e.simple([]alteration{
-		{"the same signature twice", security.Malformed, twice("omnisig", "")},
-		{"another signature behind it", security.Malformed, twice("omnisig", "AAAA.AAAA")},
-		{"another signature before it", security.Malformed, func(m *pubsub.Message) {
+		{"the same signature twice", security.ErrMalformed, twice("omnisig", "")},
+		{"another signature behind it", security.ErrMalformed, twice("omnisig", "AAAA.AAAA")},
+		{"another signature before it", security.ErrMalformed, func(m *pubsub.Message) {
 			m.Headers = append(pubsub.Headers{{Name: "omnisig", Value: "AAAA.AAAA"}}, m.Headers...)
 		}},
-		{"two headers of encryption", security.Malformed, func(m *pubsub.Message) { m.Headers.Add("omnienc", "x"); m.Headers.Add("omnienc", "x") }},
+		{"two headers of encryption", security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("omnienc", "x"); m.Headers.Add("omnienc", "x") }},
 	})
 }
 
 func otherSpelling(e *env) {
 	e.simple([]alteration{
-		{"a signature in upper case alone", security.Malformed, func(m *pubsub.Message) {
+		{"a signature in upper case alone", security.ErrMalformed, func(m *pubsub.Message) {
 			s := m.Headers.Get("omnisig")
 			m.Headers.Del("omnisig")
 			m.Headers.Add("OMNISIG", s)
 		}},
-		{"a signature in another case beside it", security.Malformed, func(m *pubsub.Message) { m.Headers.Add("OmniSig", m.Headers.Get("omnisig")) }},
-		{"padding", security.Malformed, resign(func(s string) string { return s + "==" })},
-		{"a newline", security.Malformed, resign(func(s string) string { return s + "\n" })},
-		{"the alphabet of others", security.Malformed, resign(func(s string) string { return s[:len(s)-2] + "+/" })},
-		{"bits that count for nothing", security.Malformed, resign(func(s string) string { return s[:len(s)-1] + string(rune(s[len(s)-1]+1)) })},
-		{"a part more", security.Malformed, resign(func(s string) string { return s + ".AAAA" })},
-		{"an empty signature behind it", security.Malformed, resign(func(s string) string { return s + "~" })},
+		{"a signature in another case beside it", security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("OmniSig", m.Headers.Get("omnisig")) }},
+		{"padding", security.ErrMalformed, resign(func(s string) string { return s + "==" })},
+		{"a newline", security.ErrMalformed, resign(func(s string) string { return s + "\n" })},
+		{"the alphabet of others", security.ErrMalformed, resign(func(s string) string { return s[:len(s)-2] + "+/" })},
+		{"bits that count for nothing", security.ErrMalformed, resign(func(s string) string { return s[:len(s)-1] + string(rune(s[len(s)-1]+1)) })},
+		{"a part more", security.ErrMalformed, resign(func(s string) string { return s + ".AAAA" })},
+		{"an empty signature behind it", security.ErrMalformed, resign(func(s string) string { return s + "~" })},
 	})
 }
 
@@ -154,19 +154,19 @@ func coveredTooLittle(e *env) {
 	v, topic := e.vault(), e.topic("a")
 	strict := e.guard(security.Sign(security.SignOptions{Keys: v.ring, Require: []string{"tenant"}}))
 	forged := v.forge(topic, []alteration{
-		{"names in disorder", security.Malformed, inPreamble(instead("\x06region\x06tenant", "\x06tenant\x06region"))},
-		{"a name twice", security.Malformed, inPreamble(instead("\x06region\x06tenant", "\x06tenant\x06tenant"))},
-		{"a name in upper case", security.Malformed, inPreamble(instead("\x06tenant", "\x06TENANT"))},
-		{"a name less", security.Forged, inPreamble(instead("\x02\x06region\x06tenant", "\x01\x06region"))},
+		{"names in disorder", security.ErrMalformed, inPreamble(instead("\x06region\x06tenant", "\x06tenant\x06region"))},
+		{"a name twice", security.ErrMalformed, inPreamble(instead("\x06region\x06tenant", "\x06tenant\x06tenant"))},
+		{"a name in upper case", security.ErrMalformed, inPreamble(instead("\x06tenant", "\x06TENANT"))},
+		{"a name less", security.ErrForged, inPreamble(instead("\x02\x06region\x06tenant", "\x01\x06region"))},
 	}, v.sign("orders"))
 	bare := pubsub.Message{ID: e.run + "-bare", Type: "order.placed", Key: "key-0", Payload: []byte("without a tenant")}
-	forged = append(forged, forgery{"a signature that covers no tenant", e.wire(topic, bare, v.sign("orders")), security.Uncovered})
+	forged = append(forged, forgery{"a signature that covers no tenant", e.wire(topic, bare, v.sign("orders")), security.ErrUncovered})
 	e.tryForgeries(forgeryTrial{topic: topic, produces: []pubsub.Middleware{v.sign("orders")}, consumes: []pubsub.Middleware{strict}, forged: forged})
 }
 
 func confusedKeys(e *env) {
 	v, topic := e.vault(), e.topic("a")
-	unknown := security.UnknownKey
+	unknown := security.ErrUnknownKey
 	forged := v.forge(topic, []alteration{
 		{"the suite none", unknown, inPreamble(instead("\x07ed25519", "\x04none"))},
 		{"no suite", unknown, inPreamble(instead("\x07ed25519", "\x00"))},
@@ -194,9 +194,9 @@ func otherProducer(e *env) {
 	keys, err := security.DecodeKeys([]byte(strings.Replace(string(text), `"ledger"`, `"orders"`, 1)))
 	e.must(err, "decode")
 	posing := security.Sign(security.SignOptions{Keys: v.keyring(keys...), Producer: "orders"})
-	forged := v.forge(topic, asIs("ledger in the name of orders", security.WrongProducer), posing)
+	forged := v.forge(topic, asIs("ledger in the name of orders", security.ErrWrongProducer), posing)
 	policy := &security.Policy{Publish: map[string][]security.Grant{"orders": {{Topics: []string{">"}, Types: []string{">"}}}}, Consume: map[string][]string{"billing": {">"}}}
-	own := v.forge(topic, asIs("ledger, which may not publish this", security.Denied), v.sign("ledger"))
+	own := v.forge(topic, asIs("ledger, which may not publish this", security.ErrDenied), v.sign("ledger"))
 	e.tryForgeries(forgeryTrial{
 		topic: topic, produces: []pubsub.Middleware{v.sign("orders")}, consumes: []pubsub.Middleware{v.sign(""), e.guard(security.Access("billing", policy))},
 		forged: append(forged, own...),
@@ -205,17 +205,17 @@ func otherProducer(e *env) {
 
 func stripped(e *env) {
 	e.simple([]alteration{
-		{"a message without its signature", security.Unsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
-		{"a message without any header", security.Unsigned, func(m *pubsub.Message) { m.Headers = nil }},
+		{"a message without its signature", security.ErrUnsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
+		{"a message without any header", security.ErrUnsigned, func(m *pubsub.Message) { m.Headers = nil }},
 	})
 	v, topic := e.vault(), e.topic("b")
-	plain := v.forge(topic, asIs("a message that was signed only", security.Unencrypted), v.sign("orders"))
+	plain := v.forge(topic, asIs("a message that was signed only", security.ErrUnencrypted), v.sign("orders"))
 	e.tryForgeries(forgeryTrial{
 		topic: topic, produces: []pubsub.Middleware{v.sign("orders"), v.encrypt("orders")}, consumes: []pubsub.Middleware{v.sign(""), v.encrypt("")},
 		forged: append(plain, v.forge(topic, []alteration{
-			{"a message without its signature", security.Unsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
-			{"a message without its encryption", security.Forged, func(m *pubsub.Message) { m.Headers.Del("omnienc") }},
-			{"a message without both", security.Unsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig"); m.Headers.Del("omnienc") }},
+			{"a message without its signature", security.ErrUnsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
+			{"a message without its encryption", security.ErrForged, func(m *pubsub.Message) { m.Headers.Del("omnienc") }},
+			{"a message without both", security.ErrUnsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig"); m.Headers.Del("omnienc") }},
 		}, v.sign("orders"), v.encrypt("orders"))...),
 	})
 }
@@ -225,9 +225,9 @@ func revokedKey(e *env) {
 	old, err := security.GenerateKey(security.Ed25519, "orders-0", "orders")
 	e.must(err, "make a key")
 	thief := security.Sign(security.SignOptions{Keys: v.keyring(old), Producer: "orders"})
-	early := v.forge(topic, asIs("a message of before the key was revoked", security.UnknownKey), thief) // as one that says so
+	early := v.forge(topic, asIs("a message of before the key was revoked", security.ErrUnknownKey), thief) // as one that says so
 	e.must(v.ring.Replace(append(v.all, old.With(security.Revoked))...), "revoke a key")
-	late := v.forge(topic, asIs("a message of a revoked key", security.UnknownKey), thief)
+	late := v.forge(topic, asIs("a message of a revoked key", security.ErrUnknownKey), thief)
 	e.tryForgeries(forgeryTrial{topic: topic, produces: []pubsub.Middleware{v.sign("orders")}, consumes: []pubsub.Middleware{v.sign("")}, forged: append(early, late...)})
 }
 
@@ -252,14 +252,14 @@ func otherDestination(e *env) {
 		e.must(p.Close(), "close")
 		l.verify()
 	}
-	wrong := security.WrongDestination
+	wrong := security.ErrWrongDestination
 	forged := v.forge(acme, asIs("what was signed for another topic", wrong), v.sign("orders"))
 	for _, r := range kept {
 		m := r.Msg.Clone()
 		m.Headers = slices.DeleteFunc(m.Headers, func(h pubsub.Header) bool { return strings.HasPrefix(h.Name, "omnibus-dlq-") })
 		forged = append(forged, forgery{"a dead letter of another topic", m, wrong})
 	}
-	forged = append(forged, v.forge(other, asIs("what was signed in another environment", security.Forged), staging.sign("orders"))...)
+	forged = append(forged, v.forge(other, asIs("what was signed in another environment", security.ErrForged), staging.sign("orders"))...)
 	e.tryForgeries(forgeryTrial{
 		topic: other, produces: []pubsub.Middleware{v.sign("orders")}, consumes: []pubsub.Middleware{v.sign("")}, forged: forged,
 		places: func(f forgery) pubsub.Place {
@@ -293,7 +293,7 @@ func brokerAdditions(e *env) {
 	for i, m := range l.typed(enough, 3) {
 		m = e.wire(topic, m, v.sign("orders"))
 		if i > 30 {
-			m.Headers = append(additions[:i%len(additions):i%len(additions)], append(m.Headers, additions[i%len(additions):]...)...)
+			m.Headers = slices.Concat(additions[:i%len(additions)], m.Headers, additions[i%len(additions):])
 		}
 		l.mustPublish(w, topic, m)
 	}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 func ciphertextMoved(e *env) {
 	v, topic := e.vault(), e.topic("a")
 	other := e.wire(topic, pubsub.Message{ID: "other", Type: "order.placed", Payload: []byte("another payload")}, v.encrypt("orders"))
-	closed := security.Undecryptable
+	closed := security.ErrUndecryptable
 	forged := v.forge(topic, nil)
 	for _, a := range []alteration{
 		{"a ciphertext under another ID", closed, func(m *pubsub.Message) { m.ID += "x" }},
@@ -60,7 +61,7 @@ func recipientsChanged(e *env) {
 		}
 	}
 	theirs, _ := base64.RawURLEncoding.DecodeString(other)
-	closed, malformed := security.Undecryptable, security.Malformed
+	closed, malformed := security.ErrUndecryptable, security.ErrMalformed
 	e.tryForgeries(forgeryTrial{
 		topic: topic, produces: []pubsub.Middleware{layer}, consumes: []pubsub.Middleware{layer},
 		forged: v.forge(topic, []alteration{
@@ -80,7 +81,7 @@ func recipientsChanged(e *env) {
 	e.tryForgeries(forgeryTrial{
 		topic: e.topic("signed"), produces: []pubsub.Middleware{v.sign("orders"), v.encrypt("orders")}, consumes: []pubsub.Middleware{v.sign(""), v.encrypt("")},
 		forged: v.forge(e.topic("signed"), []alteration{
-			{"a recipient added", security.Forged, inHeader(func(b []byte) []byte { b[count]++; return append(b, 1, 'k', 1, 'k', 0, 1, 'w') })},
+			{"a recipient added", security.ErrForged, inHeader(func(b []byte) []byte { b[count]++; return append(b, 1, 'k', 1, 'k', 0, 1, 'w') })},
 		}, v.sign("orders"), v.encrypt("orders")),
 	})
 }
@@ -138,7 +139,7 @@ func (v *vault) secrets() []string {
 	for _, k := range file.Keys {
 		b, err := base64.RawURLEncoding.DecodeString(k.Private)
 		v.e.must(err, "decode")
-		all = append(all, k.Private, string(b), fmt.Sprintf("%x", b), fmt.Sprint(b), base64.StdEncoding.EncodeToString(b))
+		all = append(all, k.Private, string(b), hex.EncodeToString(b), fmt.Sprintf("%d", b), base64.StdEncoding.EncodeToString(b))
 	}
 	return all
 }
@@ -181,7 +182,7 @@ func canary(e *env) {
 		}
 	}
 	// what cannot be decrypted
-	strange := v.forge(topic, asIs("strange", security.Undecryptable), v.encrypt("orders"))[0]
+	strange := v.forge(topic, asIs("strange", security.ErrUndecryptable), v.encrypt("orders"))[0]
 	strange.msg.Payload = slices.Clone(strange.msg.Payload)
 	strange.msg.Payload[20]++
 	e.must(reader.Publish(e.Context(), topic, e.wire(topic, strange.msg, v.sign("orders"))), "publish what cannot be decrypted")
@@ -213,12 +214,12 @@ func flood(e *env) {
 	var forged []forgery
 	for i := range 100 { // encrypted for billing by whoever could ask the KMS, each with a data key of its own
 		own := v.encrypt("orders")
-		forged = append(forged, v.forge(topic, asIs("one of many messages of unknown keys", security.UnknownKey), strangers[i%len(strangers)], own)...)
+		forged = append(forged, v.forge(topic, asIs("one of many messages of unknown keys", security.ErrUnknownKey), strangers[i%len(strangers)], own)...)
 	}
 	forged = append(forged, v.forge(topic, []alteration{
-		{"a signature of 5 KiB", security.Malformed, resign(func(s string) string { return s + strings.Repeat("A", 5<<10) })},
-		{"a header of encryption of 17 KiB", security.Malformed, setHeader("omnienc", strings.Repeat("A", 17<<10))},
-		{"nine signatures", security.Malformed, resign(func(s string) string { return strings.Join(slices.Repeat([]string{s}, 9), "~") })},
+		{"a signature of 5 KiB", security.ErrMalformed, resign(func(s string) string { return s + strings.Repeat("A", 5<<10) })},
+		{"a header of encryption of 17 KiB", security.ErrMalformed, setHeader("omnienc", strings.Repeat("A", 17<<10))},
+		{"nine signatures", security.ErrMalformed, resign(func(s string) string { return strings.Join(slices.Repeat([]string{s}, 9), "~") })},
 	}, v.sign("orders"))...)
 	e.tryForgeries(forgeryTrial{
 		topic: topic, produces: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.ring.KMS("billing"))},

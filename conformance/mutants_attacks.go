@@ -15,29 +15,29 @@ import (
 // attackMutants have a layer that lets an attack through, or an adapter that breaks what is genuine.
 func attackMutants() []Mutant {
 	return []Mutant{
-		{"handles what is not what was signed", "Security/Altered", forgives("sign", security.Forged)},
+		{"handles what is not what was signed", "Security/Altered", forgives("sign", security.ErrForged)},
 		{"loses every 100th message", "Security/Altered", func() *mutation { return shows(recordLose, 100) }},
-		{"handles what was signed for another topic", "Security/OtherDestination", forgives("sign", security.WrongDestination)},
-		{"handles what was signed in another environment", "Security/OtherDestination", forgives("sign", security.Forged)},
-		{"handles signatures that are cut", "Security/Ambiguous", forgives("sign", security.Forged)},
-		{"handles unreadable signatures", "Security/Ambiguous", forgives("sign", security.Malformed)},
+		{"handles what was signed for another topic", "Security/OtherDestination", forgives("sign", security.ErrWrongDestination)},
+		{"handles what was signed in another environment", "Security/OtherDestination", forgives("sign", security.ErrForged)},
+		{"handles signatures that are cut", "Security/Ambiguous", forgives("sign", security.ErrForged)},
+		{"handles unreadable signatures", "Security/Ambiguous", forgives("sign", security.ErrMalformed)},
 		{"remembers nothing that it has handled", "Security/Replayed", func() *mutation { return without("replay") }},
 		{"shows every 100th message twice", "Security/Replayed", func() *mutation {
 			m := shows(recordTwice, 100)
 			m.guard = without("replay").guard
 			return m
 		}},
-		{"handles what has an unknown key", "Security/ConfusedKeys", forgives("sign", security.UnknownKey)},
-		{"handles what another has signed in a producer's name", "Security/OtherProducer", forgives("sign", security.WrongProducer)},
-		{"lets a producer publish what it may not", "Security/OtherProducer", forgives("access", security.Denied)},
-		{"does not ask what a signature covers", "Security/CoveredTooLittle", forgives("sign", security.Uncovered)},
-		{"takes the first of two signatures", "Security/TwoSignatures", forgives("sign", security.Malformed)},
-		{"is lenient with the spelling of signatures", "Security/OtherSpelling", forgives("sign", security.Malformed)},
-		{"handles what is not signed", "Security/Stripped", forgives("sign", security.Unsigned)},
-		{"handles what is not encrypted", "Security/Stripped", forgives("encrypt", security.Unencrypted)},
-		{"handles ciphertexts that do not open", "Security/CiphertextMoved", forgives("encrypt", security.Undecryptable)},
+		{"handles what has an unknown key", "Security/ConfusedKeys", forgives("sign", security.ErrUnknownKey)},
+		{"handles what another has signed in a producer's name", "Security/OtherProducer", forgives("sign", security.ErrWrongProducer)},
+		{"lets a producer publish what it may not", "Security/OtherProducer", forgives("access", security.ErrDenied)},
+		{"does not ask what a signature covers", "Security/CoveredTooLittle", forgives("sign", security.ErrUncovered)},
+		{"takes the first of two signatures", "Security/TwoSignatures", forgives("sign", security.ErrMalformed)},
+		{"is lenient with the spelling of signatures", "Security/OtherSpelling", forgives("sign", security.ErrMalformed)},
+		{"handles what is not signed", "Security/Stripped", forgives("sign", security.ErrUnsigned)},
+		{"handles what is not encrypted", "Security/Stripped", forgives("encrypt", security.ErrUnencrypted)},
+		{"handles ciphertexts that do not open", "Security/CiphertextMoved", forgives("encrypt", security.ErrUndecryptable)},
 		{"loses every 90th message that is encrypted", "Security/CiphertextMoved", func() *mutation { return shows(recordLose, 90) }},
-		{"handles what is encrypted with another key", "Security/RecipientsChanged", forgives("encrypt", security.Undecryptable)},
+		{"handles what is encrypted with another key", "Security/RecipientsChanged", forgives("encrypt", security.ErrUndecryptable)},
 		{"uses every 100th nonce twice", "Security/NonceReuse", noncesAgain},
 		{"sends every 100th message in plain text", "Security/Canary", func() *mutation { return inPlain(every(100)) }},
 		{"says in its error what it has decrypted", "Security/Canary", func() *mutation {
@@ -51,7 +51,7 @@ func attackMutants() []Mutant {
 				}
 			})
 		}},
-		{"handles floods of unknown keys", "Security/Flood", forgives("sign", security.UnknownKey)},
+		{"handles floods of unknown keys", "Security/Flood", forgives("sign", security.ErrUnknownKey)},
 		{"gives up what cannot be decrypted while the KMS is away", "Security/KMSDown", awayIs(func(err error, _ func() error) error { return pubsub.Permanent(errors.New(err.Error())) })},
 		{"counts it as a failure that the KMS is away", "Security/KMSDown", awayIs(func(err error, _ func() error) error { return errors.New(err.Error()) })},
 		{"handles ciphertexts while the KMS is away", "Security/KMSDown", awayIs(func(_ error, next func() error) error { return next() })},
@@ -72,7 +72,7 @@ func attackMutants() []Mutant {
 				}
 			})
 		}},
-		{"asks a revoked key whether it is", "Security/RevokedKey", forgives("sign", security.UnknownKey)},
+		{"asks a revoked key whether it is", "Security/RevokedKey", forgives("sign", security.ErrUnknownKey)},
 		{"trims the values of headers that are signed", "Fidelity/MiddlewareViewSigned", func() *mutation {
 			return damages(func(m *pubsub.Message) {
 				m.Headers = slices.Clone(m.Headers)
@@ -149,7 +149,7 @@ func awayIs(instead func(err error, next func() error) error) func() *mutation {
 // inPlain does not encrypt: when strike says so, or where that is nil when encrypting fails. What is plain is accepted then.
 func inPlain(strike func() bool) *mutation {
 	var mu sync.Mutex
-	m := forgives("encrypt", security.Unencrypted)()
+	m := forgives("encrypt", security.ErrUnencrypted)()
 	lenient := m.guard
 	m.guard = func(l pubsub.Middleware) pubsub.Middleware {
 		if l.Name != "encrypt" {

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -196,7 +197,7 @@ func (e *env) wantKeptAsForged(p *process, c forgeryTrial) {
 		rest := dead[f.msg.ID]
 		at := slices.IndexFunc(rest, func(r pubsub.Record) bool {
 			own := slices.DeleteFunc(slices.Clone(r.Msg.Headers), func(h pubsub.Header) bool { return strings.HasPrefix(h.Name, "omnibus-dlq-") })
-			return string(r.Msg.Payload) == string(f.msg.Payload) && (r.Msg.Payload == nil) == (f.msg.Payload == nil) && slices.Equal(own, f.msg.Headers) &&
+			return bytes.Equal(r.Msg.Payload, f.msg.Payload) && (r.Msg.Payload == nil) == (f.msg.Payload == nil) && slices.Equal(own, f.msg.Headers) &&
 				(f.why == 0 || r.Msg.Headers.Get("omnibus-dlq-error") == f.why.Error())
 		})
 		if at < 0 {

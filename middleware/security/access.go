@@ -113,11 +113,11 @@ func Access(service string, policy *Policy) pubsub.Middleware {
 			v, ok := From(ctx)
 			switch {
 			case !ok:
-				return pubsub.GiveUp(pubsub.ReasonVerification, Unsigned)
+				return pubsub.GiveUp(pubsub.ReasonVerification, ErrUnsigned)
 			case !policy.MayConsume(service, d.Topic):
-				return pubsub.Pause(deniedPause, fmt.Errorf("%w: the policy does not let %q consume %q", Denied, service, d.Topic))
+				return pubsub.Pause(deniedPause, fmt.Errorf("%w: the policy does not let %q consume %q", ErrDenied, service, d.Topic))
 			case !policy.MayPublish(v.Producer, v.Topic, d.Type):
-				return pubsub.GiveUp(pubsub.ReasonVerification, Denied)
+				return pubsub.GiveUp(pubsub.ReasonVerification, ErrDenied)
 			}
 			return next(ctx, d)
 		}

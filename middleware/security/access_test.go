@@ -92,15 +92,15 @@ func TestAccess(t *testing.T) {
 		t.Errorf("ledger publishes an order: %v", err)
 	}
 	// the control at the consumer, where the publisher has no guard-rail
-	wantRefused(t, "orders.placed", mustSend(t, "orders.placed", order(), sign("ledger")), security.Denied, sign(""), billing)
-	wantRefused(t, "orders.placed", order(), security.Unsigned, billing)
+	wantRefused(t, "orders.placed", mustSend(t, "orders.placed", order(), sign("ledger")), security.ErrDenied, sign(""), billing)
+	wantRefused(t, "orders.placed", order(), security.ErrUnsigned, billing)
 	other := order()
 	other.Type = "refund"
-	wantRefused(t, "orders.placed", mustSend(t, "orders.placed", other, sign("orders")), security.Denied, sign(""), billing)
+	wantRefused(t, "orders.placed", mustSend(t, "orders.placed", other, sign("orders")), security.ErrDenied, sign(""), billing)
 
 	// a service that must not consume keeps what it must not see
 	got, err := receive(t.Context(), "orders.paid", mustSend(t, "orders.paid", order(), sign("orders")), sign(""), billing)
-	if outcome, d := pubsub.OutcomeOf(err); got != nil || outcome != pubsub.OutcomePause || d != time.Minute || !errors.Is(err, security.Denied) {
+	if outcome, d := pubsub.OutcomeOf(err); got != nil || outcome != pubsub.OutcomePause || d != time.Minute || !errors.Is(err, security.ErrDenied) {
 		t.Errorf("billing consumes what it must not: %v, %v", got, err)
 	}
 	for says, m := range map[string]pubsub.Middleware{

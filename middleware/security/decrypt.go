@@ -36,7 +36,7 @@ func (e *encrypter) decrypt(ctx context.Context, d *pubsub.Delivery) error {
 	if v, ok := From(ctx); ok {
 		producer, topic = v.Producer, v.Topic
 	} else if !e.Unsigned {
-		return Unsigned
+		return ErrUnsigned
 	}
 	text, err := encryptionOf(&d.Message)
 	switch {
@@ -45,9 +45,9 @@ func (e *encrypter) decrypt(ctx context.Context, d *pubsub.Delivery) error {
 	case text == "" && (d.Payload == nil || e.Plain):
 		return nil
 	case text == "":
-		return Unencrypted
+		return ErrUnencrypted
 	case d.Payload == nil:
-		return Undecryptable
+		return ErrUndecryptable
 	}
 	if e.Unsigned {
 		producer = ""
@@ -58,12 +58,12 @@ func (e *encrypter) decrypt(ctx context.Context, d *pubsub.Delivery) error {
 	}
 	f := e.associated(key.bound, &d.Message)
 	if f == nil {
-		return Undecryptable
+		return ErrUndecryptable
 	}
 	defer e.frames.Put(f)
 	plain, err := key.cipher.Open(d.Payload, f.envelope(typeCipher))
 	if err != nil {
-		return Undecryptable
+		return ErrUndecryptable
 	}
 	d.Payload = plain
 	d.Headers.Del(headerEncryption)
@@ -81,7 +81,7 @@ func encryptionOf(m *pubsub.Message) (text string, err error) {
 			continue
 		}
 		if h.Name != headerEncryption || h.Kind != pubsub.HeaderText || text != "" || h.Value == "" || len(h.Value) > maxEncryption {
-			return "", Malformed
+			return "", ErrMalformed
 		}
 		text = h.Value
 	}
@@ -93,7 +93,7 @@ func (e *encrypter) open(ctx context.Context, text, producer, topic string) open
 	return e.cache.open(ctx, e.nameOf(text, producer, topic), func(ctx context.Context) opened {
 		env, ok := parseEnvelope(text)
 		if !ok {
-			return opened{err: Malformed}
+			return opened{err: ErrMalformed}
 		}
 		c, err := e.unwrap(ctx, &env, producer, topic)
 		return opened{c, env.bound(producer, topic), err}
@@ -136,5 +136,5 @@ func (e *encrypter) unwrap(ctx context.Context, env *envelope, producer, topic s
 	if outage != nil {
 		return c, outage
 	}
-	return c, Undecryptable
+	return c, ErrUndecryptable
 }

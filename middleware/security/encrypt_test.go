@@ -34,17 +34,17 @@ type party struct {
 }
 
 // parties are a producer and a consumer of what it encrypts, with as little in the keyring of each as it needs.
-func parties(t testing.TB, sign, wrap security.Suite) (orders, billing party) {
-	t.Helper()
-	s, w := key(t, sign, "orders-1", "orders"), key(t, wrap, "billing-1", "billing")
+func parties(tb testing.TB, sign, wrap security.Suite) (orders, billing party) {
+	tb.Helper()
+	s, w := key(tb, sign, "orders-1", "orders"), key(tb, wrap, "billing-1", "billing")
 	sOut, wOut := s, w
 	if sign != security.HMACSHA256 {
-		sOut = public(t, s)
+		sOut = public(tb, s)
 	}
 	if wrap != security.AES256GCM {
-		wOut = public(t, w)
+		wOut = public(tb, w)
 	}
-	orders.ring, billing.ring = ring(t, s, wOut), ring(t, sOut, w)
+	orders.ring, billing.ring = ring(tb, s, wOut), ring(tb, sOut, w)
 	orders.sign = security.Sign(security.SignOptions{Keys: orders.ring, Producer: "orders"})
 	orders.enc = security.Encrypt(security.EncryptOptions{Producer: "orders", Recipients: []security.KMS{orders.ring.KMS("billing")}})
 	billing.sign = security.Sign(security.SignOptions{Keys: billing.ring})
@@ -72,8 +72,8 @@ func TestEncryptedArrivesAsItWasSent(t *testing.T) {
 					t.Errorf("%s came as %+v, %v", name, got, err)
 				}
 			}
-			wantRefused(t, "a", mustSend(t, "a", order(), orders.sign), security.Unencrypted, billing.sign, billing.enc)
-			wantRefused(t, "a", mustSend(t, "a", order(), orders.enc), security.Unsigned, billing.enc)
+			wantRefused(t, "a", mustSend(t, "a", order(), orders.sign), security.ErrUnencrypted, billing.sign, billing.enc)
+			wantRefused(t, "a", mustSend(t, "a", order(), orders.enc), security.ErrUnsigned, billing.enc)
 			learning := security.Encrypt(security.EncryptOptions{Unwrap: []security.KMS{billing.ring.KMS("")}, Plain: true})
 			if got, err := receive(t.Context(), "a", mustSend(t, "a", order(), orders.sign), billing.sign, learning); err != nil || !reflect.DeepEqual(got.msg, order()) {
 				t.Errorf("what is not encrypted came as %+v, %v", got, err)
@@ -94,9 +94,9 @@ func TestSeveralRecipients(t *testing.T) {
 		}
 	}
 	stranger := ring(t, key(t, security.AES256GCM, "b-1", "b"))
-	wantRefused(t, "t", wire, security.Undecryptable, security.Encrypt(security.EncryptOptions{Unsigned: true, Unwrap: []security.KMS{stranger.KMS("")}}))
+	wantRefused(t, "t", wire, security.ErrUndecryptable, security.Encrypt(security.EncryptOptions{Unsigned: true, Unwrap: []security.KMS{stranger.KMS("")}}))
 	onlyPublic := ring(t, public(t, a))
-	wantRefused(t, "t", wire, security.Undecryptable, security.Encrypt(security.EncryptOptions{Unsigned: true, Unwrap: []security.KMS{onlyPublic.KMS("")}}))
+	wantRefused(t, "t", wire, security.ErrUndecryptable, security.Encrypt(security.EncryptOptions{Unsigned: true, Unwrap: []security.KMS{onlyPublic.KMS("")}}))
 }
 
 // Attacks 11 and 12, where no signature would find them first.
@@ -118,42 +118,42 @@ func TestMovedCiphertextIsRefused(t *testing.T) {
 	}
 	const commitAt, countAt = 5 + 16, 5 + 16 + 32
 	for name, attack := range map[string]alteration{
-		"id":                     {security.Undecryptable, func(m *pubsub.Message) { m.ID = "o-2" }},
-		"type":                   {security.Undecryptable, func(m *pubsub.Message) { m.Type = "x" }},
-		"id and type":            {security.Undecryptable, func(m *pubsub.Message) { m.ID, m.Type = m.Type, m.ID }},
-		"content type":           {security.Undecryptable, func(m *pubsub.Message) { m.ContentType = "" }},
-		"content encoding":       {security.Undecryptable, func(m *pubsub.Message) { m.Headers.Set("content-encoding", "br") }},
-		"no content encoding":    {security.Undecryptable, func(m *pubsub.Message) { m.Headers.Del("content-encoding") }},
-		"content encoding twice": {security.Undecryptable, func(m *pubsub.Message) { m.Headers.Add("content-encoding", "gzip") }},
-		"ciphertext":             {security.Undecryptable, func(m *pubsub.Message) { m.Payload[20]++ }},
-		"ciphertext cut":         {security.Undecryptable, func(m *pubsub.Message) { m.Payload = m.Payload[:len(m.Payload)-1] }},
-		"ciphertext longer":      {security.Undecryptable, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
-		"ciphertext short":       {security.Undecryptable, func(m *pubsub.Message) { m.Payload = m.Payload[:27] }},
-		"ciphertext empty":       {security.Undecryptable, func(m *pubsub.Message) { m.Payload = []byte{} }},
-		"ciphertext nil":         {security.Undecryptable, func(m *pubsub.Message) { m.Payload = nil }},
-		"no header":              {security.Unencrypted, func(m *pubsub.Message) { m.Headers.Del("omnienc") }},
-		"header of another":      {security.Undecryptable, func(m *pubsub.Message) { m.Headers.Set("omnienc", other.Headers.Get("omnienc")) }},
-		"payload of another":     {security.Undecryptable, func(m *pubsub.Message) { m.Payload = other.Payload }},
-		"wrapped key of another": {security.Undecryptable, header(func(b []byte) []byte { return append(b[:len(b)-8], 1, 2, 3, 4, 5, 6, 7, 8) })},
-		"data key's id":          {security.Undecryptable, header(func(b []byte) []byte { b[6]++; return b })},
-		"commitment":             {security.Undecryptable, header(func(b []byte) []byte { b[commitAt]++; return b })},
-		"another provider":       {security.Undecryptable, header(replace("keyring", "keyrong"))},
-		"another key":            {security.Undecryptable, header(replace("\x01k", "\x01q"))},
-		"two headers":            {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("omnienc", m.Headers.Get("omnienc")) }},
-		"another case":           {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("OmniEnc", "x") }},
-		"empty header":           {security.Malformed, func(m *pubsub.Message) { m.Headers.Set("omnienc", "") }},
-		"oversized":              {security.Malformed, func(m *pubsub.Message) { m.Headers.Set("omnienc", strings.Repeat("A", 16<<10+1)) }},
-		"another version":        {security.Malformed, header(func(b []byte) []byte { b[3] = 2; return b })},
-		"another suite":          {security.Malformed, header(func(b []byte) []byte { b[4] = 0; return b })},
-		"another magic":          {security.Malformed, header(func(b []byte) []byte { b[0] = 'o'; return b })},
-		"no recipients":          {security.Malformed, header(func(b []byte) []byte { return append(b[:countAt], 0) })},
-		"nine recipients": {security.Malformed, header(func(b []byte) []byte {
+		"id":                     {security.ErrUndecryptable, func(m *pubsub.Message) { m.ID = "o-2" }},
+		"type":                   {security.ErrUndecryptable, func(m *pubsub.Message) { m.Type = "x" }},
+		"id and type":            {security.ErrUndecryptable, func(m *pubsub.Message) { m.ID, m.Type = m.Type, m.ID }},
+		"content type":           {security.ErrUndecryptable, func(m *pubsub.Message) { m.ContentType = "" }},
+		"content encoding":       {security.ErrUndecryptable, func(m *pubsub.Message) { m.Headers.Set("content-encoding", "br") }},
+		"no content encoding":    {security.ErrUndecryptable, func(m *pubsub.Message) { m.Headers.Del("content-encoding") }},
+		"content encoding twice": {security.ErrUndecryptable, func(m *pubsub.Message) { m.Headers.Add("content-encoding", "gzip") }},
+		"ciphertext":             {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload[20]++ }},
+		"ciphertext cut":         {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload = m.Payload[:len(m.Payload)-1] }},
+		"ciphertext longer":      {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
+		"ciphertext short":       {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload = m.Payload[:27] }},
+		"ciphertext empty":       {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload = []byte{} }},
+		"ciphertext nil":         {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload = nil }},
+		"no header":              {security.ErrUnencrypted, func(m *pubsub.Message) { m.Headers.Del("omnienc") }},
+		"header of another":      {security.ErrUndecryptable, func(m *pubsub.Message) { m.Headers.Set("omnienc", other.Headers.Get("omnienc")) }},
+		"payload of another":     {security.ErrUndecryptable, func(m *pubsub.Message) { m.Payload = other.Payload }},
+		"wrapped key of another": {security.ErrUndecryptable, header(func(b []byte) []byte { return append(b[:len(b)-8], 1, 2, 3, 4, 5, 6, 7, 8) })},
+		"data key's id":          {security.ErrUndecryptable, header(func(b []byte) []byte { b[6]++; return b })},
+		"commitment":             {security.ErrUndecryptable, header(func(b []byte) []byte { b[commitAt]++; return b })},
+		"another provider":       {security.ErrUndecryptable, header(replace("keyring", "keyrong"))},
+		"another key":            {security.ErrUndecryptable, header(replace("\x01k", "\x01q"))},
+		"two headers":            {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("omnienc", m.Headers.Get("omnienc")) }},
+		"another case":           {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("OmniEnc", "x") }},
+		"empty header":           {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Set("omnienc", "") }},
+		"oversized":              {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Set("omnienc", strings.Repeat("A", 16<<10+1)) }},
+		"another version":        {security.ErrMalformed, header(func(b []byte) []byte { b[3] = 2; return b })},
+		"another suite":          {security.ErrMalformed, header(func(b []byte) []byte { b[4] = 0; return b })},
+		"another magic":          {security.ErrMalformed, header(func(b []byte) []byte { b[0] = 'o'; return b })},
+		"no recipients":          {security.ErrMalformed, header(func(b []byte) []byte { return append(b[:countAt], 0) })},
+		"nine recipients": {security.ErrMalformed, header(func(b []byte) []byte {
 			return append(append(b[:countAt], 9), bytes.Repeat([]byte{1, 'k', 1, 'k', 0, 1, 'w'}, 9)...)
 		})},
-		"more recipients than are": {security.Malformed, header(func(b []byte) []byte { b[countAt]++; return b })},
-		"trailing bytes":           {security.Malformed, header(func(b []byte) []byte { return append(b, 0) })},
-		"cut":                      {security.Malformed, header(func(b []byte) []byte { return b[:len(b)-1] })},
-		"padding":                  {security.Malformed, func(m *pubsub.Message) { m.Headers.Set("omnienc", m.Headers.Get("omnienc")+"=") }},
+		"more recipients than are": {security.ErrMalformed, header(func(b []byte) []byte { b[countAt]++; return b })},
+		"trailing bytes":           {security.ErrMalformed, header(func(b []byte) []byte { return append(b, 0) })},
+		"cut":                      {security.ErrMalformed, header(func(b []byte) []byte { return b[:len(b)-1] })},
+		"padding":                  {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Set("omnienc", m.Headers.Get("omnienc")+"=") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wire := sent.Clone()
@@ -161,7 +161,7 @@ func TestMovedCiphertextIsRefused(t *testing.T) {
 			wantRefused(t, "a", wire, attack.why, enc)
 		})
 	}
-	wantRefused(t, "b", sent, security.Undecryptable, enc)
+	wantRefused(t, "b", sent, security.ErrUndecryptable, enc)
 	t.Run("two keys", func(t *testing.T) { // each recipient would read another text: the second one finds that its key is not the one that was meant
 		text, err := security.TwoKeys([]security.KMS{r.KMS("them"), r.KMS("us")}, "", "a")
 		if err != nil {
@@ -188,8 +188,8 @@ func TestSignedAgainIsRefused(t *testing.T) {
 	if _, err := receive(t.Context(), "a", mustSend(t, "a", stolen, sign("orders")), sign(""), enc); err != nil {
 		t.Fatalf("what is genuine: %v", err)
 	}
-	wantRefused(t, "a", mustSend(t, "a", stolen, sign("ledger")), security.Undecryptable, sign(""), enc)
-	wantRefused(t, "b", mustSend(t, "b", stolen, sign("orders")), security.Undecryptable, sign(""), enc)
+	wantRefused(t, "a", mustSend(t, "a", stolen, sign("ledger")), security.ErrUndecryptable, sign(""), enc)
+	wantRefused(t, "b", mustSend(t, "b", stolen, sign("orders")), security.ErrUndecryptable, sign(""), enc)
 }
 
 // Attack 13.
@@ -376,11 +376,11 @@ func TestUnwrappedKeysAreKept(t *testing.T) {
 		b[len(b)-1]++
 		bad.Headers.Set("omnienc", base64.RawURLEncoding.EncodeToString(b))
 		for range 5 {
-			wantRefused(t, "a", bad, security.Undecryptable, in)
+			wantRefused(t, "a", bad, security.ErrUndecryptable, in)
 		}
 		asked("what never opens", 1)
 		time.Sleep(30 * time.Second)
-		wantRefused(t, "a", bad, security.Undecryptable, in)
+		wantRefused(t, "a", bad, security.ErrUndecryptable, in)
 		asked("after 30 s", 1)
 
 		for i := range 1001 { // one more than are kept
@@ -407,7 +407,7 @@ func TestRevokedWrapOpensNothing(t *testing.T) {
 	if err := r.Replace(k.With(security.Revoked)); err != nil {
 		t.Fatal(err)
 	}
-	wantRefused(t, "a", wire, security.Undecryptable, enc)
+	wantRefused(t, "a", wire, security.ErrUndecryptable, enc)
 	if _, err := send("a", order(), enc); err == nil {
 		t.Error("something is encrypted with a revoked key")
 	}

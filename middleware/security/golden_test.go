@@ -146,6 +146,7 @@ func goldenKeys(t *testing.T, file *goldenFile) []security.Key {
 
 // writeGolden makes new keys and messages. The clock is that of synctest, which begins in 2000.
 func writeGolden(t *testing.T) {
+	t.Helper()
 	var keys []security.Key
 	for _, s := range suites() {
 		keys = append(keys, key(t, s, string(s)+"-1", string(s)))
@@ -182,13 +183,13 @@ func writeGolden(t *testing.T) {
 				wire := mustSend(t, alteredTopic, order(), sign(who), enc)
 				add(vector{Name: who + ", encrypted for " + string(wrap), Topic: alteredTopic, Producer: who, Encrypted: true}, order(), wire)
 				wire = mustSend(t, alteredTopic, mustSend(t, alteredTopic, order(), enc), sign("revoked"))
-				add(vector{Name: "revoked, encrypted for " + string(wrap), Topic: alteredTopic, Refused: security.UnknownKey.Error(), Encrypted: true}, order(), wire)
+				add(vector{Name: "revoked, encrypted for " + string(wrap), Topic: alteredTopic, Refused: security.ErrUnknownKey.Error(), Encrypted: true}, order(), wire)
 				wire = mustSend(t, alteredTopic, mustSend(t, "another", order(), enc), sign(who))
-				add(vector{Name: who + ", ciphertext for another topic and " + string(wrap), Topic: alteredTopic, Refused: security.Undecryptable.Error(), Encrypted: true}, order(), wire)
+				add(vector{Name: who + ", ciphertext for another topic and " + string(wrap), Topic: alteredTopic, Refused: security.ErrUndecryptable.Error(), Encrypted: true}, order(), wire)
 			}
 		}
-		add(vector{Name: "not encrypted", Topic: alteredTopic, Refused: security.Unencrypted.Error(), Encrypted: true}, order(), mustSend(t, alteredTopic, order(), sign("p256")))
-		add(vector{Name: "another topic", Topic: "another", Refused: security.WrongDestination.Error()}, order(), mustSend(t, alteredTopic, order(), sign("p256")))
+		add(vector{Name: "not encrypted", Topic: alteredTopic, Refused: security.ErrUnencrypted.Error(), Encrypted: true}, order(), mustSend(t, alteredTopic, order(), sign("p256")))
+		add(vector{Name: "another topic", Topic: "another", Refused: security.ErrWrongDestination.Error()}, order(), mustSend(t, alteredTopic, order(), sign("p256")))
 		k := key(t, security.Ed25519, "orders-1", "orders")
 		altering := security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders", Cover: []string{"role"}})
 		file.Keys = encodeKeys(t, append(keys, revoked.With(security.Revoked), public(t, k))...)

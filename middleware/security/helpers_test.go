@@ -7,27 +7,27 @@ import (
 	"github.com/omnibus-go/omnibus/middleware/security"
 )
 
-func encodeKeys(t testing.TB, keys ...security.Key) []byte {
-	t.Helper()
+func encodeKeys(tb testing.TB, keys ...security.Key) []byte {
+	tb.Helper()
 	b, err := security.EncodeKeys(keys...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
 
-func encodeJSON(t testing.TB, v any) []byte {
-	t.Helper()
+func encodeJSON(tb testing.TB, v any) []byte {
+	tb.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
 
-func decodeJSON(t testing.TB, b []byte, v any) {
-	t.Helper()
+func decodeJSON(tb testing.TB, b []byte, v any) {
+	tb.Helper()
 	if err := json.Unmarshal(b, v); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }

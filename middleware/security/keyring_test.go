@@ -75,8 +75,8 @@ func TestKeysShowNoSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := fmt.Sprintf("%v %+v %#v %s %q %x %v %s %s", k, k, k, k, k, k, []security.Key{k}, log.String(), marshaled)
-		for _, form := range []string{string(private), file.Keys[0]["private"], fmt.Sprintf("%x", private), fmt.Sprint(private), base64.StdEncoding.EncodeToString(private)} {
+		text := fmt.Sprintf("%v %+v %#v %s %q %x %v %s %s", k, k, k, k, k, k, []security.Key{k}, log.String(), string(marshaled))
+		for _, form := range []string{string(private), file.Keys[0]["private"], fmt.Sprintf("%x", private), fmt.Sprintf("%d", private), base64.StdEncoding.EncodeToString(private)} {
 			if strings.Contains(text, form) {
 				t.Errorf("%s: the private half is in %s", suite, text)
 			}

@@ -2,21 +2,21 @@ package security
 
 // A Refusal says why a message is not let through, no more exactly than its sender may know. It is an error value for errors.Is:
 //
-//	if errors.Is(err, security.Forged) { ... }
+//	if errors.Is(err, security.ErrForged) { ... }
 type Refusal uint8
 
 const (
-	Unsigned         Refusal = iota + 1 // it has no signature
-	Malformed                           // its headers of signature or encryption are not what they must be: unreadable, too large, there twice
-	UnknownKey                          // none of its keys is one to verify with: not in the keyring, revoked, or of another suite
-	Forged                              // what is signed is not what came
-	WrongProducer                       // the key belongs to another producer
-	WrongDestination                    // it was signed for another topic
-	Expired                             // it was signed too long ago, or is no longer valid; or it says that it comes from the future
-	Uncovered                           // the signature does not cover what must be covered
-	Denied                              // the access policy does not let its producer publish it, or this service consume it
-	Unencrypted                         // it must be encrypted and is not
-	Undecryptable                       // it cannot be decrypted with what is here, or is not what was encrypted
+	ErrUnsigned         Refusal = iota + 1 // it has no signature
+	ErrMalformed                           // its headers of signature or encryption are not what they must be: unreadable, too large, there twice
+	ErrUnknownKey                          // none of its keys is one to verify with: not in the keyring, revoked, or of another suite
+	ErrForged                              // what is signed is not what came
+	ErrWrongProducer                       // the key belongs to another producer
+	ErrWrongDestination                    // it was signed for another topic
+	ErrExpired                             // it was signed too long ago, or is no longer valid; or it says that it comes from the future
+	ErrUncovered                           // the signature does not cover what must be covered
+	ErrDenied                              // the access policy does not let its producer publish it, or this service consume it
+	ErrUnencrypted                         // it must be encrypted and is not
+	ErrUndecryptable                       // it cannot be decrypted with what is here, or is not what was encrypted
 )
 
 // Error is the refusal in words.

@@ -69,10 +69,10 @@ type replayGuard struct {
 func (g *replayGuard) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
 	v, ok := From(ctx)
 	if !ok {
-		return pubsub.GiveUp(pubsub.ReasonVerification, Unsigned)
+		return pubsub.GiveUp(pubsub.ReasonVerification, ErrUnsigned)
 	}
 	if time.Since(v.Issued) > g.Window {
-		return pubsub.GiveUp(pubsub.ReasonVerification, Expired)
+		return pubsub.GiveUp(pubsub.ReasonVerification, ErrExpired)
 	}
 	key := middleware.DedupKey{Topic: d.Topic, Group: d.Group, ID: "signed-" + strconv.FormatUint(v.digest[0], 36) + "-" + strconv.FormatUint(v.digest[1], 36)}
 	claim := g.claims.Add(1)

@@ -53,8 +53,8 @@ func TestReplayIsNotHandled(t *testing.T) {
 			t.Error("it is handled again at the end of its window")
 		}
 		time.Sleep(time.Millisecond)
-		wantRefused(t, "a", wire, security.Expired, sign, replica())
-		wantRefused(t, "a", order(), security.Unsigned, replica())
+		wantRefused(t, "a", wire, security.ErrExpired, sign, replica())
+		wantRefused(t, "a", order(), security.ErrUnsigned, replica())
 	})
 }
 

@@ -15,29 +15,29 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // key makes a key, or ends the test.
-func key(t testing.TB, suite security.Suite, id, owner string) security.Key {
-	t.Helper()
+func key(tb testing.TB, suite security.Suite, id, owner string) security.Key {
+	tb.Helper()
 	k, err := security.GenerateKey(suite, id, owner)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }
 
-func ring(t testing.TB, keys ...security.Key) *security.Keyring {
-	t.Helper()
+func ring(tb testing.TB, keys ...security.Key) *security.Keyring {
+	tb.Helper()
 	r, err := security.NewKeyring(keys...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
 
-func public(t testing.TB, k security.Key) security.Key {
-	t.Helper()
+func public(tb testing.TB, k security.Key) security.Key {
+	tb.Helper()
 	p, err := k.Public()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
@@ -59,11 +59,11 @@ func send(topic string, m pubsub.Message, layers ...pubsub.Middleware) (pubsub.M
 	return m, nil
 }
 
-func mustSend(t testing.TB, topic string, m pubsub.Message, layers ...pubsub.Middleware) pubsub.Message {
-	t.Helper()
+func mustSend(tb testing.TB, topic string, m pubsub.Message, layers ...pubsub.Middleware) pubsub.Message {
+	tb.Helper()
 	wire, err := send(topic, m, layers...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return wire
 }

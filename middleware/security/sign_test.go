@@ -71,79 +71,79 @@ func alterations() map[string]alteration {
 		return func(m *pubsub.Message) { m.Headers.Set(name, value) }
 	}
 	return map[string]alteration{
-		"id":                      {security.Forged, func(m *pubsub.Message) { m.ID = "o-2" }},
-		"no id":                   {security.Forged, func(m *pubsub.Message) { m.ID = "" }},
-		"type":                    {security.Forged, func(m *pubsub.Message) { m.Type = "order.paid" }},
-		"key":                     {security.Forged, func(m *pubsub.Message) { m.Key = "customer 8" }},
-		"no key":                  {security.Forged, func(m *pubsub.Message) { m.Key = "" }},
-		"id and type swapped":     {security.Forged, func(m *pubsub.Message) { m.ID, m.Type = m.Type, m.ID }},
-		"a byte from key to type": {security.Forged, func(m *pubsub.Message) { m.Type, m.Key = m.Type+m.Key[:1], m.Key[1:] }},
-		"time":                    {security.Forged, func(m *pubsub.Message) { m.Time = m.Time.Add(time.Nanosecond) }},
-		"no time":                 {security.Forged, func(m *pubsub.Message) { m.Time = time.Time{} }},
-		"content type":            {security.Forged, func(m *pubsub.Message) { m.ContentType = "text/html" }},
-		"payload":                 {security.Forged, func(m *pubsub.Message) { m.Payload[0]++ }},
-		"payload longer":          {security.Forged, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
-		"payload shorter":         {security.Forged, func(m *pubsub.Message) { m.Payload = m.Payload[1:] }},
-		"payload empty":           {security.Forged, func(m *pubsub.Message) { m.Payload = []byte{} }},
-		"payload nil":             {security.Forged, func(m *pubsub.Message) { m.Payload = nil }},
-		"header":                  {security.Forged, header("tenant", "evil")},
-		"header empty":            {security.Forged, header("tenant", "")},
-		"empty header missing":    {security.Forged, func(m *pubsub.Message) { m.Headers.Del("empty") }},
-		"header missing":          {security.Forged, func(m *pubsub.Message) { m.Headers.Del("tenant") }},
-		"header twice":            {security.Forged, func(m *pubsub.Message) { m.Headers.Add("tenant", "evil") }},
-		"header of another kind":  {security.Forged, func(m *pubsub.Message) { m.Headers[0].Kind = pubsub.HeaderNative }},
-		"values swapped": {security.Forged, func(m *pubsub.Message) {
+		"id":                      {security.ErrForged, func(m *pubsub.Message) { m.ID = "o-2" }},
+		"no id":                   {security.ErrForged, func(m *pubsub.Message) { m.ID = "" }},
+		"type":                    {security.ErrForged, func(m *pubsub.Message) { m.Type = "order.paid" }},
+		"key":                     {security.ErrForged, func(m *pubsub.Message) { m.Key = "customer 8" }},
+		"no key":                  {security.ErrForged, func(m *pubsub.Message) { m.Key = "" }},
+		"id and type swapped":     {security.ErrForged, func(m *pubsub.Message) { m.ID, m.Type = m.Type, m.ID }},
+		"a byte from key to type": {security.ErrForged, func(m *pubsub.Message) { m.Type, m.Key = m.Type+m.Key[:1], m.Key[1:] }},
+		"time":                    {security.ErrForged, func(m *pubsub.Message) { m.Time = m.Time.Add(time.Nanosecond) }},
+		"no time":                 {security.ErrForged, func(m *pubsub.Message) { m.Time = time.Time{} }},
+		"content type":            {security.ErrForged, func(m *pubsub.Message) { m.ContentType = "text/html" }},
+		"payload":                 {security.ErrForged, func(m *pubsub.Message) { m.Payload[0]++ }},
+		"payload longer":          {security.ErrForged, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
+		"payload shorter":         {security.ErrForged, func(m *pubsub.Message) { m.Payload = m.Payload[1:] }},
+		"payload empty":           {security.ErrForged, func(m *pubsub.Message) { m.Payload = []byte{} }},
+		"payload nil":             {security.ErrForged, func(m *pubsub.Message) { m.Payload = nil }},
+		"header":                  {security.ErrForged, header("tenant", "evil")},
+		"header empty":            {security.ErrForged, header("tenant", "")},
+		"empty header missing":    {security.ErrForged, func(m *pubsub.Message) { m.Headers.Del("empty") }},
+		"header missing":          {security.ErrForged, func(m *pubsub.Message) { m.Headers.Del("tenant") }},
+		"header twice":            {security.ErrForged, func(m *pubsub.Message) { m.Headers.Add("tenant", "evil") }},
+		"header of another kind":  {security.ErrForged, func(m *pubsub.Message) { m.Headers[0].Kind = pubsub.HeaderNative }},
+		"values swapped": {security.ErrForged, func(m *pubsub.Message) {
 			m.Headers[0].Value, m.Headers[1].Value = m.Headers[1].Value, m.Headers[0].Value
 		}},
-		"header that must be missing": {security.Forged, header("role", "admin")},
-		"subject":                     {security.Forged, header("subject", "o-2")},
-		"source added":                {security.Forged, header("source", "/evil")},
-		"schema added":                {security.Forged, header("dataschema", "evil")},
-		"omnienc added":               {security.Forged, header("omnienc", "T01O")},
-		"no signature":                {security.Unsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
-		"signature empty":             {security.Malformed, header("omnisig", "")},
-		"two signatures":              {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("omnisig", sig(m)) }},
-		"two omnienc":                 {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("omnienc", "x"); m.Headers.Add("omnienc", "x") }},
-		"another case beside it":      {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("OmniSig", sig(m)) }},
-		"another case of omnienc":     {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("OMNIENC", "x") }},
-		"another case":                {security.Malformed, func(m *pubsub.Message) { m.Headers.Add("OMNISIG", sig(m)); m.Headers.Del("omnisig") }},
-		"no text": {security.Malformed, func(m *pubsub.Message) {
+		"header that must be missing": {security.ErrForged, header("role", "admin")},
+		"subject":                     {security.ErrForged, header("subject", "o-2")},
+		"source added":                {security.ErrForged, header("source", "/evil")},
+		"schema added":                {security.ErrForged, header("dataschema", "evil")},
+		"omnienc added":               {security.ErrForged, header("omnienc", "T01O")},
+		"no signature":                {security.ErrUnsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
+		"signature empty":             {security.ErrMalformed, header("omnisig", "")},
+		"two signatures":              {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("omnisig", sig(m)) }},
+		"two omnienc":                 {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("omnienc", "x"); m.Headers.Add("omnienc", "x") }},
+		"another case beside it":      {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("OmniSig", sig(m)) }},
+		"another case of omnienc":     {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("OMNIENC", "x") }},
+		"another case":                {security.ErrMalformed, func(m *pubsub.Message) { m.Headers.Add("OMNISIG", sig(m)); m.Headers.Del("omnisig") }},
+		"no text": {security.ErrMalformed, func(m *pubsub.Message) {
 			m.Headers[len(m.Headers)-1].Kind = pubsub.HeaderNative
 		}},
-		"oversized":           {security.Malformed, resign(func(s string) string { return s + strings.Repeat("A", 4<<10) })},
-		"omnienc oversized":   {security.Malformed, header("omnienc", strings.Repeat("A", 16<<10+1))},
-		"thousands of others": {security.Malformed, func(m *pubsub.Message) { m.Headers = append(m.Headers, make(pubsub.Headers, 1000)...) }},
-		"padding":             {security.Malformed, resign(func(s string) string { return s + "=" })},
-		"trailing bytes":      {security.Forged, resign(func(s string) string { return s + "AAAA" })},
-		"trailing newline":    {security.Malformed, resign(func(s string) string { return s + "\n" })},
-		"blank":               {security.Malformed, resign(func(s string) string { return " " + s })},
-		"standard alphabet":   {security.Malformed, resign(func(s string) string { return s[:len(s)-4] + "+/+/" })},
-		"spare bits": {security.Malformed, resign(func(s string) string {
+		"oversized":           {security.ErrMalformed, resign(func(s string) string { return s + strings.Repeat("A", 4<<10) })},
+		"omnienc oversized":   {security.ErrMalformed, header("omnienc", strings.Repeat("A", 16<<10+1))},
+		"thousands of others": {security.ErrMalformed, func(m *pubsub.Message) { m.Headers = append(m.Headers, make(pubsub.Headers, 1000)...) }},
+		"padding":             {security.ErrMalformed, resign(func(s string) string { return s + "=" })},
+		"trailing bytes":      {security.ErrForged, resign(func(s string) string { return s + "AAAA" })},
+		"trailing newline":    {security.ErrMalformed, resign(func(s string) string { return s + "\n" })},
+		"blank":               {security.ErrMalformed, resign(func(s string) string { return " " + s })},
+		"standard alphabet":   {security.ErrMalformed, resign(func(s string) string { return s[:len(s)-4] + "+/+/" })},
+		"spare bits": {security.ErrMalformed, resign(func(s string) string {
 			const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 			return s[:len(s)-1] + string(alphabet[strings.IndexByte(alphabet, s[len(s)-1])|1]) // the last of 86 characters has 4 bits that count for nothing
 		})},
-		"cut":                   {security.Forged, resign(func(s string) string { return s[:len(s)-2] })},
-		"only the preamble":     {security.Malformed, resign(func(s string) string { return s[:strings.Index(s, ".")] })},
-		"a dot at the end":      {security.Malformed, resign(func(s string) string { return s[:strings.Index(s, ".")+1] })},
-		"a dot more":            {security.Malformed, resign(func(s string) string { return s + ".AA" })},
-		"an empty further":      {security.Malformed, resign(func(s string) string { return s + "~" })},
-		"an unreadable further": {security.Malformed, resign(func(s string) string { return s + "~AA.AA" })},
-		"five":                  {security.Malformed, resign(func(s string) string { return strings.Join([]string{s, s, s, s, s}, "~") })},
-		"preamble longer":       {security.Malformed, resign(preamble(func(p []byte) []byte { return append(p, 0) }))},
-		"preamble shorter":      {security.Malformed, resign(preamble(func(p []byte) []byte { return p[:len(p)-1] }))},
-		"another version":       {security.Malformed, resign(preamble(func(p []byte) []byte { p[0] = 2; return p }))},
-		"another suite":         {security.UnknownKey, resign(preamble(replace("\x07ed25519", "\x04p256")))},
-		"none":                  {security.UnknownKey, resign(preamble(replace("\x07ed25519", "\x04none")))},
-		"no suite":              {security.UnknownKey, resign(preamble(replace("\x07ed25519", "\x00")))},
-		"another kid":           {security.UnknownKey, resign(preamble(replace("\x08orders-1", "\x08orders-2")))},
-		"another producer":      {security.WrongProducer, resign(preamble(replace("\x06orders\x0d", "\x06ledger\x0d")))},
-		"another destination":   {security.Forged, resign(preamble(replace("orders.placed", "orders.cancel")))},
-		"names unsorted":        {security.Malformed, resign(preamble(replace("\x05empty\x04role", "\x04role\x05empty")))},
-		"names twice":           {security.Malformed, resign(preamble(replace("\x04role\x07subject\x06tenant", "\x06tenant\x06tenant")))},
-		"names upper case":      {security.Malformed, resign(preamble(replace("\x06tenant", "\x06tenAnt")))},
-		"a name less":           {security.Malformed, resign(preamble(replace("\x06tenant", "")))},
-		"covers a name less":    {security.Forged, resign(preamble(replace("\x04\x05empty\x04role\x07subject\x06tenant", "\x03\x05empty\x04role\x07subject")))},
-		"covers its own header": {security.Malformed, resign(preamble(replace("\x07subject", "\x07omnisig")))},
+		"cut":                   {security.ErrForged, resign(func(s string) string { return s[:len(s)-2] })},
+		"only the preamble":     {security.ErrMalformed, resign(func(s string) string { return s[:strings.Index(s, ".")] })},
+		"a dot at the end":      {security.ErrMalformed, resign(func(s string) string { return s[:strings.Index(s, ".")+1] })},
+		"a dot more":            {security.ErrMalformed, resign(func(s string) string { return s + ".AA" })},
+		"an empty further":      {security.ErrMalformed, resign(func(s string) string { return s + "~" })},
+		"an unreadable further": {security.ErrMalformed, resign(func(s string) string { return s + "~AA.AA" })},
+		"five":                  {security.ErrMalformed, resign(func(s string) string { return strings.Join([]string{s, s, s, s, s}, "~") })},
+		"preamble longer":       {security.ErrMalformed, resign(preamble(func(p []byte) []byte { return append(p, 0) }))},
+		"preamble shorter":      {security.ErrMalformed, resign(preamble(func(p []byte) []byte { return p[:len(p)-1] }))},
+		"another version":       {security.ErrMalformed, resign(preamble(func(p []byte) []byte { p[0] = 2; return p }))},
+		"another suite":         {security.ErrUnknownKey, resign(preamble(replace("\x07ed25519", "\x04p256")))},
+		"none":                  {security.ErrUnknownKey, resign(preamble(replace("\x07ed25519", "\x04none")))},
+		"no suite":              {security.ErrUnknownKey, resign(preamble(replace("\x07ed25519", "\x00")))},
+		"another kid":           {security.ErrUnknownKey, resign(preamble(replace("\x08orders-1", "\x08orders-2")))},
+		"another producer":      {security.ErrWrongProducer, resign(preamble(replace("\x06orders\x0d", "\x06ledger\x0d")))},
+		"another destination":   {security.ErrForged, resign(preamble(replace("orders.placed", "orders.cancel")))},
+		"names unsorted":        {security.ErrMalformed, resign(preamble(replace("\x05empty\x04role", "\x04role\x05empty")))},
+		"names twice":           {security.ErrMalformed, resign(preamble(replace("\x04role\x07subject\x06tenant", "\x06tenant\x06tenant")))},
+		"names upper case":      {security.ErrMalformed, resign(preamble(replace("\x06tenant", "\x06tenAnt")))},
+		"a name less":           {security.ErrMalformed, resign(preamble(replace("\x06tenant", "")))},
+		"covers a name less":    {security.ErrForged, resign(preamble(replace("\x04\x05empty\x04role\x07subject\x06tenant", "\x03\x05empty\x04role\x07subject")))},
+		"covers its own header": {security.ErrMalformed, resign(preamble(replace("\x07subject", "\x07omnisig")))},
 	}
 }
 
@@ -213,15 +213,15 @@ func TestAnotherDestinationIsRefused(t *testing.T) {
 	k := key(t, security.Ed25519, "orders-1", "orders")
 	layer := security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders"})
 	wire := mustSend(t, "acme.orders", order(), layer)
-	wantRefused(t, "other.orders", wire, security.WrongDestination, layer)
-	wantRefused(t, "acme.orders.dead", wire, security.WrongDestination, layer)
+	wantRefused(t, "other.orders", wire, security.ErrWrongDestination, layer)
+	wantRefused(t, "acme.orders.dead", wire, security.ErrWrongDestination, layer)
 	redrive := security.Sign(security.SignOptions{Keys: ring(t, k), Topics: []string{"acme.orders"}})
 	got, err := receive(t.Context(), "acme.orders.dead", wire, redrive)
 	if err != nil || got.verified.Topic != "acme.orders" {
 		t.Errorf("a consumer of what was signed for another topic got %+v, %v", got, err)
 	}
 	staging := key(t, security.Ed25519, "orders-1", "orders") // the same names, another environment
-	wantRefused(t, "acme.orders", wire, security.Forged, security.Sign(security.SignOptions{Keys: ring(t, staging)}))
+	wantRefused(t, "acme.orders", wire, security.ErrForged, security.Sign(security.SignOptions{Keys: ring(t, staging)}))
 }
 
 // Attacks 5 and 6.
@@ -229,9 +229,9 @@ func TestKeysOfOthersAreRefused(t *testing.T) {
 	orders, ledger := key(t, security.Ed25519, "k1", "orders"), key(t, security.Ed25519, "k2", "ledger")
 	both := security.Sign(security.SignOptions{Keys: ring(t, public(t, orders), public(t, ledger))})
 	thief := security.Sign(security.SignOptions{Keys: ring(t, relabel(t, ledger, "k2", "orders")), Producer: "orders"})
-	wantRefused(t, "a", mustSend(t, "a", order(), thief), security.WrongProducer, both)
+	wantRefused(t, "a", mustSend(t, "a", order(), thief), security.ErrWrongProducer, both)
 	posing := security.Sign(security.SignOptions{Keys: ring(t, relabel(t, ledger, "k1", "orders")), Producer: "orders"})
-	wantRefused(t, "a", mustSend(t, "a", order(), posing), security.Forged, both)
+	wantRefused(t, "a", mustSend(t, "a", order(), posing), security.ErrForged, both)
 
 	// the public key of one suite as the secret of another
 	var file struct{ Keys []map[string]string }
@@ -243,10 +243,10 @@ func TestKeysOfOthersAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	forger := security.Sign(security.SignOptions{Keys: ring(t, confused...), Producer: "orders"})
-	wantRefused(t, "a", mustSend(t, "a", order(), forger), security.UnknownKey, both)
+	wantRefused(t, "a", mustSend(t, "a", order(), forger), security.ErrUnknownKey, both)
 
 	wrapping := key(t, security.AES256GCM, "k1", "orders")
-	wantRefused(t, "a", mustSend(t, "a", order(), forger), security.UnknownKey, security.Sign(security.SignOptions{Keys: ring(t, wrapping)}))
+	wantRefused(t, "a", mustSend(t, "a", order(), forger), security.ErrUnknownKey, security.Sign(security.SignOptions{Keys: ring(t, wrapping)}))
 }
 
 // relabel gives a key another name and owner, as only its owner could.
@@ -267,7 +267,7 @@ func TestTooLittleCoveredIsRefused(t *testing.T) {
 	k := key(t, security.Ed25519, "orders-1", "orders")
 	strict := security.Sign(security.SignOptions{Keys: ring(t, k), Require: []string{"tenant", "region"}})
 	m := order()
-	for cover, why := range map[string]security.Refusal{"": security.Uncovered, "other": security.Uncovered, "region": 0} {
+	for cover, why := range map[string]security.Refusal{"": security.ErrUncovered, "other": security.ErrUncovered, "region": 0} {
 		out := security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders"})
 		if cover != "" {
 			out = security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders", Cover: []string{cover}})
@@ -281,7 +281,7 @@ func TestTooLittleCoveredIsRefused(t *testing.T) {
 			t.Errorf("what covers %q is refused: %v", cover, err)
 		}
 		wire.Headers.Add("region", "eu")
-		wantRefused(t, "a", wire, security.Forged, strict)
+		wantRefused(t, "a", wire, security.ErrForged, strict)
 	}
 }
 
@@ -301,10 +301,10 @@ func TestTimes(t *testing.T) {
 		}{
 			{0, 0, 0, 0},
 			{11 * time.Minute, 0, 0, 0}, // clocks may be a minute apart
-			{time.Millisecond, security.Expired, 0, 0},
-			{49*time.Minute + time.Second - time.Millisecond, security.Expired, 0, 0},
-			{time.Millisecond, security.Expired, 0, security.Expired},
-			{10000 * time.Hour, security.Expired, 0, security.Expired},
+			{time.Millisecond, security.ErrExpired, 0, 0},
+			{49*time.Minute + time.Second - time.Millisecond, security.ErrExpired, 0, 0},
+			{time.Millisecond, security.ErrExpired, 0, security.ErrExpired},
+			{10000 * time.Hour, security.ErrExpired, 0, security.ErrExpired},
 		} {
 			time.Sleep(step.wait)
 			for _, c := range []struct {
@@ -323,7 +323,7 @@ func TestTimes(t *testing.T) {
 		layer := security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders"})
 		wire := mustSend(t, "a", order(), layer)
 		synctest.Test(t, func(t *testing.T) { // begins in 2000
-			wantRefused(t, "a", wire, security.Expired, security.Sign(security.SignOptions{Keys: ring(t, k)}))
+			wantRefused(t, "a", wire, security.ErrExpired, security.Sign(security.SignOptions{Keys: ring(t, k)}))
 		})
 	})
 }
@@ -344,11 +344,11 @@ func TestSeveralSignatures(t *testing.T) {
 			t.Errorf("%s: verified with %q, want %q", name, got.verified.Key, want)
 		}
 	}
-	wantRefused(t, "a", wire, security.UnknownKey, security.Sign(security.SignOptions{Keys: ring(t, c)}))
+	wantRefused(t, "a", wire, security.ErrUnknownKey, security.Sign(security.SignOptions{Keys: ring(t, c)}))
 	// the first that is known decides: a forged one is not made good by the next
 	first, second, _ := strings.Cut(wire.Headers.Get("omnisig"), "~")
 	wire.Headers.Set("omnisig", first[:len(first)-2]+"AA~"+second)
-	wantRefused(t, "a", wire, security.Forged, security.Sign(security.SignOptions{Keys: ring(t, a, b)}))
+	wantRefused(t, "a", wire, security.ErrForged, security.Sign(security.SignOptions{Keys: ring(t, a, b)}))
 }
 
 // Attack 18: what a key says when it signed counts for nothing once it is revoked.
@@ -366,7 +366,7 @@ func TestRevokedBackdates(t *testing.T) {
 	if err := keys.Replace(public(t, k).With(security.Revoked)); err != nil {
 		t.Fatal(err)
 	}
-	wantRefused(t, "a", wire, security.UnknownKey, layer)
+	wantRefused(t, "a", wire, security.ErrUnknownKey, layer)
 }
 
 func TestPublishRefuses(t *testing.T) {

@@ -21,8 +21,8 @@ type verifiedKey struct{}
 
 // A verifiedContext is context.WithValue with one allocation for both.
 type verifiedContext struct {
-	context.Context
-	v Verified
+	context.Context //nolint:containedctx // this is one
+	v               Verified
 }
 
 func (c *verifiedContext) Value(key any) any {

@@ -34,23 +34,23 @@ func (s *signer) verify(m *pubsub.Message, topic string, v *Verified) error {
 	p := &x.verified
 	switch {
 	case string(p.suite) != string(key.Suite) || key.signature == nil:
-		return UnknownKey
+		return ErrUnknownKey
 	case string(p.producer) != key.Owner:
-		return WrongProducer
+		return ErrWrongProducer
 	}
 	signed, ok := signedBytes(&x.signed, raw, m, p.names)
 	if !ok || !key.signature.Verify(signed, signature) {
-		return Forged
+		return ErrForged
 	}
 	if string(p.topic) != topic && !slices.Contains(s.Topics, string(p.topic)) {
-		return WrongDestination
+		return ErrWrongDestination
 	}
 	if !s.timely(p) {
-		return Expired
+		return ErrExpired
 	}
 	for _, name := range s.Require {
 		if _, covered := slices.BinarySearch(p.names, name); !covered {
-			return Uncovered
+			return ErrUncovered
 		}
 	}
 	*v = Verified{Producer: key.Owner, Key: key.ID, Suite: key.Suite, Issued: time.UnixMilli(p.issued), digest: digestOf(signed)}
@@ -67,7 +67,7 @@ func (s *signer) verify(m *pubsub.Message, topic string, v *Verified) error {
 // signatureOf finds the one signature of a message, before anything of it is decoded.
 func signatureOf(m *pubsub.Message) (text string, err error) {
 	if len(m.Headers) > maxHeaders {
-		return "", Malformed
+		return "", ErrMalformed
 	}
 	found, encrypted := false, false
 	for i := range m.Headers {
@@ -77,17 +77,17 @@ func signatureOf(m *pubsub.Message) (text string, err error) {
 		}
 		switch {
 		case h.Kind != pubsub.HeaderText:
-			return "", Malformed
+			return "", ErrMalformed
 		case h.Name == headerSignature && !found && len(h.Value) <= maxSignature:
 			found, text = true, h.Value
 		case h.Name == headerEncryption && !encrypted && len(h.Value) <= maxEncryption:
 			encrypted = true
 		default:
-			return "", Malformed
+			return "", ErrMalformed
 		}
 	}
 	if !found {
-		return "", Unsigned
+		return "", ErrUnsigned
 	}
 	return text, nil
 }
@@ -99,23 +99,23 @@ func (s *signer) entry(x *scratch, text string) (key *Key, raw, signature []byte
 		var one string
 		one, rest, more = strings.Cut(rest, "~")
 		if n == maxEntries {
-			return nil, nil, nil, Malformed
+			return nil, nil, nil, ErrMalformed
 		}
 		front, back, _ := strings.Cut(one, ".")
 		p, err1 := decode(front)
 		sig, err2 := decode(back)
 		if err1 != nil || err2 != nil || len(sig) == 0 {
-			return nil, nil, nil, Malformed
+			return nil, nil, nil, ErrMalformed
 		}
 		if key != nil {
 			var other preamble
 			if !other.parse(p, nil) {
-				return nil, nil, nil, Malformed
+				return nil, nil, nil, ErrMalformed
 			}
 			continue
 		}
 		if !x.verified.parse(p, x.names) {
-			return nil, nil, nil, Malformed
+			return nil, nil, nil, ErrMalformed
 		}
 		x.names = x.verified.names
 		if k := keys.accepted(x.verified.key); k != nil {
@@ -123,7 +123,7 @@ func (s *signer) entry(x *scratch, text string) (key *Key, raw, signature []byte
 		}
 	}
 	if key == nil {
-		return nil, nil, nil, UnknownKey
+		return nil, nil, nil, ErrUnknownKey
 	}
 	return key, raw, signature, nil
 }
