@@ -6,7 +6,7 @@
 // Layers are listed from the wire inwards. Each names those that must stand before it where both are used, and says why; a harmful
 // order is refused. This one is right:
 //
-//	Sign, Access, Replay, Encrypt      package middleware/security
+//	Sign … Encrypt     package middleware/security: Sign, Access, Replay, Encrypt
 //	Compress           is undone when the bytes are the publisher's again
 //	Correlate
 //	Validate           looks at what the publisher has sent
