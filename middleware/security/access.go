@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -83,15 +82,11 @@ func matchesAny(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return pubsub.MatchPattern(p, name) })
 }
 
-// deniedPause is how long a service rests that is not to consume what it has subscribed to: its messages are not to blame.
-const deniedPause = time.Minute
-
-// Access lets a service publish and consume what policy says, and nothing else. A message is judged by the producer that Sign has verified: what nobody has
-// verified is refused, and so is what its producer may not publish; both are given up with a Refusal as their reason. That check at the consumer is the control;
-// the one at the publisher, whose error is pubsub.ErrDenied, tells a service of its mistake before others do.
+// Access lets a service publish and consume what policy says, and nothing else. A message is judged by the producer that Sign has verified, and
+// given up with ErrDenied as its reason where that one may not publish it. This check at the consumer is the control; the one at the publisher, whose error is pubsub.ErrDenied, tells a service of its mistake before others do.
 //
-// service is this one's name, as a producer and as a consumer. Where it may not consume a topic that it subscribes to, its subscription pauses, and State says why:
-// nothing is handled, and nothing is lost.
+// service is this one's name, as a producer and as a consumer. Where it may not consume a topic that it subscribes to, or where Sign is missing, its subscription
+// pauses, and State says why: nothing is handled, and nothing is lost.
 func Access(service string, policy *Policy) pubsub.Middleware {
 	m := pubsub.Middleware{Name: "access", After: []string{"sign"}, Why: "who has published a message is known when its signature is verified"}
 	switch {
@@ -113,9 +108,9 @@ func Access(service string, policy *Policy) pubsub.Middleware {
 			v, ok := From(ctx)
 			switch {
 			case !ok:
-				return pubsub.GiveUp(pubsub.ReasonVerification, ErrUnsigned)
+				return pubsub.Pause(configPause, errNoSign)
 			case !policy.MayConsume(service, d.Topic):
-				return pubsub.Pause(deniedPause, fmt.Errorf("%w: the policy does not let %q consume %q", ErrDenied, service, d.Topic))
+				return pubsub.Pause(configPause, fmt.Errorf("%w: the policy does not let %q consume %q", ErrDenied, service, d.Topic))
 			case !policy.MayPublish(v.Producer, v.Topic, d.Type):
 				return pubsub.GiveUp(pubsub.ReasonVerification, ErrDenied)
 			}

@@ -67,8 +67,8 @@ func benchmark(b *testing.B, name string, m pubsub.Message, signs, encrypts, ver
 				b.Fatal(err)
 			}
 		}
+		if handled == 0 {
+			b.Fatal("nothing was handled")
+		}
 	})
-	if handled == 0 {
-		b.Fatal("nothing was handled")
-	}
 }

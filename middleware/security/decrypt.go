@@ -36,7 +36,7 @@ func (e *encrypter) decrypt(ctx context.Context, d *pubsub.Delivery) error {
 	if v, ok := From(ctx); ok {
 		producer, topic = v.Producer, v.Topic
 	} else if !e.Unsigned {
-		return ErrUnsigned
+		return errNoSign
 	}
 	text, err := encryptionOf(&d.Message)
 	switch {

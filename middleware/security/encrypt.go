@@ -42,7 +42,7 @@ const (
 // A KMS that does not answer makes Publish fail once the data key is used up; nothing is sent in plain text. A consumer that needs it pauses, and goes on by itself.
 // What does not decrypt is given up as it came, with a Refusal as its reason.
 //
-// Without Sign anybody who can wrap for the recipients can send: a message without a verified signature is refused, unless Unsigned is set.
+// Without Sign anybody who can wrap for the recipients can send: where that layer is missing the subscription pauses, unless Unsigned is set.
 func Encrypt(opts EncryptOptions) pubsub.Middleware {
 	e := newEncrypter(opts)
 	return pubsub.Middleware{

@@ -16,7 +16,7 @@ func Example() {
 	// In real life each service has a keyring file, see OpenKeyring: the private half of a key leaves its owner never.
 	signs, err := security.GenerateKey(security.Ed25519, "orders-2026-01", "orders")
 	check(err)
-	wraps, err := security.GenerateKey(security.HPKEX25519, "billing-2026-01", "billing")
+	wraps, err := security.GenerateKey(security.HPKEP256, "billing-2026-01", "billing")
 	check(err)
 	verifies, err := signs.Public()
 	check(err)

@@ -32,7 +32,7 @@ const (
 )
 
 // Replay keeps a message that somebody has recorded from being handled again: what the group has handled successfully is acked without a handler, and
-// OnReplay is told. Two messages are the same where their signatures cover the same, whatever else they say; the one that nobody has verified is refused.
+// OnReplay is told. Two messages are the same where their signatures cover the same, whatever else they say. Without Sign the subscription pauses.
 //
 // It cannot tell a recording from what the broker delivers twice, and need not: neither is handled again. Retries and replays of dead letters are handled, since
 // their message has failed.
@@ -69,7 +69,7 @@ type replayGuard struct {
 func (g *replayGuard) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
 	v, ok := From(ctx)
 	if !ok {
-		return pubsub.GiveUp(pubsub.ReasonVerification, ErrUnsigned)
+		return pubsub.Pause(configPause, errNoSign)
 	}
 	if time.Since(v.Issued) > g.Window {
 		return pubsub.GiveUp(pubsub.ReasonVerification, ErrExpired)

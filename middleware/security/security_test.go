@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -106,5 +107,14 @@ func wantRefused(t *testing.T, topic string, wire pubsub.Message, why security.R
 	}
 	if outcome, _ := pubsub.OutcomeOf(err); outcome != pubsub.OutcomePermanent {
 		t.Errorf("what is refused as %v is %v, want permanent", err, outcome)
+	}
+}
+
+// wantPaused asserts that without the layer Sign another one lets nothing pass, and gives nothing up.
+func wantPaused(t *testing.T, m pubsub.Message, layer pubsub.Middleware) {
+	t.Helper()
+	got, err := receive(t.Context(), "orders.placed", m, layer)
+	if outcome, _ := pubsub.OutcomeOf(err); got != nil || outcome != pubsub.OutcomePause || !strings.Contains(err.Error(), "Sign") {
+		t.Errorf("without Sign the layer %s makes of a message %v, %v: want a pause that names it", layer.Name, got, err)
 	}
 }

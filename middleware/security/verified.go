@@ -32,6 +32,17 @@ func (c *verifiedContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
+// errNoSign is what layers say that need to know who has signed a message, where none above them has looked. A message is not to blame: what is not signed
+// would not have come to them.
+const errNoSign = configError("nobody has verified the signature: the layer Sign must be listed before this one")
+
+type configError string
+
+func (e configError) Error() string { return string(e) }
+
+// configPause is how long a subscription rests whose layers cannot work as they are.
+const configPause = time.Minute
+
 // From returns what the layer Sign has verified of the message whose handler has this ctx; false = there was no such layer.
 func From(ctx context.Context) (Verified, bool) {
 	v, ok := ctx.Value(verifiedKey{}).(*Verified)
