@@ -43,13 +43,13 @@ func attacks() []Property {
 	}
 }
 
-// simple tries alterations of a signed message.
-func (e *env) simple(edits []alteration) {
+// simple tries alterations of a signed message, among so many that are genuine.
+func (e *env) simple(genuine int, edits []alteration) {
 	e.Helper()
 	v, topic := e.vault(), e.topic("a")
 	e.tryForgeries(forgeryTrial{
 		topic: topic, produces: []pubsub.Middleware{v.sign("orders")}, consumes: []pubsub.Middleware{v.sign("")},
-		forged: v.forge(topic, edits, v.sign("orders")),
+		forged: v.forge(topic, edits, v.sign("orders")), genuine: genuine,
 	})
 }
 
@@ -77,7 +77,7 @@ func instead(old, by string) func(string) string {
 
 func altered(e *env) {
 	forged := security.ErrForged
-	e.simple([]alteration{
+	e.simple(signedEnough, []alteration{
 		{"another ID", forged, func(m *pubsub.Message) { m.ID += "x" }},
 		{"another type", forged, func(m *pubsub.Message) { m.Type = "order.paid" }},
 		{"another key", forged, func(m *pubsub.Message) { m.Key = "key-1" }},
@@ -101,7 +101,7 @@ func altered(e *env) {
 
 func ambiguous(e *env) {
 	malformed := security.ErrMalformed
-	e.simple([]alteration{
+	e.simple(signedFew, []alteration{
 		{"a signature that is cut", security.ErrForged, resign(func(s string) string { return s[:len(s)-2] })},
 		{"a signature that is longer", security.ErrForged, resign(func(s string) string { return s + "AAAA" })},
 		{"a payload that is longer", security.ErrForged, func(m *pubsub.Message) { m.Payload = append(m.Payload, 0) }},
@@ -123,7 +123,7 @@ func twoSignatures(e *env) {
 			m.Headers.Add(name, value)
 		}
 	}
-	e.simple([]alteration{
+	e.simple(signedFew, []alteration{
 		{"the same signature twice", security.ErrMalformed, twice("omnisig", "")},
 		{"another signature behind it", security.ErrMalformed, twice("omnisig", "AAAA.AAAA")},
 		{"another signature before it", security.ErrMalformed, func(m *pubsub.Message) {
@@ -134,7 +134,7 @@ func twoSignatures(e *env) {
 }
 
 func otherSpelling(e *env) {
-	e.simple([]alteration{
+	e.simple(signedFew, []alteration{
 		{"a signature in upper case alone", security.ErrMalformed, func(m *pubsub.Message) {
 			s := m.Headers.Get("omnisig")
 			m.Headers.Del("omnisig")
@@ -204,7 +204,7 @@ func otherProducer(e *env) {
 }
 
 func stripped(e *env) {
-	e.simple([]alteration{
+	e.simple(signedFew, []alteration{
 		{"a message without its signature", security.ErrUnsigned, func(m *pubsub.Message) { m.Headers.Del("omnisig") }},
 		{"a message without any header", security.ErrUnsigned, func(m *pubsub.Message) { m.Headers = nil }},
 	})
@@ -290,7 +290,7 @@ func brokerAdditions(e *env) {
 		{Name: "x-death", Value: "1"}, {Name: "x-first-death-reason", Value: "expired"}, {Name: "x-delivery-count", Value: "7"}, {Name: "Nats-Sequence", Value: "7"},
 		{Name: "Nats-Time-Stamp", Value: "now"}, {Name: "Tenant", Value: "evil"}, {Name: "role", Value: "admin"}, {Name: "role", Value: "root"},
 	}
-	for i, m := range l.typed(enough, 3) {
+	for i, m := range l.typed(signedEnough, 3) {
 		m = e.wire(topic, m, v.sign("orders"))
 		if i > 30 {
 			m.Headers = slices.Concat(additions[:i%len(additions)], m.Headers, additions[i%len(additions):])
@@ -316,7 +316,7 @@ func replayed(e *env) {
 	attacker, p, q := e.open(), replica(), replica()
 	join(p)
 	join(q)
-	msgs := l.typed(enough/3, 3)
+	msgs := l.typed(signedFew, 3)
 	for i := range msgs {
 		msgs[i] = e.wire(topic, msgs[i], v.sign("orders"))
 	}
