@@ -272,6 +272,9 @@ func kmsDown(e *env) {
 	if !e.until(patience, func() bool { return kms.asked.Load() >= before+8 && errors.Is(c.State().Reason, errKMSAway) }) {
 		e.Errorf("the KMS is away, was asked %d times, and the state is %v because of %v", kms.asked.Load()-before, c.State().Phase, c.State().Reason)
 	}
+	if virtual() {
+		time.Sleep(30 * time.Second)
+	}
 	if got := l.handled("g"); got != 30 {
 		e.Errorf("%d messages were handled, of which 30 were sent before the KMS was away", got)
 	}

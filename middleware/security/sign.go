@@ -165,7 +165,6 @@ func (s *signer) names(x *scratch, m *pubsub.Message) error {
 			x.names = append(x.names, h.Name)
 		}
 	}
-	covered := len(x.names)
 	slices.Sort(x.names)
 	x.names = slices.Compact(x.names)
 	for _, name := range x.names {
@@ -173,7 +172,7 @@ func (s *signer) names(x *scratch, m *pubsub.Message) error {
 			return fmt.Errorf("the header %q cannot be covered by a signature: it is there twice; SignOptions.Uncover lets it pass as it is", name)
 		}
 	}
-	if covered > maxNames || len(m.Headers) >= maxHeaders {
+	if len(x.names) > maxNames || len(m.Headers) >= maxHeaders {
 		return fmt.Errorf("a signature can cover at most %d headers", maxNames)
 	}
 	return nil
