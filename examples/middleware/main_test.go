@@ -14,6 +14,7 @@ func Example() {
 	// booked once
 	// dropped the copy of once
 	// booked slow
+	// level=ERROR msg=dead-lettered topic=payments group=ledger attempt=3 err="no amount"
 	// gave up broken: no amount
 	// <nil>
 }
