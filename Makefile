@@ -34,11 +34,13 @@ UP                ?= $(KINDS)
 CONTAINERS       := ./conformance/containers
 QUICKSTART       := ./examples/quickstart/brokertest
 COMMAND          := ./cmd/omnibus/brokertest
+EXAMPLES         := ./examples/brokertest
 CONFIG           := ./config/brokertest
 INTEROP          := ./middleware/security/interop
-BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(COMMAND) $(CONFIG) $(INTEROP) $(foreach k,$(KINDS),$(packages-$k))
+BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(COMMAND) $(EXAMPLES) $(CONFIG) $(INTEROP) $(foreach k,$(KINDS),$(packages-$k))
 QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
 COMMAND_STEPS    := $(foreach k,$(ADAPTERS),command-$k)
+EXAMPLES_STEPS   := examples-nats
 CONFIG_STEPS     := $(foreach k,$(ADAPTERS),config-$k)
 BENCHMARK_STEPS  := $(foreach k,$(ADAPTERS),benchmarks-$k)
 BROKER_STEPS     := $(foreach k,$(ADAPTERS),broker-$k)
@@ -76,7 +78,7 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 test: ## check, quickstart, the command, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
 	@$(SETUP) clients $(KINDS) python
-	@$(call steps,fmt vet lint unit interop wycheproof quickstart $(QUICKSTART_STEPS) $(COMMAND_STEPS) $(CONFIG_STEPS) benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers)
+	@$(call steps,fmt vet lint unit interop wycheproof quickstart benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers $(COMMAND_STEPS) $(CONFIG_STEPS) $(EXAMPLES_STEPS) $(QUICKSTART_STEPS))
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
@@ -179,6 +181,15 @@ $(COMMAND_STEPS): command-%:
 		$(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
 			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(COMMAND); \
 	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
+
+# Each example on one broker, with what it prints in the process.
+.PHONY: $(EXAMPLES_STEPS)
+$(EXAMPLES_STEPS): examples-%:
+	@case $$($(SETUP) state $*) in \
+	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
+		go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(EXAMPLES);; \
+	*) $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS);; \
+	esac
 
 # One configuration file on each broker, with what it gives in the process.
 .PHONY: $(CONFIG_STEPS)
