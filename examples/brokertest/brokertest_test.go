@@ -81,7 +81,7 @@ func lines(t *testing.T, url, program string, args ...string) []string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "BROKER_URL="+url)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "BROKER_URL="+url, "GORACE=atexit_sleep_ms=0") // else each waits a second at its end
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", filepath.Base(program), err, out)

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	late     = 40 // orders that the outage costs
+	late     = 100 // orders that the outage costs
 	declined = 20 // orders whose card is declined
 	outage   = "outage"
 )
