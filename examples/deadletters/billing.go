@@ -12,7 +12,7 @@ import (
 
 const (
 	late     = 100 // orders that the outage costs
-	declined = 20 // orders whose card is declined
+	declined = 20  // orders whose card is declined
 	outage   = "outage"
 )
 

@@ -42,8 +42,9 @@ func run(ctx context.Context, url string) (err error) {
 	t := &tally{got: map[string]map[string]int{}, left: parcels * (1 + 1 + screens), done: stop, together: make(chan struct{})}
 
 	// One group, three members: in production each is another process. Without an order every member takes what comes next; by key
-	// (the zero Order) one customer's parcels would stay one after the other, and on some brokers with one member at a time.
-	packing := pubsub.Subscription{Topic: "parcels", Group: "packing", Order: pubsub.OrderNone, MaxInFlight: 1}
+	// (the zero Order) one customer's parcels would stay one after the other, and on some brokers with one member at a time. A small
+	// MaxInFlight keeps the first member from fetching all that there is.
+	packing := pubsub.Subscription{Topic: "parcels", Group: "packing", Order: pubsub.OrderNone, MaxInFlight: 8}
 	for i := range packers {
 		if _, err := b.Subscribe(running, packing, t.meet(fmt.Sprint("packer ", i+1))); err != nil {
 			return err

@@ -38,14 +38,23 @@ type Canceled struct {
 // A Scan is what a device at the gate sends: "o-1@gate 7".
 type Scan struct{ Order, Gate string }
 
-func (s Scan) MarshalText() ([]byte, error) { return []byte(s.Order + "@" + s.Gate), nil }
+var errNoGate = errors.New("a scan without a gate")
 
-func (s *Scan) UnmarshalText(text []byte) (err error) {
+// MarshalText writes a Scan as the device does.
+func (s Scan) MarshalText() ([]byte, error) {
+	if s.Gate == "" {
+		return nil, errNoGate
+	}
+	return []byte(s.Order + "@" + s.Gate), nil
+}
+
+// UnmarshalText reads what the device has written.
+func (s *Scan) UnmarshalText(text []byte) error {
 	var ok bool
 	if s.Order, s.Gate, ok = strings.Cut(string(text), "@"); !ok {
-		err = errors.New("a scan without a gate")
+		return errNoGate
 	}
-	return err
+	return nil
 }
 
 // Each type is bound to its messages once, for publishers and handlers alike. A customer's events stay in order, whatever their types.

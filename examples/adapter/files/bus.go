@@ -99,7 +99,7 @@ func (b *Bus) queue(path string) (*queue, error) {
 
 // write appends to the file: whole, or not at all.
 func (q *queue) write(c change) error {
-	f, err := os.OpenFile(q.path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(q.path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (q *queue) wake() {
 func (b *Bus) ensure(p pubsub.Place, ackWait time.Duration, m pubsub.Manage) (*queue, error) {
 	topic := filepath.Join(b.dir, p.Topic)
 	if m == pubsub.Create {
-		if err := os.MkdirAll(topic, 0o755); err != nil {
+		if err := os.MkdirAll(topic, 0o700); err != nil {
 			return nil, err
 		}
 	}

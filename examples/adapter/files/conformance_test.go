@@ -12,7 +12,7 @@ import (
 
 // What it takes to prove an adapter. A folder is cheap: each property gets one of its own, and runs in virtual time.
 func TestConformance(t *testing.T) {
-	t.Parallel()
+	t.Setenv("OMNIBUS_REPORTS", t.TempDir()) // an adapter's report is kept; this one's would stand among those of the brokers
 	conformance.Run(t, conformance.Harness{
 		Fresh: func() conformance.Harness {
 			bus := files.NewBus(t.TempDir())
