@@ -55,8 +55,11 @@ type entry struct {
 // path is a queue's file. The part before the dot keeps the kinds apart, whatever a group is called.
 func (b *Bus) path(p pubsub.Place) string {
 	kind := "group."
-	if p.Kind == pubsub.PlaceDead {
+	switch p.Kind {
+	case pubsub.PlaceDead:
 		kind = "dead."
+	case pubsub.PlaceState:
+		kind = "state."
 	}
 	return filepath.Join(b.dir, p.Topic, kind+p.Group)
 }

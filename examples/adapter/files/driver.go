@@ -150,7 +150,7 @@ func (b *Bus) store(o pubsub.Out) (err error) {
 	switch o.To.Kind {
 	case pubsub.PlaceMain:
 		paths, err = filepath.Glob(filepath.Join(b.dir, o.To.Topic, "group.*"))
-	case pubsub.PlaceDead:
+	case pubsub.PlaceDead, pubsub.PlaceState:
 		_, err = b.ensure(o.To, 0, pubsub.Create)
 	}
 	if err == nil && len(paths) == 0 {
