@@ -39,6 +39,13 @@ func run(ctx context.Context, url string) (err error) {
 	defer func() { err = errors.Join(err, b.Close()) }()
 	running, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
+	topic := pubsub.TopicSpec{Name: "parcels"}
+	if b.Capabilities().Partitions {
+		topic.Partitions = 2 * packers // on some brokers a partition is with one member: there are to be enough for all
+	}
+	if err := b.Ensure(ctx, pubsub.Topology{Topics: []pubsub.TopicSpec{topic}}); err != nil {
+		return err
+	}
 	t := &tally{got: map[string]map[string]int{}, left: parcels * (1 + 1 + screens), done: stop, together: make(chan struct{})}
 
 	// One group, three members: in production each is another process. Without an order every member takes what comes next; by key
@@ -64,7 +71,7 @@ func run(ctx context.Context, url string) (err error) {
 
 	msgs := make([]pubsub.Message, parcels)
 	for i := range msgs {
-		msgs[i].ID = fmt.Sprint("parcel ", i+1)
+		msgs[i].ID, msgs[i].Key = fmt.Sprint("parcel ", i+1), fmt.Sprint("customer ", i%20+1)
 	}
 	if err := b.PublishBatch(ctx, "parcels", msgs); err != nil {
 		return err
