@@ -80,7 +80,8 @@ func (b *Bus) queue(path string) (*queue, error) {
 		var c change
 		switch err = gob.NewDecoder(in).Decode(&c); {
 		case errors.Is(err, io.ErrUnexpectedEOF):
-			in, err = bytes.NewReader(nil), os.Truncate(path, whole)
+			text, in = text[:whole], bytes.NewReader(nil)
+			err = os.Truncate(path, whole)
 		case err != nil:
 		case c.Msg == nil && c.Ack == 0:
 			q.ackWait = c.AckWait
@@ -94,7 +95,10 @@ func (b *Bus) queue(path string) (*queue, error) {
 			q.end++
 		}
 	}
-	if err == nil {
+	switch {
+	case err == nil && len(text) == 0: // not even its settings
+		err = codeError(pubsub.ErrNotFound)
+	case err == nil:
 		b.queues[path] = q
 	}
 	return q, err
