@@ -223,9 +223,9 @@ func (ln *lane) flush() (err error) {
 // sync returns when the broker has carried out what it was told, or will whatever becomes of us. A channel forgets, when it is closed, what it has kept to
 // itself because a quorum queue was behind. A consumer that begins is answered by the queue, after the commands that it has; by then the channel has heard of
 // these, and sends what it kept; and when the consumer has ended, that is carried out, too. The source's mu is held: what that consumer gets must not be
-// acknowledged along with what comes after it.
+// acknowledged along with what comes after it. Of a live tail nothing comes back.
 func (ln *lane) sync(ctx context.Context) error {
-	ch, wait := ln.ch, ln.told >= unheard
+	ch, wait := ln.ch, ln.told >= unheard && ln.s.spec.From.Group != pubsub.Broadcast
 	_, err := call(ctx, func() (struct{}, error) {
 		if err := ch.Qos(1, 0, false); err != nil || !wait {
 			return struct{}{}, err
