@@ -33,7 +33,7 @@ func startProxy(listen, upstream string) (*proxy, error) {
 	if p.down, err = p.addValve("downstream"); err != nil {
 		return nil, err
 	}
-	p.up.links = make(chan *link, 1)
+	p.up.links = &links{live: map[*link]struct{}{}}
 	p.down.links = p.up.links
 	return p, p.relay.Start()
 }
@@ -49,8 +49,14 @@ func (p *proxy) addValve(direction string) (*valve, error) {
 func (p *proxy) cut() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.relay.Stop()
+	p.stop()
 	return nil
+}
+
+// stop ends all connections.
+func (p *proxy) stop() {
+	p.relay.Stop()
+	p.up.links.end()
 }
 
 // swallow lets bytes vanish in the directions given, and only there.
@@ -74,7 +80,7 @@ func (p *proxy) mend() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.up.shut.Load() || p.down.shut.Load() {
-		p.relay.Stop() // before the valves open: nothing may follow a hole
+		p.stop() // before the valves open: nothing may follow a hole
 	}
 	for _, v := range []*valve{p.up, p.down} {
 		v.shut.Store(false)
@@ -100,10 +106,11 @@ type valve struct {
 	moving          atomic.Int64 // chunks that are past the question whether it is shut; none of them follows once it is shut and this is 0
 	shut            atomic.Bool  // bytes vanish
 	delay           atomic.Int64 // in nanoseconds
-	links           chan *link   // from the valve upstream to the one downstream: a connection's directions start one after the other
+	links           *links       // of both valves
 }
 
-// A link is one connection. Toxiproxy leaves a direction blocked for good when its reader has gone; the other direction knows.
+// A link is one connection. Toxiproxy leaves a direction blocked for good when its reader has gone. The other direction knows, unless it is blocked as
+// well; then it ends with all connections.
 type link struct {
 	once sync.Once
 	over chan struct{}
@@ -111,17 +118,44 @@ type link struct {
 
 func (l *link) end() { l.once.Do(func() { close(l.over) }) }
 
-// NewState pairs the directions of a connection. Toxiproxy calls it for upstream, then for downstream, one connection at a time.
-func (v *valve) NewState() any {
-	select {
-	case l := <-v.links:
-		return l
-	default:
-		l := &link{over: make(chan struct{})}
-		v.links <- l
+// links are the connections that have not ended.
+type links struct {
+	mu   sync.Mutex
+	half *link // its direction upstream has begun
+	live map[*link]struct{}
+}
+
+// next pairs the directions of a connection: they begin one after the other.
+func (ls *links) next() *link {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l := ls.half
+	if l != nil {
+		ls.half = nil
 		return l
 	}
+	l = &link{over: make(chan struct{})}
+	ls.half, ls.live[l] = l, struct{}{}
+	return l
 }
+
+func (ls *links) remove(l *link) {
+	l.end()
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(ls.live, l)
+}
+
+func (ls *links) end() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for l := range ls.live {
+		l.end()
+	}
+}
+
+// NewState pairs the directions of a connection. Toxiproxy calls it for upstream, then for downstream, one connection at a time.
+func (v *valve) NewState() any { return v.links.next() }
 
 // GetBufferSize says how many chunks (at most 32 KiB each) may be under way while they are delayed.
 func (v *valve) GetBufferSize() int { return 64 }
@@ -130,7 +164,7 @@ func (v *valve) GetBufferSize() int { return 64 }
 func (v *valve) Pipe(stub *toxics.ToxicStub) {
 	l := stub.State.(*link)
 	defer stub.Close()
-	defer l.end()
+	defer v.links.remove(l)
 	for c := range stub.Input {
 		if wait := time.Until(c.Timestamp.Add(time.Duration(v.delay.Load()))); v.delay.Load() > 0 && wait > 0 {
 			timer := time.NewTimer(wait)
