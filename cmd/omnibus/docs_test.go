@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -242,5 +243,40 @@ func TestSecrets(t *testing.T) {
 	}
 	if got := w.app.clean("it says hunter2, for amqp://a:b@h"); got != "it says ***, for amqp://***@h" {
 		t.Errorf("cleaned is %q", got)
+	}
+}
+
+// Each command line of README.md works as it is written, on a broker in memory.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(readme)) {
+		if !strings.HasPrefix(line, "omnibus ") {
+			continue
+		}
+		n++
+		line = strings.TrimSpace(line)
+		t.Run(line, func(t *testing.T) {
+			w := given(t, 3)
+			w.env["OMNIBUS_URL"] = ""
+			words, err := split(strings.ReplaceAll(line, "nats://127.0.0.1:4222", "mem://test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(words, "--watch") {
+				w.must(words[1:]...)
+				return
+			}
+			j := w.start(nil, words[1:]...) // which only an interrupt ends
+			w.until("an answer", func() bool { return j.out.String()+j.errs.String() != "" })
+			j.interrupt()
+			j.ends(exitOK)
+		})
+	}
+	if n == 0 {
+		t.Error("README.md has no command line")
 	}
 }
