@@ -162,6 +162,28 @@ func (d *turning) Browse(ctx context.Context, p pubsub.Place, from pubsub.Positi
 	}
 }
 
+// What ends before it has shown all that was kept is no success.
+func TestInterruptedHistory(t *testing.T) {
+	w := newWorld(t)
+	server := memory.NewServer(memory.Config{})
+	ctx, interrupt := context.WithCancel(t.Context())
+	shown := 0
+	w.app.mux = pubsub.Mux{{Schemes: []string{"mem"}, Open: func(ctx context.Context, _ string, opts *pubsub.Options) (*pubsub.Broker, error) {
+		return pubsub.New(ctx, &turning{server.Driver().(everything), func() {
+			if shown++; shown == 2 { // the first message is shown
+				interrupt()
+			}
+		}}, opts)
+	}}}
+	w.must("ensure", "orders")
+	w.runWith(lines(numbers(0, 100)), "pub", "orders", "--lines")
+	w.ctx = ctx
+	out, errs, code := w.run("sub", "orders", "--from", "earliest", "--json")
+	if n := len(payloads(t, out)); code != exitInterrupted || n == 0 || n == 100 {
+		t.Errorf("it exits with %d after %d messages: %s", code, n, errs)
+	}
+}
+
 func TestFromATime(t *testing.T) {
 	w := newWorld(t)
 	w.must("ensure", "orders")

@@ -279,10 +279,13 @@ func (a *app) history(ctx context.Context, b *pubsub.Broker, topic string, since
 		}
 	}
 	for rec, err := range b.Browse(ctx, pubsub.Place{Topic: topic}, from) {
-		if err != nil {
-			if ctx.Err() != nil {
-				break
+		if ctx.Err() != nil {
+			if f.follow {
+				break // which only an interrupt ends
 			}
+			return context.Cause(ctx) // there is more than was shown
+		}
+		if err != nil {
 			r.stop()
 			return err
 		}
