@@ -101,6 +101,7 @@ func (a *app) noArgs(c *cobra.Command, args []string) error {
 		return nil
 	}
 	if c.HasSubCommands() {
+		a.conceal(args[0])
 		like := ""
 		if all := c.SuggestionsFor(args[0]); len(all) > 0 {
 			like = ": do you mean " + strings.Join(all, " or ") + "?"

@@ -239,7 +239,8 @@ func secretsOf(rawURL string) (secrets []string) {
 	return slices.DeleteFunc(slices.Compact(secrets), func(s string) bool { return s == "" })
 }
 
-var userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s"']*@`)
+// userinfo is what may be a user with a password, which may have any character that it should not have: up to the last @ before a blank.
+var userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s]*@`)
 
 // clean takes credentials out of what is to be shown. Errors of the module have none; a command line may.
 func (a *app) clean(s string) string {
