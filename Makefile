@@ -145,6 +145,7 @@ $(BROKER_STEPS): broker-%:
 		go test -race -p 1 -count=1 -timeout $(BROKER_TIMEOUT) -json $(packages-$*);; \
 	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
 		go test -race -p 1 -count=1 -timeout $(BROKER_TIMEOUT) -json $(packages-$*);; \
+	*) exit 2;; \
 	esac
 
 .PHONY: interop
@@ -200,6 +201,7 @@ $(CONFIG_STEPS): config-%:
 		go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(CONFIG);; \
 	container) $(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
 		go test -race -count=1 -timeout $(TIMEOUT) -json -run '^TestBrokers$$/^$*$$' $(CONFIG);; \
+	*) exit 2;; \
 	esac
 
 # benchmarks/ is a module of its own: ./... does not reach it.
@@ -238,6 +240,7 @@ else \
 	left-out) echo '$@: OMNIBUS_BROKERS leaves $(BROKER) out'; exit 2;; \
 	url) against='$(BROKER) by URL';; \
 	container) $(SETUP) ready '$(BROKER)/$(1)'; against='$(BROKER) in containers';; \
+	*) exit 2;; \
 	esac; \
 fi
 endef

@@ -39,6 +39,19 @@ state() {
 	fi
 }
 
+# known_brokers refuses a name in OMNIBUS_BROKERS that nothing has: it would leave out what it means.
+known_brokers() {
+	local known name names=${OMNIBUS_BROKERS:-}
+	known="memory python $(cd "$here" && printf '%s\n' */build.sh | cut -d/ -f1 | xargs)"
+	while [[ -n $names ]]; do
+		name=${names%%,*}
+		[[ -n $name && $name != *[!a-z]* && " $known " == *" $name "* ]] ||
+			die "OMNIBUS_BROKERS has \"$name\", which is none of: $known; several are joined by commas"
+		[[ $names == *,* ]] || break
+		names=${names#*,}
+	done
+}
+
 # in_containers prints those of the brokers that tests start themselves.
 in_containers() { for broker; do [[ ! -d $here/${broker%%/*} || $(state "$broker") != container ]] || echo "$broker"; done; }
 
@@ -216,6 +229,7 @@ ready() {
 
 command=${1:-}
 shift || true
+known_brokers
 case $command in
 install | ready | clients) "$command" "$@" ;;
 state) state "$1" ;;
