@@ -175,7 +175,7 @@ type Subscription struct {
 	DeadLetters *DeadLetters `yaml:"dead_letters"`
 	// More layers, inside those of the whole service. Only what they do with incoming messages counts here.
 	Middleware []Layer `yaml:"middleware"`
-	// Nothing is handed to the handler while it is true. Takes effect by a reload.
+	// Nothing is handed to the handler while it is true. Takes effect by a reload. Only for what Serve runs.
 	Paused bool `yaml:"paused" default:"false"`
 }
 

@@ -18,7 +18,7 @@ type Reloaded struct {
 }
 
 // Reload reads the file again, as Load does, and the environment and files that it refers to. Where all that differs can take effect while messages
-// flow (log.level, paused of a subscription, per_second and burst of a rate-limit layer), it does; no message is lost, handed back or handled twice for it.
+// flow (log.level, paused of a subscription that Serve runs, per_second and burst of a rate-limit layer), it does; no message is lost, handed back or handled twice for it.
 // Where anything else differs nothing takes effect, and Reloaded.Restart has the keys. A file that is wrong is an error, and changes nothing. A key that
 // log or rate-limit is added to, or taken from, needs a restart.
 //
@@ -82,7 +82,8 @@ func (s *Service) canChange(path string) bool {
 	case "per_second", "burst":
 		return s.rates[of] != nil
 	case "paused":
-		return s.paused[strings.TrimPrefix(of, "subscriptions.")] != nil
+		name := strings.TrimPrefix(of, "subscriptions.")
+		return s.paused[name] != nil && !s.given[name]
 	}
 	return false
 }

@@ -121,6 +121,39 @@ func TestReloadPausesAndResumes(t *testing.T) {
 	})
 }
 
+// What the program runs itself cannot be paused: that is refused, and no Reload says that it was.
+func TestOnlyWhatIsServedCanBePaused(t *testing.T) {
+	text := "broker: mem://\nsubscriptions:\n  asleep: {topic: jobs, paused: true}\n  awake: {topic: jobs}\n"
+	path := write(t, text)
+	svc, err := config.Open(t.Context(), path, onMemory(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer svc.Close()
+	_, err = svc.Subscription("asleep")
+	if want := path + ":3: subscriptions.asleep.paused: "; !errors.Is(err, pubsub.ErrInvalid) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s...", err, want)
+	}
+	both := strings.NewReplacer("jobs}", "jobs, paused: true}", ", paused: true", "").Replace(text)
+	rewrite(t, path, both)
+	if r, err := svc.Reload(); err != nil || len(r.Applied) != 2 || r.Restart != nil { // Serve would heed it
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := svc.Subscription("awake"); !errors.Is(err, pubsub.ErrInvalid) {
+		t.Errorf("%v: a reload has paused it", err)
+	}
+	if _, err := svc.Subscription("asleep"); err != nil {
+		t.Error(err)
+	}
+	rewrite(t, path, text)
+	if r, err := svc.Reload(); err != nil || r.Applied != nil || !slices.Equal(r.Restart, []string{"subscriptions.asleep.paused"}) {
+		t.Errorf("%+v, %v: the program has asleep", r, err)
+	}
+	if _, err := svc.Subscription("awake"); !errors.Is(err, pubsub.ErrInvalid) {
+		t.Errorf("%v: all or nothing", err)
+	}
+}
+
 // What is there when a subscription begins that is paused is not handled, and not tried again and again either.
 func TestPausedFromTheBeginning(t *testing.T) {
 	path := write(t, "broker: mem://\nmiddleware: [{own: count}]\nsubscriptions:\n  work: {topic: jobs, concurrency: 8, paused: true}\n")

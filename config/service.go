@@ -27,6 +27,7 @@ type Service struct {
 	served    bool
 	consumers map[string]*pubsub.Consumer
 	paused    map[string]*atomic.Bool
+	given     map[string]bool // by Subscription: the program runs them, and paused does not reach them
 	level     *slog.LevelVar
 	rates     map[string]*rate
 	named     map[string]pubsub.Publisher
@@ -49,6 +50,7 @@ func (c *Config) Open(ctx context.Context, mux pubsub.Mux) (*Service, error) {
 	}
 	s := &Service{
 		opts: c.opts, path: c.name, config: c, consumers: map[string]*pubsub.Consumer{}, paused: map[string]*atomic.Bool{},
+		given: map[string]bool{},
 		level: c.plan.level, rates: c.plan.rates, named: map[string]pubsub.Publisher{},
 	}
 	b, err := mux.Open(ctx, c.file.Broker, &c.plan.options)
@@ -102,11 +104,20 @@ func (s *Service) Publisher(name string) (pubsub.Publisher, error) {
 	return nil, s.unknown("publishers", "publisher", name, slices.Collect(maps.Keys(s.named)))
 }
 
-// Subscription is what the file says under that name, for Receive and SubscribeBatch of the Broker; an error where there is none.
+// Subscription is what the file says under that name, for Receive and SubscribeBatch of the Broker; an error where there is none, and where it is paused:
+// only Serve heeds that. A Reload in which paused of one that was given out differs says Restart.
 func (s *Service) Subscription(name string) (pubsub.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sub, ok := s.config.plan.subscriptions[name]; ok {
+		if s.paused[name].Load() {
+			path := "subscriptions." + name + ".paused"
+			return pubsub.Subscription{}, &Error{
+				File: s.path, Line: s.config.origins[path].Line, Path: path, Problem: "the program runs this subscription itself, and only Serve heeds paused",
+				Remedy: "remove paused, or give Serve a handler of its name",
+			}
+		}
+		s.given[name] = true
 		return sub, nil
 	}
 	return pubsub.Subscription{}, s.unknown("subscriptions", "subscription", name, s.config.Subscriptions())
