@@ -58,6 +58,9 @@ func TestInterruptedReplayGoesOn(t *testing.T) {
 	if !strings.HasPrefix(out, fmt.Sprintf("%d of %d replayed, 0 failed", n, n)) {
 		t.Errorf("it goes on with %s", out)
 	}
+	if _, err := os.Stat(rep.Journal); err != nil {
+		t.Error("resume says that the journal stays: ", err)
+	}
 	got := payloads(t, w.must("sub", "orders", "--group", "billing", "--count", fmt.Sprint(n), "--json"))
 	if !slices.Equal(got, numbers(0, n)) {
 		t.Errorf("the group gets %q", got)

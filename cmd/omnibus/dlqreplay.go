@@ -37,8 +37,8 @@ pending, resolved or discarded is not selected unless --state names it.
 With --canary so many go first, then ten times as many, then the rest; before each step it waits for what the handlers make of the one before, and
 stops when more than --max-failed per cent fail again. With --dry-run nothing is sent.
 
-A journal is written while it runs. Interrupted anywhere it loses nothing: dlq resume goes on. The journal is removed once all was sent. It exits
-with 3 when a message could not be sent.`,
+A journal is written while it runs. Interrupted anywhere it loses nothing: dlq resume goes on. The journal is removed once it has gone through all
+messages, but one that --journal names stays. It exits with 3 when a message could not be sent.`,
 		Example: `  omnibus dlq replay orders billing --plan
   omnibus dlq replay orders billing --fingerprint FINGERPRINT --yes
   omnibus dlq replay orders billing --rate 100 --dry-run --json
@@ -93,7 +93,7 @@ func (f *replayFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.options.Turn, "turn", "", "topic in which processes take turns, so that one replays at a time")
 	fs.StringVar(&f.options.Note.Why, "why", "", "for the audit record")
 	if c.Name() == "replay" {
-		fs.StringVar(&f.journal, "journal", "", "file that resume reads (default: omnibus-replay-TIME.journal, removed at the end)")
+		fs.StringVar(&f.journal, "journal", "", "file that resume reads and that stays (default: omnibus-replay-TIME.journal, removed at the end)")
 	}
 }
 
@@ -103,7 +103,7 @@ func (a *app) dlqResumeCommand() *cobra.Command {
 		Use:   "resume TOPIC [GROUP] JOURNAL",
 		Short: "Go on with a replay that was interrupted",
 		Long: `resume reads the journal of a replay whose process has ended before its time, and sends what was not confirmed. Up to 256 messages were on their way
-then: they are sent again with the same tokens, so that a broker with a window for duplicates stores them once.`,
+then: they are sent again with the same tokens, so that a broker with a window for duplicates stores them once. The journal stays.`,
 		Example: "  omnibus dlq resume orders billing replay.journal",
 		Args:    args(2, 3),
 		RunE: func(c *cobra.Command, args []string) error {
