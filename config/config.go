@@ -51,7 +51,8 @@ type Config struct {
 
 const maxFile = 1 << 20 // bytes; a file of this kind has a few thousand
 
-// Load reads a file without connecting to anything. The error is a [Errors]: all that is wrong.
+// Load reads a file without connecting to anything. The error is a [Errors]: all that is wrong with single keys and values, or else
+// all that does not fit together.
 func Load(path string, opts *Options) (*Config, error) {
 	data, err := readAll(path)
 	if err != nil {

@@ -385,3 +385,27 @@ func TestConfigPrintsNoSecret(t *testing.T) {
 		t.Errorf("a Config prints %q", got)
 	}
 }
+
+// What is wrong with single keys is told at once, and what does not fit together once these are right: a name that a broken key should have would only
+// mislead.
+func TestProblemsAreToldInTwoSteps(t *testing.T) {
+	const text = "broker: mem://\nservice: [x]\nmanage: maybe\nsubscriptions:\n  a: {topic: jobs, group: g, retry: patient}\n  b: {topic: jobs, group: g}\n"
+	right := strings.NewReplacer("service: [x]\n", "\n", "manage: maybe\n", "\n").Replace(text)
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{text, []string{"service", "manage"}},
+		{right, []string{"subscriptions.a.retry", "subscriptions.b"}},
+	} {
+		_, err := config.Parse("omnibus.yaml", []byte(c.text), nil)
+		problems, _ := errors.AsType[config.Errors](err)
+		var got []string
+		for _, p := range problems {
+			got = append(got, p.Path)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%q, want %q: %v", got, c.want, err)
+		}
+	}
+}

@@ -16,9 +16,10 @@
 //
 // # Strictness
 //
-// An unknown key, a duplicate, a wrong type, a value out of its bounds, a name that nothing has, a variable or a file that is not there: Load
-// reports all of them at once, each with file, line, path and a remedy. Nothing is connected to before all is well. YAML anchors, aliases, merge keys and
-// tags are refused: what is used twice is a policy with a name. A key that is written down with an empty value is refused, too.
+// An unknown key, a duplicate, a wrong type, a value out of its bounds, a variable or a file that is not there: Load reports all of them at once, each
+// with file, line, path and a remedy; and where there is none, all that does not fit together, such as a name that nothing has. Nothing is connected to
+// before all is well. YAML anchors, aliases, merge keys and tags are refused: what is used twice is a policy with a name. A key that is written down
+// with an empty value is refused, too.
 //
 // # Reload
 //

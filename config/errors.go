@@ -41,7 +41,7 @@ func (e *Error) Is(target error) bool {
 	return ok && c == pubsub.ErrInvalid && e.Err == nil
 }
 
-// Errors is all that is wrong with a file, in the order of its lines.
+// Errors is what is wrong with a file, in the order of its lines, see [Load].
 type Errors []*Error
 
 // Error has a line for each.
