@@ -123,7 +123,8 @@ func args(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// opened opens the broker for the time of f, and closes it whatever f says. Options are those of the configuration and then what change says.
+// opened opens the broker for the time of f, and closes it whatever f says. Of the configuration it takes the URL alone, not the middleware nor other
+// settings: the layers need the service's program. change may edit the options.
 func (a *app) opened(c *cobra.Command, change func(*pubsub.Options), f func(ctx context.Context, b *pubsub.Broker) error) error {
 	url, err := a.brokerURL()
 	if err != nil {

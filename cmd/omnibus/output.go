@@ -128,6 +128,17 @@ func (o *output) notef(format string, args ...any) {
 	fmt.Fprintf(o.errW, format+"\n", args...)
 }
 
+// warn tells of what may be a mistake and is no error.
+func (o *output) warn(text string) {
+	if o.json {
+		if line, err := marshal(map[string]string{"warning": text}); err == nil {
+			o.notef("%s", line)
+			return
+		}
+	}
+	o.notef("%s %s", paint(o.errColour, yellow, "warning:"), printable(text, false))
+}
+
 // complain tells of an error.
 func (o *output) complain(c complaint) {
 	if o.json {

@@ -33,6 +33,9 @@ func (a *app) pubCommand() *cobra.Command {
 message such as sub --json writes. What a line does not say is taken from the flags. Where a message came from (its topic, group, position) is not
 used: TOPIC counts.
 
+Messages do not pass the middleware of the configuration, which needs the service's program: where that changes what travels (compress, own, layers
+of security), a warning on standard error says so.
+
 It ends once the broker has confirmed each message, or said why not. The topic must exist: see ensure. An interrupt stops the reading; what was
 read by then is still published.
 
@@ -52,6 +55,7 @@ With --json it writes a line a message: topic, id, key, position where the broke
 			if err != nil {
 				return usageOf(c, err)
 			}
+			a.warnOfLayers(args[0], "", "what is published here does not pass them")
 			return a.opened(c, nil, func(ctx context.Context, b *pubsub.Broker) error {
 				publisher, err := b.Publisher(pubsub.PublisherOptions{Timeout: a.timeout, DedupByID: f.dedup})
 				if err != nil {

@@ -30,11 +30,14 @@ func (a *app) subCommand() *cobra.Command {
 Without --group nothing is taken away from anybody:
   sub TOPIC                   what is published from now on, until an interrupt
   sub TOPIC --from earliest   what the broker has kept, to its end; with --follow also what is published from then on
-What was kept is shown as it lies there, without the middleware of the configuration; that needs a broker with history.
+What was kept needs a broker with history.
 
 With --group it is a member of that group: each message is acked once it is written, and no other member gets it. It ends when nothing has come for
 --idle, with --follow at an interrupt. A group that does not exist is made only with --create, where --from may say where it begins. The order
 is to be the one that its other members have; it and the ack wait are those of the configuration where that has the group.
+
+Messages are shown as they travel: they do not pass the middleware of the configuration, which needs the service's program. With --group, where that
+changes what travels (compress, own, layers of security), a warning on standard error says so.
 
 --from is earliest, now, a time (2026-01-31T12:00:00Z), a span back from now (90m), or a position as sub shows it. TOPIC may be a pattern where the
 broker has patterns, but not with --from and without a group.`,
@@ -68,6 +71,7 @@ broker has patterns, but not with --from and without a group.`,
 				if sub, err = a.asConfigured(sub, f.order != ""); err != nil {
 					return err
 				}
+				a.warnOfLayers(sub.Topic, sub.Group, "what is read here does not pass them")
 			}
 			if f.group == "" {
 				sub.Group, sub.Order, f.follow = pubsub.Broadcast, pubsub.OrderPerMember, true
