@@ -235,6 +235,9 @@ func (f *feed) arrive(recs []Record) {
 		it := f.newItem(len(recs) - i)
 		it.rec, it.lane, it.state, it.failed, it.size, it.got = *rec, ln, itemReady, rec.Failed, rec.Msg.Size(), now
 		it.unpack(now)
+		if own := f.c.sub.Topic; it.rec.Topic != own && !MatchPattern(own, it.rec.Topic) {
+			it.rec.Topic = own // a copy says where it is from: somebody could have a message of another topic taken for one of this
+		}
 		if !rec.LeaseUntil.IsZero() && f.lease.at.IsZero() {
 			f.lease.set(now.Add(f.c.sub.AckWait / 3))
 		}

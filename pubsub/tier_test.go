@@ -146,12 +146,13 @@ func TestTopicTextGoesThroughTiers(t *testing.T) {
 		send   func(*testing.T, *tiersTest)
 		topic  string
 	}{
-		"delivered to a pattern's group": {"", toGroup, "t.*"},
-		"sent again to it":               {"", resent, "t.*"},
-		"a double underscore":            {"t.a__b", published, "t.a__b"},
-		"spaces":                         {" t a ", published, " t a "},
-		"what an escape looks like":      {"t.%20+%", published, "t.%20+%"},
-		"no text":                        {"t\x00\xff\n", published, "t\x00\xff\n"},
+		"delivered to a pattern's group":  {"", toGroup, "t.*"},
+		"sent again to it":                {"", resent, "t.*"},
+		"a double underscore":             {"t.a__b", published, "t.a__b"},
+		"spaces":                          {"t. a ", published, "t. a "},
+		"what an escape looks like":       {"t.%20+%", published, "t.%20+%"},
+		"no text":                         {"t.\x00\xff\n", published, "t.\x00\xff\n"},
+		"what the pattern does not cover": {"u.a", published, "t.*"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
