@@ -255,6 +255,10 @@ func otherDestination(e *env) {
 	}
 	wrong := security.ErrWrongDestination
 	forged := v.forge(acme, asIs("what was signed for another topic", wrong), v.sign("orders"))
+	const copied = "what was signed for another topic, in a copy that says it is of that"
+	if e.caps.Tiers {
+		forged = append(forged, v.forge(acme, asIs(copied, wrong), v.sign("orders"))...)
+	}
 	for _, r := range kept {
 		m := r.Msg.Clone()
 		m.Headers = slices.DeleteFunc(m.Headers, func(h pubsub.Header) bool { return strings.HasPrefix(h.Name, "omnibus-dlq-") })
@@ -263,7 +267,11 @@ func otherDestination(e *env) {
 	forged = append(forged, v.forge(other, asIs("what was signed in another environment", security.ErrForged), staging.sign("orders"))...)
 	e.tryForgeries(forgeryTrial{
 		topic: other, produces: []pubsub.Middleware{v.sign("orders")}, consumes: []pubsub.Middleware{v.sign("")}, forged: forged,
+		says: acme,
 		places: func(f forgery) pubsub.Place {
+			if f.what == copied {
+				return pubsub.Place{Topic: other, Group: "g", Kind: pubsub.PlaceRetry, Tier: pubsub.Tiers()[0]}
+			}
 			if e.caps.Redelivery && f.why == wrong { // where the group's retries come from
 				return pubsub.Place{Topic: other, Group: "g", Kind: pubsub.PlaceRetry}
 			}

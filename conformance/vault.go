@@ -148,6 +148,7 @@ type forgeryTrial struct {
 	consumes []pubsub.Middleware
 	forged   []forgery
 	places   func(f forgery) pubsub.Place // where what is forged is put; nil = it is published
+	says     string                       // the topic that is named in a copy which is put in a tier
 	reason   string                       // of dead letters; "" = verification
 	genuine  int                          // messages; 0 = signedFew
 }
@@ -187,8 +188,32 @@ func (e *env) put(attacker *process, c forgeryTrial, f forgery) error {
 	if c.places == nil {
 		return attacker.Publish(e.Context(), c.topic, f.msg)
 	}
+	to, fate := c.places(f), make(chan error, 1)
+	if to.Tier > 0 {
+		return e.putInTier(to, c.says, f.msg)
+	}
+	attacker.Resend(e.Context(), to, f.msg, pubsub.Dedup{}, func(_ pubsub.Receipt, err error) { fate <- err })
+	return <-fate
+}
+
+// putInTier writes a copy as the engine does of what waits for a retry: here, one that is due.
+func (e *env) putInTier(to pubsub.Place, topic string, m pubsub.Message) error {
+	d, err := e.h.Driver(e.Context())
+	if err != nil {
+		return err
+	}
+	defer d.Close(e.Context())
 	fate := make(chan error, 1)
-	attacker.Resend(e.Context(), c.places(f), f.msg, pubsub.Dedup{}, func(_ pubsub.Receipt, err error) { fate <- err })
+	p, err := d.OpenProducer(e.Context(), pubsub.ProducerSpec{MaxPending: 1}, func(rs []pubsub.Result) { fate <- rs[0].Err })
+	if err != nil {
+		return err
+	}
+	defer p.Close(e.Context())
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	m.Headers = append(slices.Clip(m.Headers), pubsub.Header{Name: "omnibus-retry", Value: now + " " + now + " " + topic + " - 0s 0"})
+	if _, err := p.Send(e.Context(), []pubsub.Out{{To: to, Msg: &m}}); err != nil {
+		return err
+	}
 	return <-fate
 }
 
