@@ -3,6 +3,7 @@ package security_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,37 @@ func TestReplayIsNotHandled(t *testing.T) {
 		wantRefused(t, "a", wire, security.ErrExpired, sign, replica())
 		wantPaused(t, order(), replica())
 	})
+}
+
+// A message that two keys have signed is the same whichever of them is looked at.
+func TestReplayUnderAnotherSignature(t *testing.T) {
+	a, b := key(t, security.Ed25519, "a", "orders"), key(t, security.P256, "b", "orders")
+	sign := security.Sign(security.SignOptions{Keys: ring(t, a, b), Producer: "orders"})
+	wire := mustSend(t, "a", order(), sign)
+	text := wire.Headers.Get("omnisig")
+	first, second, _ := strings.Cut(text, "~")
+	guard := security.Replay(security.ReplayOptions{})
+	for i, text := range []string{text, second + "~" + first, second, first, text} {
+		again := wire.Clone()
+		again.Headers.Set("omnisig", text)
+		if got, err := receive(t.Context(), "a", again, sign, guard); err != nil || (got != nil) != (i == 0) {
+			t.Errorf("signatures %d: handled %v, %v", i, got != nil, err)
+		}
+	}
+	for name, change := range map[string]func(m *pubsub.Message){
+		"another payload":   func(m *pubsub.Message) { m.Payload = []byte("another") },
+		"another header":    func(m *pubsub.Message) { m.Headers.Set("tenant", "another") },
+		"a header more":     func(m *pubsub.Message) { m.Headers.Add("more", "") },
+		"an end":            func(m *pubsub.Message) { m.TTL = time.Hour },
+		"another ID":        func(m *pubsub.Message) { m.ID = "another" },
+		"another signature": func(*pubsub.Message) { time.Sleep(2 * time.Millisecond) }, // its time is in milliseconds
+	} {
+		m := order()
+		change(&m)
+		if got, err := receive(t.Context(), "a", mustSend(t, "a", m, sign), sign, guard); got == nil || err != nil {
+			t.Errorf("%s is taken for a replay: %v", name, err)
+		}
+	}
 }
 
 func TestFailedIsNoReplay(t *testing.T) {

@@ -16,7 +16,10 @@ const (
 	maxHeaders = 1000
 )
 
-const wireVersion = 1
+const (
+	wireVersion = 1
+	sizeLength  = 4 // of an lp32
+)
 
 // A preamble is what a signature says of itself: P of the wire format.
 type preamble struct {
@@ -162,8 +165,13 @@ func ownHeader(name string) bool {
 // millis is t in Unix milliseconds, rounded up.
 func millis(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
-// digestOf names what was signed, whoever signed it and with what signature.
-func digestOf(signed []byte) (d [2]uint64) {
-	sum := sha256.Sum256(signed)
+// digest names the message that was verified, whichever of its signatures that was: all say the same, but for the key. It is of P, with neither suite nor key, and M.
+func (x *scratch) digest(rawLength int) (d [2]uint64) {
+	p := x.verified
+	p.suite, p.key = nil, nil
+	x.preamble = x.preamble[:0]
+	x.preamble.preamble(&p)
+	x.preamble.raw(x.signed[headroom+sizeLength+rawLength:])
+	sum := sha256.Sum256(x.preamble)
 	return [2]uint64{binary.BigEndian.Uint64(sum[:]), binary.BigEndian.Uint64(sum[8:])}
 }

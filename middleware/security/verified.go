@@ -14,7 +14,7 @@ type Verified struct {
 	Issued   time.Time // when, to the millisecond; the producer's word
 	Expires  time.Time // zero = never
 
-	digest [2]uint64 // of what was signed
+	digest [2]uint64 // of what was signed, whatever the key
 }
 
 type verifiedKey struct{}

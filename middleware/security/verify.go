@@ -53,7 +53,7 @@ func (s *signer) verify(m *pubsub.Message, topic string, v *Verified) error {
 			return ErrUncovered
 		}
 	}
-	*v = Verified{Producer: key.Owner, Key: key.ID, Suite: key.Suite, Issued: time.UnixMilli(p.issued), digest: digestOf(signed)}
+	*v = Verified{Producer: key.Owner, Key: key.ID, Suite: key.Suite, Issued: time.UnixMilli(p.issued), digest: x.digest(len(raw))}
 	if v.Topic = topic; string(p.topic) != topic {
 		v.Topic = string(p.topic)
 	}
