@@ -74,7 +74,7 @@ func (g *replayGuard) handle(ctx context.Context, d *pubsub.Delivery, next pubsu
 	if time.Since(v.Issued) > g.Window {
 		return pubsub.GiveUp(pubsub.ReasonVerification, ErrExpired)
 	}
-	key := middleware.DedupKey{Topic: d.Topic, Group: d.Group, ID: "signed-" + strconv.FormatUint(v.digest[0], 36) + "-" + strconv.FormatUint(v.digest[1], 36)}
+	key := middleware.DedupKey{Topic: v.Topic, Group: d.Group, ID: "signed-" + strconv.FormatUint(v.digest[0], 36) + "-" + strconv.FormatUint(v.digest[1], 36)}
 	claim := g.claims.Add(1)
 	state, err := g.Store.Begin(ctx, key, claim, g.Lease)
 	switch {

@@ -90,6 +90,19 @@ func TestReplayUnderAnotherSignature(t *testing.T) {
 	}
 }
 
+// One that is accepted of several topics is the same in all of them.
+func TestReplayInAnotherTopic(t *testing.T) {
+	k := key(t, security.Ed25519, "k", "orders")
+	sign := security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders", Topics: []string{"a"}})
+	guard := security.Replay(security.ReplayOptions{})
+	wire := mustSend(t, "a", order(), sign)
+	for i, topic := range []string{"b", "a", "c"} {
+		if got, err := receive(t.Context(), topic, wire, sign, guard); err != nil || (got != nil) != (i == 0) {
+			t.Errorf("in %s: handled %v, %v", topic, got != nil, err)
+		}
+	}
+}
+
 func TestFailedIsNoReplay(t *testing.T) {
 	k := key(t, security.Ed25519, "k", "orders")
 	sign := security.Sign(security.SignOptions{Keys: ring(t, k), Producer: "orders"})
