@@ -89,7 +89,7 @@ func decodeHalf(text string) ([]byte, error) {
 // KeyringOptions tunes OpenKeyring. The zero value is safe.
 type KeyringOptions struct {
 	Poll     time.Duration   // how often the file is looked at, when a key is needed; 0 = 1s; at least 1ms
-	OnReload func(err error) // told when the file has changed: nil = its keys count from now on; else the old ones do; must not block, or use the Keyring; nil = nobody
+	OnReload func(err error) // told when the file has changed, or cannot be used for another reason: nil = its keys count from now on; else the old ones do; must not block, or use the Keyring; nil = nobody
 }
 
 const (
@@ -98,9 +98,9 @@ const (
 )
 
 // OpenKeyring reads a keyring file. When the file has changed, its keys count from the next look at it on: no later than Poll after the change, and without
-// a restart. A changed file that cannot be used changes nothing, and OnReload is told. Whoever writes it puts a new file in its place in one step (write
-// another, rename it), or a half-written one may be read. A file that has private halves and is readable by others than its owner is refused (on systems that
-// have such rights).
+// a restart. A changed file that cannot be used changes nothing: it is read again at each look until it can be, and OnReload is told of each reason once. Whoever
+// writes it puts a new file in its place in one step (write another, rename it), or a half-written one may be read. A file that has private halves and is
+// readable by others than its owner is refused (on systems that have such rights).
 //
 // Nothing runs in the background: there is nothing to close.
 func OpenKeyring(path string, opts KeyringOptions) (*Keyring, error) {
@@ -131,20 +131,22 @@ type keyFile struct {
 	opts KeyringOptions
 	next atomic.Int64 // when it is to be looked at, in Unix nanoseconds
 
-	mu    sync.Mutex // of who looks
-	stamp stamp
+	mu     sync.Mutex // of who looks
+	stamp  stamp      // of what was read last
+	failed string     // why it could not be used; "" = its keys count
 }
 
 // A stamp tells one content of the file from another.
 type stamp struct {
 	size  int64
 	mtime time.Time
+	mode  os.FileMode // a file may be refused for it
 	info  os.FileInfo // for os.SameFile: a file that was renamed into its place
 	err   string      // why it could not be looked at
 }
 
 func (s stamp) same(o stamp) bool {
-	return s.size == o.size && s.mtime.Equal(o.mtime) && s.err == o.err && (s.info == nil || o.info == nil || os.SameFile(s.info, o.info))
+	return s.size == o.size && s.mtime.Equal(o.mtime) && s.mode == o.mode && s.err == o.err && (s.info == nil || o.info == nil || os.SameFile(s.info, o.info))
 }
 
 // look reads the file again if it is time and it has changed. Those who come meanwhile go on with what is there; but not when nobody has looked for so long
@@ -166,15 +168,20 @@ func (f *keyFile) look(r *Keyring, now time.Time) {
 		return // somebody has, a moment ago
 	}
 	f.next.Store(now.Add(f.opts.Poll).UnixNano())
-	if f.stat().same(f.stamp) {
+	if f.failed == "" && f.stat().same(f.stamp) { // what could not be used may be usable though nothing of its stamp has changed
 		return
 	}
 	keys, stamp, err := f.read()
 	if err == nil {
 		err = r.Replace(keys...)
 	}
-	f.stamp = stamp
-	if f.opts.OnReload != nil {
+	failed := ""
+	if err != nil {
+		failed = err.Error()
+	}
+	known := failed != "" && failed == f.failed && stamp.same(f.stamp)
+	f.stamp, f.failed = stamp, failed
+	if f.opts.OnReload != nil && !known {
 		f.opts.OnReload(err)
 	}
 }
@@ -184,7 +191,7 @@ func (f *keyFile) stat() stamp {
 	if err != nil {
 		return stamp{err: err.Error()}
 	}
-	return stamp{size: info.Size(), mtime: info.ModTime(), info: info}
+	return stamp{size: info.Size(), mtime: info.ModTime(), mode: info.Mode(), info: info}
 }
 
 // read returns the keys of the file, and the stamp that it had before: what is written meanwhile is seen at the next look.

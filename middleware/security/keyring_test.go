@@ -170,6 +170,32 @@ func TestKeyFileIsRead(t *testing.T) {
 	writeKeys(t, path, b.With(security.Revoked))
 	want(6, false, b.With(security.Revoked))
 
+	// refused for its rights, and put right with nothing but these
+	chmod := func(mode os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, path, encodeKeys(t, a.With(security.Revoked), b), 0o644)
+	want(7, true, b.With(security.Revoked))
+	for range 5 { // which is told once, though it is looked at again
+		time.Sleep(2 * time.Millisecond)
+		want(7, true, b.With(security.Revoked))
+	}
+	chmod(0o640)
+	want(8, true, b.With(security.Revoked))
+	chmod(0o600)
+	want(9, false, a.With(security.Revoked), b)
+	chmod(0o604) // of keys that count
+	want(10, true, a.With(security.Revoked), b)
+	writeFile(t, path, []byte("{"), 0o600)
+	want(11, true, a.With(security.Revoked), b)
+	writeFile(t, path, []byte("{"), 0o600) // another file, the same error
+	want(12, true, a.With(security.Revoked), b)
+	writeKeys(t, path, b)
+	want(13, false, b)
+
 	writeFile(t, path, encodeKeys(t, b), 0o640)
 	if _, err := security.OpenKeyring(path, security.KeyringOptions{}); err == nil || !strings.Contains(err.Error(), "0600") {
 		t.Errorf("a file that others can read: %v", err)
