@@ -2,6 +2,7 @@ package dlq_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -20,10 +21,12 @@ func TestReplayToAGroupOfAPattern(t *testing.T) {
 			t.Fatal(err)
 		}
 		var in inbox
+		var topics []string
 		subscribe(t, b, sub, func(ctx context.Context, d *pubsub.Delivery) error {
 			if d.Headers.Get("omnibus-replays") == "" {
 				return pubsub.Permanent(errDeclined)
 			}
+			topics = append(topics, d.Topic)
 			return in.handle(ctx, d)
 		})
 		for _, topic := range []string{"orders.eu", "orders.us"} {
@@ -41,8 +44,8 @@ func TestReplayToAGroupOfAPattern(t *testing.T) {
 			t.Fatalf("%+v, %v", rep, err)
 		}
 		settle(t, b, sub)
-		if got := in.all(); len(got) != 1 || got[0].ID != "orders.us" {
-			t.Errorf("%+v", got)
+		if got := in.all(); len(got) != 1 || got[0].ID != "orders.us" || !slices.Equal(topics, []string{"orders.us"}) || got[0].Headers.Get("omnibus-topic") != "" {
+			t.Errorf("%+v of %q", got, topics)
 		}
 	})
 }

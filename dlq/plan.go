@@ -177,11 +177,14 @@ func (p *Plan) token(it item, to pubsub.Place) (d pubsub.Dedup) {
 	return d
 }
 
-// restored is the message as it was, with what it says of its replays.
-func restored(r *Record) pubsub.Message {
+// restored is the message as it was, with what it says of its replays, and to a pattern's group of its topic.
+func restored(r *Record, to pubsub.Place) pubsub.Message {
 	m := r.Message
 	m.Headers = append(slices.Clip(m.Headers),
 		pubsub.Header{Name: headerReplays, Value: strconv.Itoa(r.Replays + 1)}, pubsub.Header{Name: headerReplayOf, Value: r.ID})
+	if pubsub.IsPattern(to.Topic) && r.Topic != "" {
+		m.Headers = append(m.Headers, pubsub.Header{Name: headerTopic, Value: r.Topic})
+	}
 	return m
 }
 

@@ -79,6 +79,7 @@ const (
 	headerExpires  = "omnibus-expires"
 	headerAttempts = "omnibus-attempts"
 	headerRetry    = "omnibus-retry"
+	headerTopic    = "omnibus-topic"
 )
 
 // headerDead begins the headers of our dead letters.
@@ -119,7 +120,7 @@ func read(stored pubsub.Record) Record {
 // ownHeader says whether a header is of a dead letter, of an earlier replay or of the engine. The count of replays is written anew.
 func ownHeader(name string) bool {
 	switch name {
-	case headerReplays, headerReplayOf, headerExpires, headerAttempts, headerRetry:
+	case headerReplays, headerReplayOf, headerExpires, headerAttempts, headerRetry, headerTopic:
 		return true
 	}
 	return strings.HasPrefix(name, headerDead)

@@ -228,7 +228,7 @@ func TestEngineHeadersAndLargeCounts(t *testing.T) {
 			defer b.Close()
 			kill(t, b, billing(), 1, 0)
 			p.stray = func(r *pubsub.Record) {
-				r.Msg.Headers = append(slices.Clip(r.Msg.Headers), headers("omnibus-expires", "1 1s", "omnibus-attempts", "7", "omnibus-retry", "x",
+				r.Msg.Headers = append(slices.Clip(r.Msg.Headers), headers("omnibus-expires", "1 1s", "omnibus-attempts", "7", "omnibus-retry", "x", "omnibus-topic", "x",
 					"omnibus-replays", count)...)
 			}
 			q := dlq.Open(b, "orders", "billing")

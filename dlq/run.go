@@ -259,7 +259,7 @@ func (r *run) send(ctx context.Context, l *letter) {
 		r.busy[key] = true
 	}
 	i := l.item
-	p.opts.Broker.Resend(ctx, to, restored(&l.rec), p.token(p.items[i], to), func(_ pubsub.Receipt, err error) {
+	p.opts.Broker.Resend(ctx, to, restored(&l.rec, to), p.token(p.items[i], to), func(_ pubsub.Receipt, err error) {
 		r.answers <- answer{i, key, err}
 	})
 	select { // so that what is confirmed is told soon

@@ -310,7 +310,8 @@ func (b *Broker) Close() error {
 	return errors.Join(errs...)
 }
 
-// DeliverTo publishes to one group of a topic only: replays and retries. The Topic may be a pattern, as the group's is.
+// DeliverTo publishes to one group of a topic only: replays and retries. The Topic may be a pattern, as the group's is: then
+// it is Delivery.Topic, too.
 func (b *Broker) DeliverTo(ctx context.Context, topic, group string, msg Message) error {
 	if err := b.usable("publish", topic); err != nil {
 		return err

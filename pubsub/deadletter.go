@@ -49,6 +49,9 @@ func (c *Consumer) send(it *item) {
 		own.Kind = PlaceQuarantine
 		m = *it.rec.Msg
 		m.Headers = append(slices.Clip(m.Headers), Header{Name: headerAttempts, Value: strconv.Itoa(int(it.failed))})
+		if it.rec.Topic != c.sub.Topic {
+			m.Headers = append(m.Headers, Header{Name: headerTopic, Value: it.rec.Topic})
+		}
 		m.Delay, m.Priority = 0, 0
 	case d.Drop:
 		c.log.Warn("a message is dropped", "id", it.rec.Msg.ID, "reason", it.why.reason, "err", it.why.err)

@@ -13,6 +13,7 @@ import (
 // Headers of a dead letter; payload, key and the original headers are as they came.
 const (
 	headerAttempts = reservedHeader + "attempts" // of a copy for the quarantine
+	headerTopic    = reservedHeader + "topic"    // of what a pattern's group is sent alone, for the quarantine or by a replay: the concrete topic
 
 	headerDead         = reservedHeader + "dlq-"
 	headerDeadID       = headerDead + "id"

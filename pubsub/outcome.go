@@ -310,7 +310,7 @@ func (it *item) unpack(now time.Time) {
 		switch it.rec.Msg.Headers[i].Name {
 		case headerReplayOf:
 			it.replay = true
-		case headerExpires, headerAttempts, headerRetry: // see ownHeader
+		case headerExpires, headerAttempts, headerRetry, headerTopic: // see ownHeader
 			own = true
 		}
 	}
@@ -342,6 +342,11 @@ func (it *item) unpack(now time.Time) {
 			if it.feed.place.Tier > 0 {
 				it.unpackRetry(m, h.Value)
 			}
+		case headerTopic:
+			// Of what was published the broker knows the topic, and who may write to one of a pattern's may not pass it off as another's.
+			if it.rec.Topic == it.feed.c.sub.Topic {
+				it.rec.Topic = h.Value
+			}
 		}
 	}
 	m.Headers.delFunc(ownHeader)
@@ -352,5 +357,5 @@ func (it *item) unpack(now time.Time) {
 
 // ownHeader says whether a header is the engine's and nobody else is to see it.
 func ownHeader(name string) bool {
-	return name == headerExpires || name == headerAttempts || name == headerRetry
+	return name == headerExpires || name == headerAttempts || name == headerRetry || name == headerTopic
 }
