@@ -40,7 +40,8 @@ const (
 // The Store that is used where none is given is this process's, forgets all when it ends, and remembers the last 100,000 messages that were handled: at 1,000 a
 // second a recording works again after 100 seconds, whatever Window says. A Store in memory needs room for what is handled within Window, see
 // middleware.NewDedupStore. Members of a group, and what runs after a restart, need one that they share, such as redisstreams.NewDedupStore. A store that does
-// not answer is an error of the message, which is retried. When it cannot note a success the message is acked all the same: it was handled, and OnFail is told that it could be again.
+// not answer is an error of the message, which is retried. When it cannot note a success the message is acked all the same: it was handled, and OnFail is told
+// that it could be again.
 func Replay(opts ReplayOptions) pubsub.Middleware {
 	m := pubsub.Middleware{Name: "replay", After: []string{"sign", "access"}, Why: "a forged message could take the place of a real one"}
 	if opts.Window < 0 || opts.Lease < 0 {
