@@ -96,6 +96,9 @@ func (k Key) Public() (Key, error) {
 	return newKey(k.Suite, k.ID, k.Owner, k.Status, nil, k.public())
 }
 
+// HasPrivate says whether the key has a private half, or is symmetric: whoever has it can sign, or unwrap.
+func (k Key) HasPrivate() bool { return k.private() != nil }
+
 func (k Key) private() []byte {
 	switch {
 	case k.signature != nil:

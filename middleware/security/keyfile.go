@@ -213,7 +213,7 @@ func (f *keyFile) read() ([]Key, stamp, error) {
 	}
 	if shared := before.info.Mode().Perm() & 0o077; shared != 0 && runtime.GOOS != "windows" {
 		for _, k := range keys {
-			if k.private() != nil {
+			if k.HasPrivate() {
 				return nil, before, fmt.Errorf("keyring: %s has private keys and the rights %v: others can read or change it; make them 0600", f.path, before.info.Mode().Perm())
 			}
 		}

@@ -71,7 +71,7 @@ func (s *keySet) add(k *Key) error {
 		s.wraps[k.Owner] = k
 		return nil
 	}
-	if k.private() == nil {
+	if !k.HasPrivate() {
 		return nil // it is another's: this service accepts what that one signs
 	}
 	if s.active[k.Owner] = append(s.active[k.Owner], k); len(s.active[k.Owner]) > maxEntries {
