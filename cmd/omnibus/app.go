@@ -91,7 +91,7 @@ goes back to the broker. A second one ends it at once.`,
 	f.BoolVar(&a.out.json, "json", false, "write JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "write what the engine logs to standard error")
 	root.AddCommand(a.pingCommand(), a.completing(a.pubCommand(), false), a.completing(a.subCommand(), false), a.completing(a.topicsCommand(), true),
-		a.completing(a.ensureCommand(), false), a.completing(a.lagCommand(), false), a.conformCommand(), a.benchCommand(), a.configCommand(), a.dlqCommand())
+		a.completing(a.ensureCommand(), false), a.completing(a.lagCommand(), false), a.conformCommand(), a.benchCommand(), a.configCommand(), a.dlqCommand(), a.keysCommand())
 	return root
 }
 

@@ -53,6 +53,11 @@ func TestExamples(t *testing.T) {
 				if err := os.WriteFile("letters.jsonl", []byte(w.must("dlq", "export", "orders", "billing")), 0o644); err != nil {
 					t.Fatal(err)
 				}
+				keyrings(t)
+				w.sign("orders.keys", "orders", "payments", "m1")
+				if err := os.WriteFile("signed.jsonl", []byte(w.must("sub", "payments", "--from", "earliest", "--count", "1", "--json")), 0o644); err != nil {
+					t.Fatal(err)
+				}
 				w.must("dlq", "replay", "orders", "billing", "--key", "a", "--yes", "--journal", "replay.journal")
 				w.consume("orders", "billing", true)
 				w.must("pub", "orders", "waits", "--key", "c")

@@ -145,7 +145,8 @@ func lastLine(s string) string {
 	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
-// script runs one line: omnibus with arguments, perhaps after "printf TEXT |"; cat FILE; or a variable's assignment.
+// script runs one line: omnibus with arguments, perhaps after "printf TEXT |"; cat FILE; a variable's assignment; or what a service does:
+// sign KEYRING OWNER TOPIC ID.
 func (w *world) script(got *strings.Builder, line string) {
 	words, err := split(line)
 	if err != nil {
@@ -167,6 +168,10 @@ func (w *world) script(got *strings.Builder, line string) {
 	}
 	if len(words) == 3 && (words[0] == "fail" || words[0] == "handle") {
 		w.consume(words[1], words[2], words[0] == "fail")
+		return
+	}
+	if len(words) == 5 && words[0] == "sign" {
+		w.sign(words[1], words[2], words[3], words[4])
 		return
 	}
 	if n := len(words); n > 2 && words[n-2] == "<" {

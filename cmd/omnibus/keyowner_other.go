@@ -1,0 +1,8 @@
+//go:build !unix
+
+package main
+
+import "os"
+
+// keepOwner has nothing to do: a file has the rights of its folder here.
+func keepOwner(*os.File, os.FileInfo) error { return nil }
