@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"conformance":  {"pubsub", "internal/", "middleware", "middleware/security", "dlq"},
 	"internal":     nil,
 	"brokers":      {"pubsub", "internal/", "kafka", "rabbitmq", "redisstreams", "nats", "memory"},
-	"config":       {"pubsub", "internal/", "middleware", "dlq"}, // brokers come to it in a pubsub.Mux
+	"config":       {"pubsub", "internal/", "middleware", "middleware/security", "dlq"}, // brokers come to it in a pubsub.Mux
 	"cmd":          {"*"},
 	"examples":     {"*"},
 

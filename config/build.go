@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -27,13 +28,14 @@ type plan struct {
 // A builder makes the plan of a file whose keys and values are all right by themselves, and finds what is not right together.
 type builder struct {
 	*decoder
-	f    *File
-	plan plan
-	own  bool // there is a layer of the program's own, which may do what is not seen here
+	f     *File
+	plan  plan
+	rings map[string]*security.Keyring // by their paths
+	own   bool                         // there is a layer of the program's own, which may do what is not seen here
 }
 
 func (d *decoder) build(f *File) plan {
-	b := &builder{decoder: d, f: f}
+	b := &builder{decoder: d, f: f, rings: map[string]*security.Keyring{}}
 	b.plan = plan{publishers: map[string]pubsub.PublisherOptions{}, subscriptions: map[string]pubsub.Subscription{}, rates: map[string]*rate{}}
 	b.options()
 	b.topics()

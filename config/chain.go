@@ -16,10 +16,11 @@ import (
 
 // chain makes the layers of a list.
 func (b *builder) chain(path string, layers []Layer) []pubsub.Middleware {
+	b.needSign(path, layers)
 	var all []pubsub.Middleware
 	for i := range layers {
 		at := fmt.Sprintf("%s[%d].%s", path, i, layers[i].Name)
-		m, err := b.layer(at, &layers[i])
+		m, err := b.layer(at, &layers[i], layers)
 		if err != nil {
 			continue // it is noted
 		}
@@ -34,8 +35,11 @@ func (b *builder) chain(path string, layers []Layer) []pubsub.Middleware {
 
 var errNoted = errors.New("it is among the problems")
 
-func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
+// layer makes one of a list.
+func (b *builder) layer(at string, l *Layer, list []Layer) (pubsub.Middleware, error) {
 	switch l.Name {
+	case "access":
+		return b.access(at, &l.Access)
 	case "breaker":
 		s := l.Breaker
 		return middleware.Breaker(middleware.BreakerOptions{Window: s.Window, Min: s.Min, Ratio: s.Ratio, Open: s.Open, Probes: s.Probes, Burst: s.Burst}), nil
@@ -47,12 +51,10 @@ func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
 		return middleware.Correlate(), nil
 	case "dedup":
 		s := l.Dedup
-		o := middleware.DedupOptions{Window: s.Window, Lease: s.Lease, Again: s.Again}
-		if o.Store = b.opts.DedupStores[s.Store]; s.Store != "" && o.Store == nil && !b.opts.Unbound {
-			b.wrongf(at+".store", remedy(s.Store, slices.Collect(maps.Keys(b.opts.DedupStores))), "no store %s is in Options.DedupStores", b.say(at+".store", s.Store))
-			return pubsub.Middleware{}, errNoted
-		}
-		return middleware.Dedup(o), nil
+		store, err := b.store(at, s.Store)
+		return middleware.Dedup(middleware.DedupOptions{Store: store, Window: s.Window, Lease: s.Lease, Again: s.Again}), err
+	case "encrypt":
+		return b.encrypt(at, &l.Encrypt, b.producer(list))
 	case "log":
 		return b.logLayer(at)
 	case "own":
@@ -69,9 +71,13 @@ func (b *builder) layer(at string, l *Layer) (pubsub.Middleware, error) {
 		r := newRate(l.RateLimit)
 		b.plan.rates[at] = r
 		return r.layer(), nil
+	case "replay":
+		return b.replay(at, &l.Replay)
 	case "retry":
 		policy, rules := b.policy(at+".policy", &l.Retry.Policy), b.rules(at, l.Retry.Rules)
 		return middleware.Retry(policy, rules...), nil
+	case "sign":
+		return b.sign(at, &l.Sign)
 	}
 	return middleware.Timeout(l.Timeout), nil
 }

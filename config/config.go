@@ -20,7 +20,7 @@ type Options struct {
 	Logger      *slog.Logger                     // nil = as the file's log says, which is on the standard error; without it silent
 	Layers      map[string]pubsub.Middleware     // the program's own, for own in a chain
 	Failures    map[string]func(error) bool      // kinds of failure, for when in a rule, beside timeout and network; called by many goroutines
-	DedupStores map[string]middleware.DedupStore // for store in a dedup layer
+	DedupStores map[string]middleware.DedupStore // for store in a dedup or a replay layer
 
 	// Adjust edits a subscription before it is used, with what a file cannot say, such as DeadLetter.OnDeadLetter or Redact; nil = none is.
 	// It is called once for each in Load and again in a Reload that changes nothing; it must not block.
@@ -28,8 +28,8 @@ type Options struct {
 
 	Env func(name string) (value string, ok bool) // nil = os.LookupEnv
 
-	// Unbound is for tools that have the file but not the program: own layers, failures and stores that are not in the maps are believed to be there. What
-	// is loaded so can be explained and checked; Open refuses it.
+	// Unbound is for tools that have the file but not the program: own layers, failures and stores that are not in the maps are believed to be there, and
+	// so are keyrings, which only the service may read. What is loaded so can be explained and checked; Open refuses it.
 	Unbound bool
 }
 

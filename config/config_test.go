@@ -56,7 +56,7 @@ func TestWholeFile(t *testing.T) {
 	if _, err := c.Open(t.Context(), caught("mem", &o, nil)); !errors.Is(err, errStop) {
 		t.Fatal(err)
 	}
-	if got := names(o.Use); got != "compress correlate retry poison breaker dedup rate-limit concurrency log tenant" {
+	if got := names(o.Use); got != "sign access replay encrypt compress correlate retry poison breaker dedup rate-limit concurrency log tenant" {
 		t.Errorf("layers %s", got)
 	}
 	if o.Logger == nil || !o.Logger.Enabled(t.Context(), slog.LevelDebug) {
@@ -156,7 +156,8 @@ func TestWholeFileIsWhole(t *testing.T) {
 	checked := 0
 	for _, typ := range []any{
 		config.File{}, config.Log{}, config.Require{}, config.Topic{}, config.Publisher{}, config.Policy{}, config.Rule{}, config.Subscription{}, config.DeadLetters{},
-		config.Layer{}, config.Breaker{}, config.Compress{}, config.Dedup{}, config.Poison{}, config.RateLimit{}, config.Retry{},
+		config.Layer{}, config.Access{}, config.Breaker{}, config.Compress{}, config.Dedup{}, config.Encrypt{}, config.Poison{}, config.RateLimit{}, config.Replay{}, config.Retry{},
+		config.Sign{},
 	} {
 		for f := range fields(typ) {
 			if checked++; !slices.Contains(keys, f) {

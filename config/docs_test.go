@@ -71,6 +71,7 @@ func keyTables(t *testing.T) string {
 	titles := map[string]string{
 		"File": "The file", "Log": "`log`", "Require": "`require`", "Topic": "`topics.NAME`", "Publisher": "`publishers.NAME`", "Policy": "`policies.NAME`, and a policy in place",
 		"Layer": "`middleware[]`: one key each", "Breaker": "`breaker`", "Compress": "`compress`", "Dedup": "`dedup`", "Poison": "`poison`", "RateLimit": "`rate-limit`",
+		"Access": "`access`", "Encrypt": "`encrypt`", "Replay": "`replay`", "Sign": "`sign`",
 		"Retry": "`retry` among layers", "Rule": "`rules[]`", "Subscription": "`subscriptions.NAME`", "DeadLetters": "`dead_letters`",
 	}
 	var out strings.Builder

@@ -6,6 +6,8 @@ import "time"
 type Layer struct {
 	Name string `yaml:"-"` // the key that is there
 
+	// Who may publish and consume what.
+	Access Access `yaml:"access"`
 	// Stops a subscription while what its handler needs is down.
 	Breaker Breaker `yaml:"breaker"`
 	// Compresses payloads with gzip, and decompresses what is received. Of use where publishers have it too.
@@ -16,6 +18,8 @@ type Layer struct {
 	Correlate struct{} `yaml:"correlate"`
 	// Lets the handler have a message once.
 	Dedup Dedup `yaml:"dedup"`
+	// Encrypts payloads, and decrypts what is received.
+	Encrypt Encrypt `yaml:"encrypt"`
 	// Writes a line for each run of the handler.
 	Log struct{} `yaml:"log"`
 	// A layer of the program's own, by its name in Options.Layers.
@@ -24,8 +28,12 @@ type Layer struct {
 	Poison Poison `yaml:"poison"`
 	// Lets so many messages a second pass to the handlers of all subscriptions that use this layer together.
 	RateLimit RateLimit `yaml:"rate-limit"`
+	// What was handled is not handled again, though somebody sends it again.
+	Replay Replay `yaml:"replay"`
 	// Classifies failures for several subscriptions at once.
 	Retry Retry `yaml:"retry"`
+	// Signs what is published, and verifies what is received.
+	Sign Sign `yaml:"sign"`
 	// Ends the handler's context.
 	Timeout time.Duration `yaml:"timeout" required:"true" min:"1ms"`
 }

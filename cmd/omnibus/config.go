@@ -102,7 +102,7 @@ func (a *app) configCheckCommand() *cobra.Command {
 		Short: "Tell all that is wrong with a configuration",
 		Long: `check reads the file and says what is wrong with it, each with its line and a remedy, and exits with 2 if anything is: all that is wrong with single
 keys and values, and once these are right all that does not fit together. Variables and files that it refers to must be there. Nothing is connected to: whether the broker has what the file needs is asked by ensure --verify. What only
-the service's own program has (layers, failures and stores of its own) is believed to be there.`,
+the service's own program has (layers, failures and stores of its own) is believed to be there, and so are its keyrings, which nobody else may read.`,
 		Example: "  omnibus config check\n  omnibus config check omnibus.yaml --json",
 		Args:    args(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
