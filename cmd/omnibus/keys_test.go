@@ -279,3 +279,38 @@ func TestVerifyStoredMessages(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has a key to sign with, others have it already: at no moment is it the other way round.
+func TestOthersHaveAKeyFirst(t *testing.T) {
+	w := newWorld(t)
+	t.Chdir(t.TempDir())
+	w.must("keys", "new", "a.keys", "orders", "--id", "first", "--also", "b.keys")
+	done, watched := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			own, err := readKeys("a.keys")
+			others, err2 := readKeys("b.keys")
+			if err := errors.Join(err, err2); err != nil {
+				watched <- err
+				return
+			}
+			if len(own) > len(others) {
+				watched <- fmt.Errorf("%v are there, others have %v", own, others)
+				return
+			}
+			select {
+			case <-done:
+				watched <- nil
+				return
+			default:
+			}
+		}
+	}()
+	for i := range 100 {
+		w.must("keys", "new", "a.keys", "orders", "--passive", "--id", fmt.Sprint(i), "--also", "b.keys")
+	}
+	close(done)
+	if err := <-watched; err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,11 +52,11 @@ The old key is to stay passive as long as its messages lie in topics, retries an
 				if err != nil {
 					return err
 				}
-				how := fmt.Sprintf("omnibus keys rotate %s %s --activate %s", args[0], args[1], r.id)
+				how := []string{"when every process has it: omnibus keys rotate", args[0], args[1], "--activate", r.id}
 				for _, f := range also {
-					how += " --also " + f
+					how = append(how, "--also", f)
 				}
-				hint := "when every process has it: " + how
+				hint := strings.Join(how, " ")
 				if after > 0 {
 					hint = fmt.Sprintf("it becomes active in %v", after)
 				}

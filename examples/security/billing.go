@@ -49,7 +49,7 @@ func openBilling(ctx context.Context, open func(...pubsub.Middleware) (*pubsub.B
 // bill gets what was verified and decrypted, and nothing else.
 func (b *billing) bill(ctx context.Context, d *pubsub.Delivery) error {
 	from, _ := security.From(ctx)
-	if from.Producer != "orders" || string(d.Payload) != secret {
+	if from.Producer != "orders" || string(d.Payload) != text {
 		return pubsub.Permanent(fmt.Errorf("an order of %q that says %q", from.Producer, d.Payload))
 	}
 	b.note(func() {

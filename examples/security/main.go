@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	topic  = "orders.placed"
-	secret = "3 apples for Alice"
-	poll   = 10 * time.Millisecond // how often keyrings are looked at; the default is 1s
-	last   = 3                     // how many keys each service has, one after another
+	topic = "orders.placed"
+	text  = "3 apples for Alice"
+	poll  = 10 * time.Millisecond // how often keyrings are looked at; the default is 1s
+	last  = 3                     // how many keys each service has, one after another
 )
 
 func main() {
@@ -158,7 +158,7 @@ func begin(ctx context.Context, orders *pubsub.Broker) *load {
 				return
 			case <-tick.C:
 			}
-			m := pubsub.Message{ID: fmt.Sprintf("order-%d", l.published), Type: "order", Key: "alice", Payload: []byte(secret)} // of one key: in order
+			m := pubsub.Message{ID: fmt.Sprintf("order-%d", l.published), Type: "order", Key: "alice", Payload: []byte(text)} // of one key: in order
 			if err := orders.Publish(ctx, topic, m); err != nil {
 				l.done <- err
 				return

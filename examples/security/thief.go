@@ -42,7 +42,7 @@ func openThief(ctx context.Context, open func(...pubsub.Middleware) (*pubsub.Bro
 
 // try shows what becomes of it.
 func (t *thief) try(ctx context.Context, orders *pubsub.Broker, b *billing) error {
-	if err := orders.Publish(ctx, topic, pubsub.Message{ID: stolen, Type: "order", Key: "alice", Payload: []byte(secret)}); err != nil {
+	if err := orders.Publish(ctx, topic, pubsub.Message{ID: stolen, Type: "order", Key: "alice", Payload: []byte(text)}); err != nil {
 		return err
 	}
 	if err := b.until(ctx, func() bool { return b.bills[stolen] }); err != nil {
@@ -58,7 +58,7 @@ func (t *thief) try(ctx context.Context, orders *pubsub.Broker, b *billing) erro
 
 	forged := m
 	forged.ID = "forged"
-	unsigned := pubsub.Message{ID: "unsigned", Type: "order", Key: "alice", Payload: []byte(secret)}
+	unsigned := pubsub.Message{ID: "unsigned", Type: "order", Key: "alice", Payload: []byte(text)}
 	for _, m := range []pubsub.Message{m, forged, unsigned} {
 		if err := t.broker.Publish(ctx, topic, m); err != nil {
 			return err
