@@ -125,10 +125,15 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	case !spread(p.Kind):
 		t.partitions = 1
 	}
-	now := uint64(time.Now().Add(time.Minute).UnixMilli()) // clocks differ; it is only not to go on for ever
+	end := entryID{ms: uint64(time.Now().Add(time.Minute).UnixMilli())} // clocks differ; it is only not to go on for ever
+	if p.Kind == pubsub.PlaceDead && t.partitions > 1 {
+		if end, err = d.past(ctx, p, t.partitions); err != nil {
+			return err
+		}
+	}
 	pages := make([]*page, t.partitions)
 	for lane := range pages {
-		pages[lane] = &page{lane: int32(lane), key: placeKey(p, int32(lane)), from: idAt(from, int32(lane), p.Kind), end: entryID{ms: now}}
+		pages[lane] = &page{lane: int32(lane), key: placeKey(p, int32(lane)), from: idAt(from, int32(lane), p.Kind), end: end}
 	}
 	for {
 		var first *page
@@ -151,6 +156,51 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 			return nil
 		}
 	}
+}
+
+// longestSkew is for how long a browse waits for the clocks of nodes that are behind those of others.
+const longestSkew = time.Second
+
+// past is the last id that no partition of a place can get any more. A purge cuts all partitions at one id, so a browse that it may follow shows nothing
+// behind this: in a partition that it has read something older than what it shows of another could be added. What was there before it began is shown, unless the
+// clocks of the nodes are further apart than longestSkew.
+func (d *driver) past(ctx context.Context, p pubsub.Place, partitions int) (entryID, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	first, last, err := d.clocks(ctx, p, partitions)
+	if err != nil {
+		return entryID{}, err
+	}
+	timer := time.NewTimer(min(time.Duration(last-first+1)*time.Millisecond, longestSkew))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return entryID{}, ctx.Err()
+	}
+	if first, _, err = d.clocks(ctx, p, partitions); err != nil {
+		return entryID{}, err
+	}
+	return entryID{uint64(first), 0}.before(), nil
+}
+
+// clocks are the earliest and the latest time, in milliseconds, at the servers that have the partitions of a place.
+func (d *driver) clocks(ctx context.Context, p pubsub.Place, partitions int) (first, last int64, err error) {
+	for lane := range int32(partitions) {
+		r, err := d.run(ctx, clockScript, []string{placeKey(p, lane)})
+		if err != nil {
+			return 0, 0, err
+		}
+		ms := r.number()
+		if r.err != nil {
+			return 0, 0, r.err
+		}
+		if lane == 0 {
+			first, last = ms, ms
+		}
+		first, last = min(first, ms), max(last, ms)
+	}
+	return first, last, nil
 }
 
 // Purge implements pubsub.Purger: in all partitions, what a browse shows before that entry, and the entry. After an error it can be called again.

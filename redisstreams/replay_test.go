@@ -2,9 +2,13 @@ package redisstreams_test
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -80,4 +84,55 @@ func TestReplayAcrossReplicas(t *testing.T) {
 	replica()
 	send()
 	until("after a restart", n, 2*n)
+}
+
+// A purge removes what a browse has shown, and nothing that came into another partition while it read.
+func TestPurgeLeavesWhatNoBrowseHasShown(t *testing.T) {
+	s := startServer(t, "default")
+	b, c := s.open(t), s.client(t)
+	ctx := t.Context()
+	if err := b.Ensure(ctx, pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "orders", Partitions: 2}}}); err != nil {
+		t.Fatal(err)
+	}
+	place := pubsub.Place{Topic: "orders", Group: "g", Kind: pubsub.PlaceDead}
+	add := func(lane int32, id string) {
+		t.Helper()
+		entry := &redis.XAddArgs{Stream: redisstreams.PlaceKey(place, lane), Values: []any{":id", id}}
+		if err := c.XAdd(ctx, entry).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := func(each func()) (all []string, last pubsub.Position) {
+		t.Helper()
+		for r, err := range b.Browse(ctx, place, pubsub.Position{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, last = append(all, r.Msg.ID), r.Pos
+			each()
+		}
+		return all, last
+	}
+	const page = 128 // of which the second partition has a whole one: it is read once more
+	add(0, "first")
+	for range page {
+		add(1, "old")
+	}
+	var meanwhile sync.Once
+	shown, upTo := ids(func() { meanwhile.Do(func() { add(0, "unseen"); add(1, "newest") }) })
+	if len(shown) < page+1 {
+		t.Fatalf("%d dead letters are shown, and %d were there before", len(shown), page+1)
+	}
+	if err := b.Purge(ctx, place, upTo); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := ids(func() {})
+	for _, id := range []string{"unseen", "newest"} {
+		if slices.Contains(shown, id) == slices.Contains(left, id) {
+			t.Errorf("%q: shown %v, left %v; up to %v", id, slices.Contains(shown, id), slices.Contains(left, id), upTo)
+		}
+	}
+	if len(shown)+len(left) != page+3 {
+		t.Errorf("%d were shown, %d are left, %d were there", len(shown), len(left), page+3)
+	}
 }

@@ -23,6 +23,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `
 
+// clockScript tells the time of the server that has a key.
+var clockScript = newScript(clock + `return now`)
+
 // dueIDs says when something is due, and under which id: not before the delay is over, although both ends are cut to milliseconds.
 const dueIDs = `
 local function dueAfter(delay)
