@@ -39,9 +39,14 @@ func (c *Consumer) resolve(it *item, v verdict) {
 // tellSuccesses hands over what there is to tell, unless something is on its way: what comes until then goes together. mu is held, and released
 // meanwhile.
 func (c *Consumer) tellSuccesses() {
-	if c.telling || len(c.successes) == 0 {
-		return
+	if !c.telling && len(c.successes) > 0 {
+		c.telling = true
+		c.tellNext()
 	}
+}
+
+// tellNext hands over what goes together, of what there is to tell. mu is held, and released meanwhile, which may take until there is room.
+func (c *Consumer) tellNext() {
 	most := maxSuccessBytes
 	if limit := c.b.caps.MaxMessage; limit > 0 {
 		most = min(most, int(limit/2))
@@ -58,7 +63,7 @@ func (c *Consumer) tellSuccesses() {
 		n++
 	}
 	told := c.successes[:n:n]
-	c.successes, c.telling = c.successes[n:], true
+	c.successes = c.successes[n:]
 	c.mu.Unlock()
 	payload, key, err := deadevent.Encode(&e)
 	to := Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceState}
@@ -72,7 +77,8 @@ func (c *Consumer) tellSuccesses() {
 	c.mu.Lock()
 }
 
-// told hears whether outcomes are stored.
+// told hears whether outcomes are stored. Who calls it reports confirmations, so it must not wait for room, which only those make: what has come meanwhile
+// is told by a goroutine, one for all of it. A drain waits for its items.
 func (c *Consumer) told(all []success, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,8 +86,13 @@ func (c *Consumer) told(all []success, err error) {
 		c.resolved(x.it, x.v, err)
 	}
 	c.flushIdle()
-	c.telling = false
-	c.tellSuccesses()
+	if c.telling = len(c.successes) > 0; c.telling {
+		go func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.tellNext()
+		}()
+	}
 }
 
 // resolved settles a replay whose outcome is stored, or not. The handler has succeeded either way: where it can never be stored the message is acked

@@ -1,0 +1,148 @@
+package pubsub_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/omnibus-go/omnibus/memory"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A reticentDriver keeps the answers about what the engine moves until a test gives them, on one goroutine, as a client that reads them from its connection does.
+type reticentDriver struct {
+	pubsub.Driver
+
+	mu     sync.Mutex
+	kept   map[uint64]pubsub.Result
+	states []uint64 // of what was sent to a PlaceState
+	report func([]pubsub.Result)
+}
+
+func (d *reticentDriver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
+	p := &reticentProducer{d: d, report: report}
+	var err error
+	p.Producer, err = d.Driver.OpenProducer(ctx, s, p.hear)
+	return p, err
+}
+
+type reticentProducer struct {
+	pubsub.Producer
+	d      *reticentDriver
+	moves  bool
+	report func([]pubsub.Result)
+}
+
+func (p *reticentProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	p.d.mu.Lock()
+	for _, o := range run {
+		if o.To.Kind != pubsub.PlaceMain {
+			p.moves, p.d.report = true, p.report
+		}
+		if o.To.Kind == pubsub.PlaceState {
+			p.d.states = append(p.d.states, o.Seq)
+		}
+	}
+	p.d.mu.Unlock()
+	return p.Producer.Send(ctx, run)
+}
+
+func (p *reticentProducer) hear(rs []pubsub.Result) {
+	p.d.mu.Lock()
+	keep := p.moves && p.d.kept != nil
+	if keep {
+		for _, r := range rs {
+			p.d.kept[r.Seq] = r
+		}
+	}
+	p.d.mu.Unlock()
+	if !keep {
+		p.report(rs)
+	}
+}
+
+// tell gives the answers: first those about outcomes, then, when the engine has taken them, the others, and keeps none from then on.
+func (d *reticentDriver) tell() {
+	d.mu.Lock()
+	var first, rest []pubsub.Result
+	for _, seq := range d.states {
+		first = append(first, d.kept[seq])
+		delete(d.kept, seq)
+	}
+	for _, r := range d.kept {
+		rest = append(rest, r)
+	}
+	d.kept = nil
+	d.mu.Unlock()
+	d.report(first)
+	d.report(rest)
+}
+
+// The outcomes that have come together while one was on its way are told although there is no room for them until more is confirmed: who reports that does not
+// wait for room.
+func TestOutcomesDoNotHoldUpConfirmations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window = 4096 // messages on their way
+		server := memory.NewServer(memory.Config{})
+		d := &reticentDriver{Driver: server.Driver(), kept: map[uint64]pubsub.Result{}}
+		b, err := pubsub.New(t.Context(), d, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		handled := make(chan struct{}, 8)
+		c, err := b.Subscribe(t.Context(), pubsub.Subscription{Topic: "t", Group: "g", Concurrency: 1}, func(context.Context, *pubsub.Delivery) error {
+			handled <- struct{}{}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := 0
+		var mu sync.Mutex
+		fill := func(n int) {
+			for range n {
+				b.Resend(t.Context(), pubsub.Place{Topic: "t", Group: "g", Kind: pubsub.PlaceDead}, pubsub.Message{}, pubsub.Dedup{}, func(_ pubsub.Receipt, err error) {
+					if err != nil {
+						mu.Lock()
+						failed++
+						mu.Unlock()
+					}
+				})
+			}
+		}
+		replay := func(i int) {
+			m := pubsub.Message{Headers: pubsub.Headers{{Name: "omnibus-replay-of", Value: fmt.Sprint("dead-", i)}}}
+			if err := b.Publish(t.Context(), "t", m); err != nil {
+				t.Fatal(err)
+			}
+			<-handled
+			synctest.Wait()
+		}
+		fill(1) // before the outcome, so that its confirmation makes no room
+		synctest.Wait()
+		for i := range 3 {
+			replay(i)
+		}
+		fill(window - 2)
+		synctest.Wait()
+		began := time.Now()
+		d.tell()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Drain(ctx); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second || failed > 0 {
+			t.Errorf("it took %v, and %d messages got no confirmation", took, failed)
+		}
+		other := open(t, server)
+		defer other.Close()
+		if got := told(t, other); len(got) != 3 {
+			t.Errorf("told are %v", got)
+		}
+	})
+}
