@@ -146,3 +146,41 @@ func TestOutcomesDoNotHoldUpConfirmations(t *testing.T) {
 		}
 	})
 }
+
+// An outcome that the broker refuses without saying that this will pass is told again, but not for ever: then its message is acked all the same.
+func TestDoubtfulOutcomesAreToldAgain(t *testing.T) {
+	for _, code := range []pubsub.Code{pubsub.ErrBroker, pubsub.ErrNotFound, pubsub.ErrUnroutable, pubsub.ErrDenied} {
+		for _, refusals := range []int{1, 1000} {
+			t.Run(fmt.Sprint(code, "/", refusals), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := memory.NewServer(memory.Config{})
+					b := open(t, s)
+					defer b.Close()
+					runs := 0
+					_, err := b.Subscribe(t.Context(), pubsub.Subscription{Topic: "t", Group: "g"}, func(context.Context, *pubsub.Delivery) error {
+						runs++
+						s.Refuse(refusals, code)
+						return nil
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := b.Publish(t.Context(), "t", pubsub.Message{Headers: pubsub.Headers{{Name: "omnibus-replay-of", Value: "dead"}}}); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Minute) // of the bubble
+					want := 0
+					if refusals == 1 && code != pubsub.ErrDenied {
+						want = 1
+					}
+					if got := told(t, b); len(got) != want {
+						t.Errorf("told are %v, want %d", got, want)
+					}
+					if lag, err := b.Lag(t.Context(), "t", "g"); err != nil || lag.Messages != 0 || runs != 1 {
+						t.Errorf("%+v, %v, after %d runs: the replay is not acked", lag, err, runs)
+					}
+				})
+			})
+		}
+	}
+}

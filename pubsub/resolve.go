@@ -103,9 +103,9 @@ func (c *Consumer) resolved(it *item, v verdict, err error) {
 	switch {
 	case it.takenAway():
 		c.drop(it)
-	case err != nil && passes(err) && (c.draining || it.lane.losing != nil):
+	case it.tellsAgain(err) && (c.draining || it.lane.losing != nil):
 		c.settle(it, Settlement{As: SettleRelease, Failed: it.failed})
-	case err != nil && passes(err):
+	case it.tellsAgain(err):
 		c.log.Warn("the outcome of a replay cannot be stored yet, and its message is not acked", "id", it.rec.Msg.ID, "err", err)
 		again := backoff.Backoff{Initial: 500 * time.Millisecond, Max: 5 * time.Second}
 		for range it.tries {
@@ -123,11 +123,16 @@ func (c *Consumer) resolved(it *item, v verdict, err error) {
 	c.settled(it)
 }
 
-// passes says whether what the broker says may be otherwise later.
-func passes(err error) bool {
+// maxDoubts is how often an outcome is told again that the broker refuses without saying that this will pass: 12.5 s together.
+const maxDoubts = 5
+
+// tellsAgain says whether an outcome that is not stored may be later. What nobody has classified, and a place that is not found, may be the trouble of a moment.
+func (it *item) tellsAgain(err error) bool {
 	switch CodeOf(err) {
 	case ErrUnavailable, ErrUnconfirmed, ErrCanceled, ErrClosed, ErrTimeout, ErrUnauthenticated, ErrExhausted:
 		return true
+	case ErrBroker, ErrNotFound, ErrUnroutable:
+		return it.tries < maxDoubts
 	}
 	return false
 }
