@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
-	"unicode/utf8"
 
+	"github.com/omnibus-go/omnibus/internal/deadevent"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -17,53 +17,26 @@ const exportSchema = "omnibus.deadletter/1"
 // exported is a dead letter as it lies there.
 type exported struct {
 	Schema      string         `json:"schema"`
-	ID          text           `json:"id"` // Record.ID; of one that has none of its own it is another where it is imported
+	ID          deadevent.Text `json:"id"` // Record.ID; of one that has none of its own it is another where it is imported
 	Position    string         `json:"position,omitempty"`
 	Undecodable string         `json:"undecodable,omitempty"` // why; then the rest is what there is, and cannot be imported
 	Message     exportedFields `json:"message"`
 }
 
 type exportedFields struct {
-	ID          text             `json:"id"`
-	Type        text             `json:"type,omitzero"`
-	Key         text             `json:"key,omitzero"`
-	ContentType text             `json:"content_type,omitzero"`
+	ID          deadevent.Text   `json:"id"`
+	Type        deadevent.Text   `json:"type,omitzero"`
+	Key         deadevent.Text   `json:"key,omitzero"`
+	ContentType deadevent.Text   `json:"content_type,omitzero"`
 	Time        time.Time        `json:"time,omitzero"`
 	Payload     []byte           `json:"payload"` // base64; null = none
 	Headers     []exportedHeader `json:"headers,omitempty"`
 }
 
 type exportedHeader struct {
-	Name  text              `json:"name"`
-	Value text              `json:"value"`
+	Name  deadevent.Text    `json:"name"`
+	Value deadevent.Text    `json:"value"`
 	Kind  pubsub.HeaderKind `json:"kind,omitempty"`
-}
-
-// A text is a string of any bytes: a JSON string where it is UTF-8, {"base64": "..."} where it is not.
-type text string
-
-type binary64 struct {
-	Base64 []byte `json:"base64"`
-}
-
-func (t text) MarshalJSON() ([]byte, error) {
-	if utf8.ValidString(string(t)) {
-		return json.Marshal(string(t))
-	}
-	return json.Marshal(binary64{[]byte(t)})
-}
-
-func (t *text) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '{' {
-		var x binary64
-		err := json.Unmarshal(b, &x)
-		*t = text(x.Base64)
-		return err
-	}
-	var s string
-	err := json.Unmarshal(b, &s)
-	*t = text(s)
-	return err
 }
 
 // Export writes the dead letters that a filter selects, as they lie there, and returns how many: a line of JSON for each, the oldest first, with every byte of
@@ -87,8 +60,8 @@ func (q *Queue) Export(ctx context.Context, w io.Writer, f Filter) (n int, err e
 
 func export(r *Record) exported {
 	m := &r.Stored
-	x := exported{Schema: exportSchema, ID: text(r.ID), Message: exportedFields{
-		ID: text(m.ID), Type: text(m.Type), Key: text(m.Key), ContentType: text(m.ContentType), Time: m.Time, Payload: m.Payload,
+	x := exported{Schema: exportSchema, ID: deadevent.Text(r.ID), Message: exportedFields{
+		ID: deadevent.Text(m.ID), Type: deadevent.Text(m.Type), Key: deadevent.Text(m.Key), ContentType: deadevent.Text(m.ContentType), Time: m.Time, Payload: m.Payload,
 	}}
 	if r.Position != (pubsub.Position{}) {
 		x.Position = r.Position.String()
@@ -97,7 +70,7 @@ func export(r *Record) exported {
 		x.Undecodable = r.Bad.Error()
 	}
 	for _, h := range m.Headers {
-		x.Message.Headers = append(x.Message.Headers, exportedHeader{text(h.Name), text(h.Value), h.Kind})
+		x.Message.Headers = append(x.Message.Headers, exportedHeader{deadevent.Text(h.Name), deadevent.Text(h.Value), h.Kind})
 	}
 	return x
 }

@@ -3,11 +3,15 @@ package pubsub_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/deadevent"
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -182,5 +186,88 @@ func TestDoubtfulOutcomesAreToldAgain(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A narrowDriver takes its time for an outcome, and refuses several together.
+type narrowDriver struct {
+	pubsub.Driver
+	refused, largest atomic.Int64
+}
+
+type narrowError struct{}
+
+func (narrowError) Error() string { return "they are too large" }
+
+func (d *narrowDriver) Classify(err error) (pubsub.Code, bool) {
+	if err == (narrowError{}) { //nolint:errorlint // it comes as it is
+		return pubsub.ErrTooLarge, true
+	}
+	return d.Driver.Classify(err)
+}
+
+func (d *narrowDriver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
+	p, err := d.Driver.OpenProducer(ctx, s, report)
+	return &narrowProducer{p, d, report}, err
+}
+
+type narrowProducer struct {
+	pubsub.Producer
+	d      *narrowDriver
+	report func([]pubsub.Result)
+}
+
+func (p *narrowProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	if run[0].To.Kind != pubsub.PlaceState {
+		return p.Producer.Send(ctx, run)
+	}
+	time.Sleep(time.Second) // of the bubble: what comes meanwhile goes together
+	p.d.largest.Store(max(p.d.largest.Load(), int64(len(run[0].Msg.Payload))))
+	if e, _ := deadevent.Decode(run[0].Msg.Type, run[0].Msg.Payload); len(e.IDs) > 1 {
+		p.d.refused.Add(1)
+		p.report([]pubsub.Result{{Seq: run[0].Seq, Fate: pubsub.FateRefused, Err: narrowError{}}})
+		return 1, nil
+	}
+	return p.Producer.Send(ctx, run[:1])
+}
+
+// Outcomes of IDs of any bytes are told as they are, no more together than fit as they are stored; where those are too large all the same, each is told alone.
+func TestOutcomesOfAnyIDs(t *testing.T) {
+	long := strings.Repeat("\x00", 1000) // six times as long in JSON
+	for name, ids := range map[string][]string{"bytes": {"\xff\xfe", "\xff\xfd", "<&>\u2028", "plain"}, "long": {long + "1", long + "2", long + "3", long + "4"}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const most = 8000
+				s := memory.NewServer(memory.Config{MaxMessage: most})
+				other := open(t, s)
+				defer other.Close()
+				d := &narrowDriver{Driver: s.Driver()}
+				b, err := pubsub.New(t.Context(), d, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer b.Close()
+				sub := pubsub.Subscription{Topic: "t", Group: "g", Concurrency: 8, Order: pubsub.OrderNone}
+				if _, err := b.Subscribe(t.Context(), sub, func(context.Context, *pubsub.Delivery) error { return nil }); err != nil {
+					t.Fatal(err)
+				}
+				for i, id := range ids {
+					m := pubsub.Message{ID: fmt.Sprint("\xff", i), Headers: pubsub.Headers{{Name: "omnibus-replay-of", Value: id}}}
+					if err := b.Publish(t.Context(), "t", m); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Minute) // of the bubble
+				if got, want := told(t, other), slices.Sorted(slices.Values(ids)); !slices.Equal(got, want) {
+					t.Errorf("told are %q, want %q", got, want)
+				}
+				if name == "bytes" && d.refused.Load() != 1 || d.largest.Load() > most {
+					t.Errorf("%d were refused, the largest had %d bytes", d.refused.Load(), d.largest.Load())
+				}
+				if lag, err := other.Lag(t.Context(), "t", "g"); err != nil || lag.Messages != 0 {
+					t.Errorf("%+v, %v", lag, err)
+				}
+			})
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"errors"
 	"time"
 
 	"github.com/omnibus-go/omnibus/internal/backoff"
@@ -17,14 +18,10 @@ func (c *Consumer) resolves(it *item) bool {
 
 // A success is a replay whose handler has succeeded, and that is not acked yet.
 type success struct {
-	it *item
-	v  verdict
+	it    *item
+	v     verdict
+	alone bool // with others it was too large
 }
-
-const (
-	maxSuccesses    = 256      // that are told of together
-	maxSuccessBytes = 32 << 10 // of their names
-)
 
 // resolve begins to tell that the handler has succeeded on a replay. The message is acked when that is stored: a crash between the two lets both happen
 // again. mu is held, and released while something is handed over.
@@ -32,7 +29,7 @@ func (c *Consumer) resolve(it *item, v verdict) {
 	it.job, it.state, it.due = taskResolve, itemMoving, time.Now()
 	it.lane.running++
 	c.moving++
-	c.successes = append(c.successes, success{it, v})
+	c.successes = append(c.successes, success{it: it, v: v})
 	c.tellSuccesses()
 }
 
@@ -47,16 +44,14 @@ func (c *Consumer) tellSuccesses() {
 
 // tellNext hands over what goes together, of what there is to tell. mu is held, and released meanwhile, which may take until there is room.
 func (c *Consumer) tellNext() {
-	most := maxSuccessBytes
-	if limit := c.b.caps.MaxMessage; limit > 0 {
-		most = min(most, int(limit/2))
-	}
+	room := deadevent.Room(c.b.caps.MaxMessage)
 	e := deadevent.Event{Operation: deadevent.Resolved, At: time.Now().UTC(), By: c.b.opts.Service + "@" + c.b.host}
-	n, bytes := 0, 0
-	for _, x := range c.successes[:min(len(c.successes), maxSuccesses)] {
+	n := 0
+	for _, x := range c.successes[:min(len(c.successes), deadevent.MaxNames)] {
 		m := x.it.rec.Msg
 		id := m.Headers.Get(headerReplayOf)
-		if bytes += len(id) + len(m.ID); bytes > most && n > 0 {
+		room -= deadevent.Size(id) + deadevent.Size(m.ID)
+		if n > 0 && (room < 0 || x.alone || c.successes[0].alone) {
 			break
 		}
 		e.IDs, e.Messages = append(e.IDs, id), append(e.Messages, m.ID)
@@ -82,10 +77,17 @@ func (c *Consumer) tellNext() {
 func (c *Consumer) told(all []success, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, x := range all {
-		c.resolved(x.it, x.v, err)
+	if errors.Is(err, ErrTooLarge) && len(all) > 1 {
+		for i := range all {
+			all[i].alone = true
+		}
+		c.successes = append(all, c.successes...)
+	} else {
+		for _, x := range all {
+			c.resolved(x.it, x.v, err)
+		}
+		c.flushIdle()
 	}
-	c.flushIdle()
 	if c.telling = len(c.successes) > 0; c.telling {
 		go func() {
 			c.mu.Lock()

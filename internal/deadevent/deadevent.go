@@ -18,8 +18,8 @@ type Event struct {
 	At        time.Time `json:"at"`
 	By        string    `json:"by,omitempty"`
 	Why       string    `json:"why,omitempty"`
-	IDs       []string  `json:"ids,omitempty"`      // of dead letters
-	Messages  []string  `json:"messages,omitempty"` // of Resolved: the IDs of their messages
+	IDs       Texts     `json:"ids,omitempty"`      // of dead letters
+	Messages  Texts     `json:"messages,omitempty"` // of Resolved: the IDs of their messages
 	Plan      string    `json:"plan,omitempty"`
 	Group     string    `json:"group,omitempty"` // a fingerprint
 	Status    string    `json:"status,omitempty"`
@@ -28,6 +28,29 @@ type Event struct {
 	Done      int       `json:"done,omitempty"`
 	Failed    int       `json:"failed,omitempty"`
 	Text      string    `json:"text,omitempty"`
+}
+
+// The names that one event has: so many, and so long together as they are stored, so that every broker takes it.
+const (
+	MaxNames = 256
+	MaxBytes = 32 << 10
+)
+
+// Size is how long a name is as it is stored.
+func Size(name string) int64 {
+	b, err := Text(name).MarshalJSON()
+	if err != nil { // which no text is
+		return int64(len(name))
+	}
+	return int64(len(b) + 1) // and a comma
+}
+
+// Room is how long the names of one event may be together, where the broker takes messages of so many bytes, 0 = any.
+func Room(maxMessage int64) int64 {
+	if maxMessage > 0 {
+		return min(MaxBytes, maxMessage/2)
+	}
+	return MaxBytes
 }
 
 // Encode returns the payload of an event, and the key of its message: the dead letter, where it is of one.
