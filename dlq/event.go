@@ -152,19 +152,35 @@ func (q *Queue) store(ctx context.Context, b *pubsub.Broker, to pubsub.Place, m 
 
 // tellOf writes entries about many dead letters.
 func (q *Queue) tellOf(ctx context.Context, e Entry, ids []string, n Note) (told int, err error) {
+	most := deadevent.MaxNames
 	for len(ids) > 0 {
-		some := ids[:min(len(ids), maxIDs)]
-		e.IDs = some
-		if err := q.tell(ctx, e, n); err != nil {
+		e.IDs = q.together(ids[:min(len(ids), most)])
+		err := q.tell(ctx, e, n)
+		switch {
+		case err == nil:
+			told += len(e.IDs)
+			ids = ids[len(e.IDs):]
+		case errors.Is(err, pubsub.ErrTooLarge) && len(e.IDs) > 1:
+			most = 1
+		default:
 			return told, err
 		}
-		told += len(some)
-		ids = ids[len(some):]
 	}
 	return told, nil
 }
 
-const maxIDs = 256 // of one entry
+// together are as many of the first of some IDs as fit into one entry, and at least one.
+func (q *Queue) together(ids []string) []string {
+	room := q.room()
+	for i, id := range ids {
+		if room -= deadevent.Size(id); room < 0 && i > 0 {
+			return ids[:i]
+		}
+	}
+	return ids
+}
+
+func (q *Queue) room() int64 { return deadevent.Room(q.b.Capabilities().MaxMessage) }
 
 // A tail reads the entries that were added since it was asked last.
 type tail struct {

@@ -2,9 +2,11 @@ package dlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/deadevent"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -21,6 +23,8 @@ type control struct {
 	paused bool
 
 	untold  []Entry // in their order; one at a time is on its way, so that what comes together goes together
+	size    int64   // of the IDs of the last of them, as they are stored
+	saying  Entry   // what is on its way
 	talking bool
 }
 
@@ -95,12 +99,15 @@ func (r *run) tell(ctx context.Context, items []int) {
 		return
 	}
 	for _, i := range items {
+		id := r.p.items[i].ID
 		last := len(c.untold) - 1
-		if last < 0 || c.untold[last].Operation != OpReplayed || len(c.untold[last].IDs) == maxIDs {
+		c.size += deadevent.Size(id)
+		if last < 0 || c.untold[last].Operation != OpReplayed || len(c.untold[last].IDs) == deadevent.MaxNames || c.size > r.p.q.room() {
 			c.untold = append(c.untold, Entry{Operation: OpReplayed})
+			c.size = deadevent.Size(id)
 			last++
 		}
-		c.untold[last].IDs = append(c.untold[last].IDs, r.p.items[i].ID)
+		c.untold[last].IDs = append(c.untold[last].IDs, id)
 	}
 	r.talk(ctx)
 }
@@ -112,7 +119,7 @@ func (r *run) talk(ctx context.Context) {
 		return
 	}
 	e := c.untold[0]
-	c.untold, c.talking, c.said = c.untold[1:], true, time.Now()
+	c.untold, c.saying, c.talking, c.said = c.untold[1:], e, true, time.Now()
 	m, token, err := r.withProgress(e).message(p.opts.Note)
 	if err != nil {
 		r.answers <- answer{item: told, err: err}
@@ -130,8 +137,17 @@ func (r *run) heard(ctx context.Context, err error) {
 	if r.control == nil {
 		return
 	}
-	r.control.talking = false
-	if err != nil {
+	c := r.control
+	c.talking = false
+	switch {
+	case errors.Is(err, pubsub.ErrTooLarge) && len(c.saying.IDs) > 1:
+		alone := make([]Entry, len(c.saying.IDs), len(c.saying.IDs)+len(c.untold))
+		for i, id := range c.saying.IDs {
+			alone[i] = c.saying
+			alone[i].IDs = []string{id}
+		}
+		c.untold, c.size = append(alone, c.untold...), r.p.q.room() // nothing joins the last of them
+	case err != nil:
 		r.unheard(err)
 		return
 	}
