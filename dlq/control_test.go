@@ -221,3 +221,33 @@ func TestCanaryRefuses(t *testing.T) {
 		}
 	})
 }
+
+// A canary that cannot say what becomes of its messages says so before it sends one, as often as it is run.
+func TestCanaryThatMayNotTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, b := newProcess(t, memory.NewServer(memory.Config{}))
+		defer b.Close()
+		kill(t, b, billing(), 3, 0)
+		denied := true
+		p.state = func(*pubsub.Out) error {
+			if denied {
+				return &pubsub.Error{Code: pubsub.ErrDenied}
+			}
+			return nil
+		}
+		plan, err := dlq.Open(b, "orders", "billing").Plan(t.Context(), dlq.Filter{}, dlq.Replay{Canary: dlq.Canary{First: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if rep, err := plan.Run(t.Context()); !errors.Is(err, pubsub.ErrDenied) || rep.Replayed != 0 {
+				t.Errorf("%+v, %v", rep, err)
+			}
+		}
+		denied = false // nothing is on its way
+		subscribe(t, b, billing(), func(context.Context, *pubsub.Delivery) error { return nil })
+		if rep, err := plan.Run(t.Context()); err != nil || rep.Replayed != 3 {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	})
+}

@@ -60,13 +60,13 @@ func (r *run) begin(ctx context.Context) error {
 // tells says whether anybody is told what becomes of its messages.
 func (p *Plan) tells() bool { return p.q.place.Kind == pubsub.PlaceDead && p.silent == nil }
 
-// unheard ends the run where trying again would help. Elsewhere it goes on in silence.
+// unheard ends the run where trying again would help, and with a canary, which would wait for outcomes that nobody tells of. Elsewhere it goes on in silence.
 func (r *run) unheard(err error) {
 	if err == nil {
 		return
 	}
 	code := pubsub.CodeOf(err)
-	if !ofBroker(code) {
+	if !ofBroker(code) && r.watch == nil {
 		r.p.silent, r.control = err, nil
 		return
 	}
