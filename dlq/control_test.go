@@ -251,3 +251,47 @@ func TestCanaryThatMayNotTell(t *testing.T) {
 		}
 	})
 }
+
+// A run ends within a second with its context, also while what becomes of its dead letters waits for room.
+func TestRunEndsThoughNothingCanBeTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		b, to := open(t, s, nil), memory.New(nil)
+		defer b.Close()
+		defer to.Close()
+		kill(t, b, billing(), 10, 0)
+		got := make(chan struct{}, 10)
+		subscribe(t, to, billing(), func(context.Context, *pubsub.Delivery) error {
+			got <- struct{}{}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		plan, err := dlq.Open(b, "orders", "billing").Plan(ctx, dlq.Filter{}, dlq.Replay{Broker: to, Rate: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := plan.Run(ctx)
+			ended <- err
+		}()
+		<-got
+		pause(t, 10*time.Millisecond) // it is told
+		resume := s.Stall()
+		defer resume()
+		for range 4096 { // the window
+			b.Resend(t.Context(), pubsub.Place{Topic: "orders", Group: "billing", Kind: pubsub.PlaceDead}, pubsub.Message{}, pubsub.Dedup{}, func(pubsub.Receipt, error) {})
+		}
+		<-got
+		pause(t, 200*time.Millisecond)
+		cancel()
+		since := time.Now()
+		if err := <-ended; !errors.Is(err, pubsub.ErrCanceled) {
+			t.Error(err)
+		}
+		if took := time.Since(since); took > time.Second {
+			t.Errorf("it has ended after %v", took)
+		}
+	})
+}

@@ -83,11 +83,20 @@ func ofBroker(c pubsub.Code) bool {
 	return false
 }
 
-// say writes an entry of this plan, with how far it is. Once ctx has ended it does not wait for long.
+// line is for what is to be told also when ctx has ended, but then soon. The caller hangs up.
+func line(ctx context.Context) (talk context.Context, hangUp func()) {
+	talk, end := context.WithCancel(context.WithoutCancel(ctx))
+	keep := context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, end) })
+	return talk, func() {
+		keep()
+		end()
+	}
+}
+
+// say writes an entry of this plan, with how far it is.
 func (r *run) say(ctx context.Context, e Entry) error {
-	talk, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	talk, hangUp := line(ctx)
 	defer hangUp()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, hangUp) })()
 	r.control.said = time.Now()
 	return r.p.q.tell(talk, r.withProgress(e), r.p.opts.Note)
 }
@@ -125,7 +134,9 @@ func (r *run) talk(ctx context.Context) {
 		r.answers <- answer{item: told, err: err}
 		return
 	}
-	p.q.b.Resend(context.WithoutCancel(ctx), p.q.stateAt(), m, token, func(_ pubsub.Receipt, err error) {
+	talk, hangUp := line(ctx) // it bounds the wait for room
+	defer hangUp()
+	p.q.b.Resend(talk, p.q.stateAt(), m, token, func(_ pubsub.Receipt, err error) {
 		r.answers <- answer{item: told, err: err}
 	})
 }
