@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,4 +177,60 @@ func TestPurge(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A purge that the broker cannot do is in no audit record, and one that it refuses is there as such.
+func TestAuditOfPurgesThatFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, cannot := range []bool{true, false} {
+			d := memory.NewServer(memory.Config{}).Driver()
+			refused := refusesPurge{d, d.(pubsub.Browser), d.(pubsub.Lagger)}
+			d = refused
+			if cannot {
+				d = struct {
+					pubsub.Driver
+					pubsub.Browser
+					pubsub.Lagger
+				}{refused.Driver, refused.Browser, refused.Lagger}
+			}
+			b, err := pubsub.New(t.Context(), d, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			kill(t, b, billing(), 3, 0)
+			q := dlq.Open(b, "orders", "billing")
+			plan, err := q.PlanPurge(t.Context(), time.Time{}, dlq.Note{By: "ann"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = plan.Run(t.Context(), 3)
+			entries := audit(t, q)
+			if cannot {
+				if !errors.Is(err, pubsub.ErrUnsupported) || len(entries) != 0 {
+					t.Errorf("%v, %+v", err, entries)
+				}
+				continue
+			}
+			if !errors.Is(err, pubsub.ErrConflict) || len(entries) != 2 || entries[0].Total != 3 || entries[1].Total != 0 || entries[1].By != "ann" ||
+				!strings.HasPrefix(entries[1].Text, "failed: ") {
+				t.Errorf("%v, %+v", err, entries)
+			}
+		}
+	})
+}
+
+type refusesPurge struct {
+	pubsub.Driver
+	pubsub.Browser
+	pubsub.Lagger
+}
+
+func (refusesPurge) Purge(context.Context, pubsub.Place, pubsub.Position) error { return pubsub.ErrConflict }
+
+func (d refusesPurge) Classify(err error) (pubsub.Code, bool) {
+	if errors.Is(err, pubsub.ErrConflict) {
+		return pubsub.ErrConflict, true
+	}
+	return d.Driver.Classify(err)
 }

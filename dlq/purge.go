@@ -61,7 +61,7 @@ func (q *Queue) PlanPurge(ctx context.Context, before time.Time, n Note) (*Purge
 }
 
 // Run removes them, where confirmed is Count: else it is an ErrInvalid, and nothing is removed. They do not come back. What was done to them stays in the
-// audit record, and that they are to be removed is written there first. A broker that cannot remove the beginning of what it keeps is an ErrUnsupported.
+// audit record, and that they are to be removed is written there first; where that then fails, a second entry says so. A broker that cannot remove the beginning of what it keeps is an ErrUnsupported.
 func (p *Purge) Run(ctx context.Context, confirmed int) error {
 	if confirmed != p.Count {
 		return p.q.fail("purge", pubsub.ErrInvalid, fmt.Errorf("%d dead letters would be removed, and %d are confirmed", p.Count, confirmed), "")
@@ -69,8 +69,15 @@ func (p *Purge) Run(ctx context.Context, confirmed int) error {
 	if p.Count == 0 {
 		return nil
 	}
+	if err := p.q.b.Purge(ctx, p.q.place, pubsub.Position{}); !errors.Is(err, pubsub.ErrInvalid) { // it cannot at all
+		return err
+	}
 	if err := p.q.tell(ctx, Entry{Operation: OpPurge, Total: p.Count, Text: "up to " + p.UpTo.String()}, p.note); err != nil {
 		return err
 	}
-	return p.q.b.Purge(ctx, p.q.place, p.UpTo)
+	err := p.q.b.Purge(ctx, p.q.place, p.UpTo)
+	if err != nil {
+		_ = p.q.tell(ctx, Entry{Operation: OpPurge, Text: "failed: " + err.Error()}, p.note) // the caller hears of the first error
+	}
+	return err
 }
