@@ -202,13 +202,13 @@ func (e *env) putInTier(to pubsub.Place, topic string, m pubsub.Message) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close(e.Context())
+	defer func() { e.must(d.Close(e.Context()), "close") }()
 	fate := make(chan error, 1)
 	p, err := d.OpenProducer(e.Context(), pubsub.ProducerSpec{MaxPending: 1}, func(rs []pubsub.Result) { fate <- rs[0].Err })
 	if err != nil {
 		return err
 	}
-	defer p.Close(e.Context())
+	defer func() { e.must(p.Close(e.Context()), "close") }()
 	now := time.Now().UTC().Format(time.RFC3339Nano)
 	m.Headers = append(slices.Clip(m.Headers), pubsub.Header{Name: "omnibus-retry", Value: now + " " + now + " " + topic + " - 0s 0"})
 	if _, err := p.Send(e.Context(), []pubsub.Out{{To: to, Msg: &m}}); err != nil {
