@@ -22,7 +22,8 @@ type Queue struct {
 }
 
 // Open looks into the dead letters of a group: where they go when its subscription names no other place. The topic is that of the
-// subscription, also if it is a pattern: Record.Topic is the one where it failed, and Delivery.Topic of what is replayed, too, where the pattern covers it. A place in which nothing was ever kept is empty; what is wrong shows in the first call.
+// subscription, also if it is a pattern: Record.Topic is the one where it failed, and so is Delivery.Topic of what is replayed, where the pattern
+// covers it. A place in which nothing was ever kept is empty; what is wrong shows in the first call.
 func Open(b *pubsub.Broker, topic, group string) *Queue {
 	return &Queue{b: b, place: pubsub.Place{Topic: topic, Group: group, Kind: pubsub.PlaceDead}}
 }
