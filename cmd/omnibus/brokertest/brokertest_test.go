@@ -43,6 +43,7 @@ func TestBrokers(t *testing.T) {
 			t.Run("messages", c.testMessages)
 			t.Run("interrupted", c.testInterrupted)
 			t.Run("letters", c.testLetters)
+			t.Run("keys", c.testKeys)
 			t.Run("measures", c.testMeasures)
 			t.Run("absent", c.testAbsent)
 		})
