@@ -262,16 +262,20 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	return nil
 }
 
-// Purge implements pubsub.Purger.
+// Purge implements pubsub.Purger. A topic of dead letters that somebody has made with several partitions is refused: a browse shows them together, by their
+// times, and nobody knows up to where it has shown the others.
 func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	topic := topicOf(p)
 	kind, offset, store, partition := upTo.Parts()
-	info, ok, err := d.known(ctx, topic)
+	all, err := d.describe(ctx, []string{topic})
+	info, ok := all[topic]
 	switch {
 	case err != nil:
 		return err
+	case ok && info.n() > 1:
+		return says(pubsub.ErrConflict, "topic %q has %d partitions; only one with a single partition can be purged", topic, info.n())
 	case !ok || kind != positionKind || store != storeOf(p) || partition < 0 || partition >= info.n() || offset < 0:
 		return says(pubsub.ErrInvalid, "the dead letters of group %q of %q have no position %v", p.Group, p.Topic, upTo)
 	}
