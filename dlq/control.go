@@ -10,7 +10,7 @@ import (
 )
 
 // A Running is a replay that has begun and not said that it has ended, in whatever process. One whose process was killed looks like one that runs, but that Seen is
-// long ago: who runs says something every ten seconds, also while it is paused.
+// long ago: who runs says something every ten seconds, also while it is paused, and within 30 s where it waits for the broker.
 type Running struct {
 	Plan    string // its ID
 	By, Why string
