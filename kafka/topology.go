@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -319,7 +320,7 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*grou
 	}
 	if len(missing) > 0 {
 		if m != pubsub.Create {
-			return nil, says(pubsub.ErrNotFound, "there is no group %q of %q", place.Group, place.Topic)
+			return nil, says(pubsub.ErrNotFound, "group %q of %q has no topic %s", place.Group, place.Topic, strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
 		}
 		if err := d.create(ctx, missing); err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package pubsub_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -270,4 +271,23 @@ func TestOutcomesOfAnyIDs(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who may make nothing is told how what is missing comes to be there.
+func TestHintOfWhatIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		for _, m := range []pubsub.Manage{pubsub.Verify, pubsub.Off} {
+			b, err := s.Open(t.Context(), &pubsub.Options{Manage: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			_, err = b.Subscribe(t.Context(), pubsub.Subscription{Topic: "t", Group: "g"}, func(context.Context, *pubsub.Delivery) error { return nil })
+			e, ok := errors.AsType[*pubsub.Error](err)
+			if !ok || e.Code != pubsub.ErrNotFound || !strings.Contains(e.Hint, m.String()) || !strings.Contains(e.Hint, "Ensure") {
+				t.Errorf("%v: %v", m, err)
+			}
+		}
+	})
 }

@@ -162,7 +162,9 @@ func (b *Broker) fail(ctx context.Context, op, topic string, err error) error {
 	e := &Error{Op: op, Broker: b.name, Topic: topic, Err: err}
 	switch {
 	case !isContextError(err):
-		e.Code, _ = b.drv.Classify(err)
+		if e.Code, _ = b.drv.Classify(err); e.Code == ErrNotFound && b.opts.Manage != Create && (op == "ensure" || op == "subscribe") {
+			e.Hint = fmt.Sprintf("Options.Manage is %v, which makes nothing: Ensure of a Broker with Create makes it", b.opts.Manage)
+		}
 	case ctx.Err() != nil:
 		e.Code = ErrCanceled
 	default:
