@@ -226,7 +226,9 @@ type refusesPurge struct {
 	pubsub.Lagger
 }
 
-func (refusesPurge) Purge(context.Context, pubsub.Place, pubsub.Position) error { return pubsub.ErrConflict }
+func (refusesPurge) Purge(context.Context, pubsub.Place, pubsub.Position) error {
+	return pubsub.ErrConflict
+}
 
 func (d refusesPurge) Classify(err error) (pubsub.Code, bool) {
 	if errors.Is(err, pubsub.ErrConflict) {

@@ -301,12 +301,9 @@ func (d *driver) ensureGroup(ctx context.Context, spec pubsub.SourceSpec) (*grou
 		private(kindDead, place):       d.own(1, forever),
 		private(kindState, place):      d.own(1, forever),
 	}
-	var names []string
-	for name := range wanted {
-		if len(name) > maxTopicName {
-			return nil, says(pubsub.ErrInvalid, "the names of topic %q and group %q are too long for a topic of ours", place.Topic, place.Group)
-		}
-		names = append(names, name)
+	names := slices.Sorted(maps.Keys(wanted))
+	if slices.ContainsFunc(names, func(name string) bool { return len(name) > maxTopicName }) {
+		return nil, says(pubsub.ErrInvalid, "the names of topic %q and group %q are too long for a topic of ours", place.Topic, place.Group)
 	}
 	own, err := d.describe(ctx, names)
 	if err != nil {
