@@ -155,8 +155,8 @@ func describe(err error) complaint {
 	if timedOut(err) {
 		c.Code = pubsub.ErrUnavailable.Error()
 	}
-	if c.Hint == "" {
-		c.Hint = advice(e)
+	if own := advice(e); c.Hint == "" || own != "" && e.Code == pubsub.ErrNotFound { // which for a program names an option of Open
+		c.Hint = own
 	}
 	return c
 }
