@@ -106,11 +106,7 @@ func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error
 		return lag, err
 	}
 	for topic, info := range g.topics {
-		first, err := d.offsets(ctx, topic, info, sarama.OffsetOldest)
-		if err != nil {
-			return lag, err
-		}
-		ends, err := d.offsets(ctx, topic, info, sarama.OffsetNewest)
+		first, ends, err := d.limits(ctx, topic, info)
 		if err != nil {
 			return lag, err
 		}
@@ -125,6 +121,22 @@ func (d *driver) Lag(ctx context.Context, topic, name string) (pubsub.Lag, error
 		}
 	}
 	return lag, nil
+}
+
+// limits are the oldest offset of each partition, and the next one. The leader of a topic that is new may not know yet that it is; it is asked again, and so is who
+// the leader is.
+func (d *driver) limits(ctx context.Context, topic string, info topicInfo) (first, next []int64, err error) {
+	for {
+		if next, err = d.offsets(ctx, topic, info, sarama.OffsetNewest); err == nil {
+			first, err = d.offsets(ctx, topic, info, sarama.OffsetOldest)
+		}
+		if !errors.Is(err, sarama.ErrNotLeaderForPartition) && !errors.Is(err, sarama.ErrLeaderNotAvailable) || !pause(ctx, joinRetry) {
+			return first, next, err
+		}
+		if all, described := d.describe(ctx, []string{topic}); described == nil && all[topic].n() == info.n() {
+			info = all[topic]
+		}
+	}
 }
 
 // open is how many offsets from one on, up to an end, are not in runs.
@@ -214,11 +226,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		}
 		return nil
 	}
-	ends, err := d.offsets(opening, topic, info, sarama.OffsetNewest)
-	if err != nil {
-		return err
-	}
-	starts, err := d.offsets(opening, topic, info, sarama.OffsetOldest)
+	starts, ends, err := d.limits(opening, topic, info)
 	if err != nil {
 		return err
 	}
