@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -256,6 +257,9 @@ func goroutines() map[string]string {
 	return all
 }
 
+// inFile is where a line of a stack lies: reports are kept, and say nothing of the machine.
+var inFile = regexp.MustCompile(`\n\t[^\n]*`)
+
 func noLeak(e *env) {
 	before := goroutines()
 	left := func() (stacks []string) {
@@ -282,7 +286,7 @@ func noLeak(e *env) {
 	}
 	if !e.until(5*time.Second, func() bool { return len(left()) == 0 }) {
 		stacks := left()
-		e.Errorf("%d goroutines outlive Close; one of them: %s", len(stacks), stacks[0])
+		e.Errorf("%d goroutines outlive Close; one of them: %s", len(stacks), inFile.ReplaceAllString(stacks[0], ""))
 		e.until(2*time.Minute, func() bool { return len(left()) == 0 }) // none may stay behind in a bubble
 	}
 }
