@@ -253,7 +253,7 @@ func TestGivenBackUncounted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		running := make(chan struct{})
+		running := make(chan struct{}, 1) // it may run before anybody waits
 		mustSubscribe(t, first, sub, func(ctx context.Context, _ *pubsub.Delivery) error {
 			select {
 			case running <- struct{}{}:
