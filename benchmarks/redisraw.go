@@ -15,7 +15,7 @@ import (
 
 const (
 	redisRun      = 500
-	redisDefaults = 256 // what omnibus holds by default
+	redisDefaults = 1024 // what omnibus holds for 64 workers by default
 )
 
 // rawRedis is go-redis, used as an expert would.

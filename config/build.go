@@ -222,10 +222,7 @@ func (b *builder) subscription(name string, s *Subscription) pubsub.Subscription
 	if len(sub.Use) > 0 {
 		b.order(path+".middleware", append(slices.Clone(b.plan.options.Use), sub.Use...))
 	}
-	held := max(256, 4*max(s.Concurrency, 1))
-	if s.MaxInFlight > 0 {
-		held = s.MaxInFlight
-	}
+	held := sub.InFlight()
 	if s.Concurrency > held {
 		b.wrongf(path+".max_in_flight", fmt.Sprintf("make it %d or more", s.Concurrency), "it is less than concurrency of %d", s.Concurrency)
 	} else if s.MaxParked > held {

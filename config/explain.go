@@ -57,10 +57,7 @@ func (x *explainer) object(at string, v reflect.Value) {
 
 // worked is a default that follows from other keys.
 func worked(ext string, f field, s *Subscription) string {
-	held := max(256, 4*s.Concurrency)
-	if s.MaxInFlight > 0 {
-		held = s.MaxInFlight
-	}
+	held := pubsub.Subscription{MaxInFlight: s.MaxInFlight, Concurrency: s.Concurrency}.InFlight()
 	switch f.name {
 	case "group":
 		return strings.TrimPrefix(ext, ".")

@@ -156,7 +156,7 @@ type Subscription struct {
 	// Handlers that run at once.
 	Concurrency int `yaml:"concurrency" default:"1" min:"1"`
 	// Messages held, running or waiting.
-	MaxInFlight int `yaml:"max_in_flight" default:"=256, or 4 times concurrency if that is more" min:"1"`
+	MaxInFlight int `yaml:"max_in_flight" default:"=256, or 16 times concurrency if that is more" min:"1"`
 	// Bytes of them.
 	MaxInFlightBytes Bytes `yaml:"max_in_flight_bytes" default:"64MiB" min:"1"`
 	// Of the messages held, how many may wait behind a key that is being retried.

@@ -33,7 +33,7 @@ type Subscription struct {
 	Order       Order // zero = OrderByKey
 	Concurrency int   // handlers running at once; 0 = 1, in order of arrival
 
-	MaxInFlight      int           // messages held, running or waiting; 0 = max(256, 4×Concurrency); with retry tiers see Capabilities
+	MaxInFlight      int           // messages held, running or waiting; 0 = max(256, 16×Concurrency); with retry tiers see Capabilities
 	MaxParked        int           // of those, how many may wait behind a key that is being retried; 0 = half
 	OnParkedFull     ParkedFull    // zero = ParkBlock: fetching stops until there is room, visible in State
 	MaxInFlightBytes int64         // 0 = 64 MiB
@@ -118,18 +118,25 @@ func FromPosition(p Position) Start { return Start{kind: StartPosition, pos: p} 
 
 const (
 	defaultInFlight       = 256
+	inFlightEach          = 16 // for a worker: where handlers take 1 ms and acks another round trip, 4 left workers without work
 	defaultInFlightBytes  = 64 << 20
 	defaultAckWait        = 30 * time.Second
 	defaultHandlerTimeout = 5 * time.Minute
 )
 
+// InFlight is how many messages are held at most: MaxInFlight, or its default.
+func (s Subscription) InFlight() int {
+	if s.MaxInFlight == 0 {
+		return max(defaultInFlight, inFlightEach*s.Concurrency)
+	}
+	return s.MaxInFlight
+}
+
 func (s Subscription) withDefaults() Subscription {
 	if s.Concurrency == 0 {
 		s.Concurrency = 1
 	}
-	if s.MaxInFlight == 0 {
-		s.MaxInFlight = max(defaultInFlight, 4*s.Concurrency)
-	}
+	s.MaxInFlight = s.InFlight()
 	if s.MaxParked == 0 {
 		s.MaxParked = max(s.MaxInFlight/2, 1)
 	}
