@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -77,9 +78,9 @@ func TestMembersComeAndGo(t *testing.T) {
 			}
 
 			const calm = 2000 * time.Millisecond
-			until(t, "the first messages", func() bool { return g.done() > 200 })
+			poll.Until(t, "the first messages", func() bool { return g.done() > 200 })
 			before, began := g.done(), time.Now()
-			time.Sleep(calm)
+			time.Sleep(calm) // what is done meanwhile is the measure
 			undisturbed := float64(g.done()-before) / time.Since(began).Seconds()
 
 			var both sync.WaitGroup
@@ -112,7 +113,7 @@ func TestMembersComeAndGo(t *testing.T) {
 				t.Fatal(err)
 			}
 			release()
-			until(t, "all that was published", func() bool { return g.done() == g.sent })
+			poll.Until(t, "all that was published", func() bool { return g.done() == g.sent })
 			victim.quit(t)
 			c.judge(t, g, undisturbed)
 		})
@@ -218,7 +219,7 @@ func (g *churned) feed(ctx context.Context, b *pubsub.Broker, topic string) erro
 		g.sent += len(batch)
 		g.mu.Unlock()
 		if len(batch) == 0 {
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // enough waits in each partition
 		} else if err := b.PublishBatch(context.WithoutCancel(ctx), topic, batch); err != nil {
 			return err
 		}
@@ -241,7 +242,7 @@ func (c churn) stick(t *testing.T, g *churned, b *pubsub.Broker, topic string) {
 	g.mu.Lock()
 	g.sent++
 	g.mu.Unlock()
-	until(t, "the message that gets stuck", g.stuck.Load)
+	poll.Until(t, "the message that gets stuck", g.stuck.Load)
 }
 
 func (c churn) judge(t *testing.T, g *churned, undisturbed float64) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -36,15 +37,6 @@ func (c *tally) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.seen)
-}
-
-func until(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s did not come in 30 s", what)
-		}
-	}
 }
 
 func publish(t *testing.T, b *pubsub.Broker, topic string, from, to int) {
@@ -101,13 +93,13 @@ func TestReadCommitted(t *testing.T) {
 		}
 	}
 	publish(t, b, topic, 0, 5)
-	until(t, "what was committed", func() bool { return c.count() == 35 })
+	poll.Until(t, "what was committed", func() bool { return c.count() == 35 })
 	for text, n := range c.seen {
 		if n > 1 || text[0] == 'a' {
 			t.Errorf("%q came %d times", text, n)
 		}
 	}
-	until(t, "a lag of 0, markers passed", func() bool {
+	poll.Until(t, "a lag of 0, markers passed", func() bool {
 		lag, err := b.Lag(t.Context(), topic, "g")
 		return err == nil && lag.Messages == 0
 	})
@@ -132,7 +124,7 @@ func TestStaticMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, first, topic, 0, 20)
-	until(t, "all", func() bool { return c.count() == 20 })
+	poll.Until(t, "all", func() bool { return c.count() == 20 })
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +135,7 @@ func TestStaticMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, second, topic, 20, 40)
-	until(t, "all", func() bool { return c.count() == 40 })
+	poll.Until(t, "all", func() bool { return c.count() == 40 })
 	if took := time.Since(began); took > 2500*time.Millisecond { // the session that it left takes 3 s to end
 		t.Errorf("coming back took %v", took)
 	}
@@ -160,7 +152,7 @@ func TestStaticMember(t *testing.T) {
 		t.Errorf("it ended with %v, want a conflict", err)
 	}
 	publish(t, third, topic, 40, 60)
-	until(t, "all", func() bool { return c.count() == 60 })
+	poll.Until(t, "all", func() bool { return c.count() == 60 })
 }
 
 // TestStuckHandlerIsLeftBehind lets a handler hang for ever in the partition that the next member is to have: that one gets it when the group's AckWait is
@@ -207,8 +199,8 @@ func TestStuckHandlerIsLeftBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until(t, "what is in the other partitions", func() bool { return atA.count()+atB.count() >= 30 })
-	until(t, "everything, that which hung included", func() bool { return atA.count()+atB.count() == 41 })
+	poll.Until(t, "what is in the other partitions", func() bool { return atA.count()+atB.count() >= 30 })
+	poll.Until(t, "everything, that which hung included", func() bool { return atA.count()+atB.count() == 41 })
 	if atB.seen["hangs"] != 1 {
 		t.Error("the other member has not got what hung")
 	}

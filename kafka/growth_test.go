@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -53,7 +54,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 				}
 				return len(all[0].Partitions)
 			}
-			until(t, "the partitions", func() bool { return parts(topic) == 4 })
+			poll.Until(t, "the partitions", func() bool { return parts(topic) == 4 })
 			retry := "omnibus.retry." + topic + "__g"
 			p := s.open(t) // which has not seen the topic before
 			keys := make([]string, 4)
@@ -69,14 +70,14 @@ func TestPartitionsAreAdded(t *testing.T) {
 				}
 			}
 			send(0, 40)
-			until(t, "what is in the new partitions", func() bool { return c.count() == 40 })
+			poll.Until(t, "what is in the new partitions", func() bool { return c.count() == 40 })
 			want := map[pubsub.Manage]int{pubsub.Create: 4, pubsub.Verify: 2}[m]
-			until(t, "the partitions of the group's own", func() bool { return parts(retry) == want })
+			poll.Until(t, "the partitions of the group's own", func() bool { return parts(retry) == want })
 			if err := admin.CreatePartitions(retry, 6, nil, false); err != nil {
 				t.Fatal(err)
 			}
 			send(40, 80)
-			until(t, "the rest", func() bool { return c.count() == 80 })
+			poll.Until(t, "the rest", func() bool { return c.count() == 80 })
 			for _, one := range consumers {
 				select {
 				case <-one.Done():
@@ -124,7 +125,7 @@ func TestPartitionsAreAddedWhileALeaderIsAway(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		until(t, "what is in all partitions", func() bool { return c.count() == 20*(i+1) })
+		poll.Until(t, "what is in all partitions", func() bool { return c.count() == 20*(i+1) })
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +159,7 @@ func TestTopicMadeAgain(t *testing.T) {
 	if err := admin.DeleteTopic(topic); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the end of the topic", func() bool {
+	poll.Until(t, "the end of the topic", func() bool {
 		all, err := admin.ListTopics()
 		_, there := all[topic]
 		return err == nil && !there
@@ -175,7 +176,7 @@ func TestTopicMadeAgain(t *testing.T) {
 	if _, err := again.Subscribe(t.Context(), sub, c.handle); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "what is in the new topic", func() bool { return c.count() == 150 })
+	poll.Until(t, "what is in the new topic", func() bool { return c.count() == 150 })
 }
 
 // most is how often the message came that came most often.

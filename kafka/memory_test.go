@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -37,7 +38,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			most.Store(max(most.Load(), n)) // nobody else stores
 		}
 	})
-	until(t, "what it weighs", func() bool { return first.Load() != 0 })
+	poll.Until(t, "what it weighs", func() bool { return first.Load() != 0 })
 	lasts := 6 * time.Second
 	if whole() {
 		lasts = 2 * time.Minute
@@ -48,9 +49,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	sent := int64(0)
 	for end := time.Now().Add(lasts); time.Now().Before(end); {
-		if sent-handled.Load() > 64<<20/payload { // there is much more to read than it may hold
-			time.Sleep(10 * time.Millisecond)
-			continue
+		// there is much more to read than it may hold
+		if !poll.Holds(time.Until(end), func() bool { return sent-handled.Load() <= 64<<20/payload }) {
+			break
 		}
 		if err := b.PublishBatch(context.WithoutCancel(t.Context()), topic, batch); err != nil {
 			t.Fatal(err)

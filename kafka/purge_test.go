@@ -8,6 +8,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -58,15 +59,10 @@ func TestPurgeOfSeveralPartitions(t *testing.T) {
 	if err := admin.CreatePartitions(dead, 3, nil, false); err != nil { // the broker knows one partition still
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	poll.Until(t, "three partitions", func() bool {
 		all, err := admin.DescribeTopics([]string{dead})
-		if err == nil && len(all) == 1 && len(all[0].Partitions) == 3 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal(all, err)
-		}
-	}
+		return err == nil && len(all) == 1 && len(all[0].Partitions) == 3
+	})
 	if err := b.Purge(t.Context(), place, last); !errors.Is(err, pubsub.ErrConflict) || !strings.Contains(err.Error(), dead) {
 		t.Error(err)
 	}

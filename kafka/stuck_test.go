@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -55,9 +56,9 @@ func TestStuckPartition(t *testing.T) {
 			if err := b.PublishBatch(t.Context(), topic, list); err != nil {
 				t.Fatal(err)
 			}
-			until(t, "what is in partition 1", func() bool { return c.count() == behind })
+			poll.Until(t, "what is in partition 1", func() bool { return c.count() == behind })
 			release()
-			until(t, "what is in partition 0", func() bool { return c.count() == 2*behind+1 })
+			poll.Until(t, "what is in partition 0", func() bool { return c.count() == 2*behind+1 })
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -31,25 +32,23 @@ func TestSlowHandlersGetEachMessageOnce(t *testing.T) {
 			var calls atomic.Int64
 			if _, err := b.Subscribe(t.Context(), sub, func(context.Context, *pubsub.Delivery) error {
 				calls.Add(1)
-				time.Sleep(200 * time.Millisecond)
+				time.Sleep(200 * time.Millisecond) // of work, each: 20 of them are more than a lease
 				return nil
 			}); err != nil {
 				t.Fatal(err)
 			}
 			js := s.jetStream(t.Context(), t)
 			most := 0
-			for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			poll.Until(t, "all is settled", func() bool {
 				c, err := js.Consumer(t.Context(), "omnibus", topic+"__g")
 				if err != nil {
 					t.Fatal(err)
 				}
 				info := c.CachedInfo()
 				most = max(most, info.NumAckPending)
-				if info.NumPending == 0 && info.NumAckPending == 0 || time.Now().After(end) {
-					break
-				}
-			}
-			time.Sleep(1500 * time.Millisecond) // a lease and more: whatever comes again comes
+				return info.NumPending == 0 && info.NumAckPending == 0
+			})
+			poll.Holds(1500*time.Millisecond, func() bool { return calls.Load() > all }) // a lease and more: whatever comes again comes
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +79,7 @@ func TestCancelledWithBacklog(t *testing.T) {
 		defer cancel()
 		c, err := b.Subscribe(ctx, sub, func(context.Context, *pubsub.Delivery) error {
 			cancel()
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // of work: more come meanwhile
 			return nil
 		})
 		if err != nil {
@@ -99,11 +98,8 @@ func TestCancelledWithBacklog(t *testing.T) {
 	for range rounds {
 		run()
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+5 && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if n := runtime.NumGoroutine(); n > before+5 {
-		t.Errorf("%d goroutines after %d subscriptions, %d before", n, rounds, before)
+	if !poll.Holds(5*time.Second, func() bool { return runtime.NumGoroutine() <= before+5 }) {
+		t.Errorf("%d goroutines after %d subscriptions, %d before", runtime.NumGoroutine(), rounds, before)
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -92,16 +93,6 @@ func publish(t *testing.T, b *pubsub.Broker, topic string, msgs ...pubsub.Messag
 	t.Helper()
 	if err := b.PublishBatch(t.Context(), topic, msgs); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually waits for cond.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("after 30 s still not: %s", what)
-		}
 	}
 }
 
@@ -300,7 +291,7 @@ func coreQueueGroups(t *testing.T, b *containers.Broker) {
 		t.Fatal(err)
 	}
 	publish(t, openCore(t, b, nil), "queue.a", numbered(all)...)
-	eventually(t, "everybody has all", func() bool {
+	poll.Until(t, "everybody has all", func() bool {
 		return one.count()+two.count()+int(theirs.Load()) == all && other.count() == all && tail.count() == all && pattern.count() == all
 	})
 	if one.count() == 0 || two.count() == 0 || theirs.Load() == 0 {
@@ -328,7 +319,7 @@ func corePatterns(t *testing.T, b *containers.Broker) {
 	for i, topic := range []string{"pattern.orders.eu", "pattern.orders.us", "pattern.refunds.eu", "pattern.eu"} {
 		publish(t, broker, topic, pubsub.Message{ID: strconv.Itoa(i)})
 	}
-	eventually(t, "all is there", func() bool { return everything.count() == 5 && some.count() == 2 })
+	poll.Until(t, "all is there", func() bool { return everything.count() == 5 && some.count() == 2 })
 	if some.got["0"] != 1 || some.got["2"] != 1 {
 		t.Errorf("pattern.*.eu got %v", some.got)
 	}
@@ -360,9 +351,9 @@ func coreBounded(t *testing.T, b *containers.Broker) {
 		}
 	}
 	// as good as full: with less than a quarter free nothing is asked for, so that messages are not fetched one at a time
-	eventually(t, "it is full", func() bool { return c.State().InFlight > limit-limit/4 })
+	poll.Until(t, "it is full", func() bool { return c.State().InFlight > limit-limit/4 })
 	close(free)
-	eventually(t, "all is handled", func() bool { return got.count() == all })
+	poll.Until(t, "all is handled", func() bool { return got.count() == all })
 }
 
 // A consumer so slow that the server cuts it off says so, and goes on.
@@ -404,7 +395,7 @@ func coreSlowConsumer(t *testing.T, b *containers.Broker) {
 		}
 	}
 	close(free)
-	eventually(t, "it is connected again", func() bool { return again.Load() > 0 })
+	poll.Until(t, "it is connected again", func() bool { return again.Load() > 0 })
 	mu.Lock()
 	if !strings.Contains(fmt.Sprint(reasons[0]), "slow consumer") {
 		t.Errorf("the session ended with %v", reasons)
@@ -448,7 +439,7 @@ func coreDrainFinishes(t *testing.T, b *containers.Broker) {
 	s.Retry = pubsub.Policy{MaxAttempts: 2, Delays: []time.Duration{50 * time.Millisecond}}
 	var got counter
 	c := subscribe(t, broker, s, func(ctx context.Context, d *pubsub.Delivery) error {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // of work: when the drain begins there is much left
 		if d.Attempt == 1 && len(d.ID) == 1 {
 			return errors.New("fails once")
 		}
@@ -512,7 +503,7 @@ func coreKilled(t *testing.T, b *containers.Broker) {
 	publish(t, broker, "killed", pubsub.Message{ID: "held"})
 	<-held
 	publish(t, broker, "killed", numbered(100)...)
-	eventually(t, "the first are handled", func() bool { return got.count() == 100 })
+	poll.Until(t, "the first are handled", func() bool { return got.count() == 100 })
 
 	pub, err := broker.Publisher(pubsub.PublisherOptions{Timeout: time.Second})
 	if err != nil {
@@ -535,11 +526,11 @@ func coreKilled(t *testing.T, b *containers.Broker) {
 			t.Error("a publish to a dead broker returned nil")
 		}
 	}
-	eventually(t, "State says so", func() bool { return c.State().Phase == pubsub.Reconnecting && c.State().Reason != nil })
+	poll.Until(t, "State says so", func() bool { return c.State().Phase == pubsub.Reconnecting && c.State().Reason != nil })
 	if err := b.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "both are back", func() bool { return down.Load() > 0 && up.Load() > 0 && c.State().Phase == pubsub.Running })
+	poll.Until(t, "both are back", func() bool { return down.Load() > 0 && up.Load() > 0 && c.State().Phase == pubsub.Running })
 	close(hold)
 	if err := <-cut; err != nil {
 		t.Errorf("a handler that ran while the broker was killed was cancelled: %v", err)
@@ -549,7 +540,7 @@ func coreKilled(t *testing.T, b *containers.Broker) {
 		t.Error("a message came whose publish failed for certain")
 	}
 	publish(t, broker, "killed", numbered(50)...)
-	eventually(t, "the last are handled", func() bool { return got.count() >= before+50 && got.got["held"] == 1 })
+	poll.Until(t, "the last are handled", func() bool { return got.count() >= before+50 && got.got["held"] == 1 })
 	if err := broker.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}

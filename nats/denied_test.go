@@ -13,6 +13,7 @@ import (
 	client "github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -59,12 +60,11 @@ func TestDeniedPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin = time.Now()
-	st := c.State()
-	for ; time.Since(begin) < visible && !errors.Is(st.Reason, pubsub.ErrDenied); st = c.State() {
-		time.Sleep(20 * time.Millisecond)
-	}
-	if st.Phase != pubsub.Blocked || !errors.Is(st.Reason, pubsub.ErrDenied) {
+	var st pubsub.State
+	if !poll.Holds(visible, func() bool {
+		st = c.State()
+		return st.Phase == pubsub.Blocked && errors.Is(st.Reason, pubsub.ErrDenied)
+	}) {
 		t.Errorf("with dead letters that are denied the state is %v because of %v", st.Phase, st.Reason)
 	}
 	if lag, err := b.Lag(t.Context(), "orders", "g"); err != nil || lag.Messages != 1 || len(deadLetters(t, all, "orders", "g")) != 0 {
@@ -76,11 +76,7 @@ func TestDeniedPublish(t *testing.T) {
 	if _, err := all.Subscribe(t.Context(), sub, fail); err != nil {
 		t.Fatal(err)
 	}
-	for begin = time.Now(); len(deadLetters(t, all, "orders", "g")) == 0; time.Sleep(20 * time.Millisecond) {
-		if time.Since(begin) > time.Minute {
-			t.Fatal("who may write dead letters has not stored it")
-		}
-	}
+	poll.Within(t, time.Minute, "who may write dead letters has stored it", func() bool { return len(deadLetters(t, all, "orders", "g")) > 0 })
 }
 
 // A denial is charged to one message, to the last that it can mean: those before may be stored, and be answered late.

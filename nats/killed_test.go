@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -116,10 +117,8 @@ func TestKilledBetweenDeadLetterAndAck(t *testing.T) {
 		if !f.start(t).listen(t, nothing, func() bool { return false }) {
 			t.Fatalf("the process that was to die %d ended by itself", way)
 		}
-		for end := time.Now().Add(10 * time.Second); way == whenSent && len(deadLetters(t, b, "orders", "g")) < f.At; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the copy at which the process died has died with it")
-			}
+		if way == whenSent {
+			poll.Until(t, "the copy at which the process died is there", func() bool { return len(deadLetters(t, b, "orders", "g")) >= f.At })
 		}
 	}
 	f.At = 0
@@ -169,21 +168,13 @@ func TestReplayKilledForReal(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	await := func(what string, cond func() bool) {
-		t.Helper()
-		for end := time.Now().Add(time.Minute); !cond(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: not within a minute", what)
-			}
-		}
-	}
 	settled := func() bool {
 		lag, err := b.Lag(t.Context(), "orders", "g")
 		return err == nil && lag.Messages == 0
 	}
 	begin := time.Now()
 	publishAll(t, b, "orders", msgs)
-	await("all are given up", settled)
+	poll.Within(t, time.Minute, "all are given up", settled)
 	t.Logf("%d dead letters after %v", n, time.Since(begin).Round(time.Millisecond))
 	begin = time.Now()
 	f := fate{URL: s.address(nil), Topic: "orders", Group: "g", Journal: filepath.Join(t.TempDir(), "journal")}
@@ -205,12 +196,12 @@ func TestReplayKilledForReal(t *testing.T) {
 	if want := fmt.Sprintf("%d failed 0", n); told != want {
 		t.Errorf("the last process says it has replayed %s, want %s", told, want)
 	}
-	await("all replays are handled", func() bool {
+	poll.Within(t, time.Minute, "all replays are handled", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(came) == n
 	})
-	await("nothing is left", settled)
+	poll.Within(t, time.Minute, "nothing is left", settled)
 	groups, err := dlq.Open(b, "orders", "g").Groups(t.Context(), dlq.Filter{})
 	if err != nil || len(groups) != 1 || groups[0].Count != n || groups[0].States[dlq.StateResolved] != n {
 		t.Errorf("listed and grouped: %+v, %v", groups, err)

@@ -19,6 +19,7 @@ import (
 	client "github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -152,11 +153,9 @@ func (d *mortalDriver) handle(_ context.Context, m *pubsub.Delivery) error {
 	fmt.Println("start", m.ID, m.Attempt)
 	switch m.Type {
 	case "kills":
-		for end := time.Now().Add(time.Minute); d.held.Load() < int64(d.Held); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				fmt.Fprintf(os.Stderr, "only %d of %d messages were prefetched within a minute\n", d.held.Load(), d.Held)
-				os.Exit(1)
-			}
+		if !poll.Holds(time.Minute, func() bool { return d.held.Load() >= int64(d.Held) }) {
+			fmt.Fprintf(os.Stderr, "only %d of %d messages were prefetched within a minute\n", d.held.Load(), d.Held)
+			os.Exit(1)
 		}
 		die()
 	case "fails":

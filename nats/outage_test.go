@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -55,17 +56,9 @@ func TestBrokerKilledInMidRun(t *testing.T) {
 		defer mu.Unlock()
 		return len(handled)
 	}
-	await := func(what string, cond func() bool) {
-		t.Helper()
-		for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: not within 30 s", what)
-			}
-		}
-	}
 	for round := range 2 {
 		before := count()
-		await(fmt.Sprintf("round %d: 200 messages", round), func() bool { return count() > before+200 })
+		poll.Until(t, fmt.Sprintf("200 messages more in round %d", round), func() bool { return count() > before+200 })
 		if err := s.Kill(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +67,7 @@ func TestBrokerKilledInMidRun(t *testing.T) {
 		}
 	}
 	before := count()
-	await("200 messages after the last restart", func() bool { return count() > before+200 })
+	poll.Until(t, "200 messages after the last restart", func() bool { return count() > before+200 })
 	close(stop)
 	wg.Wait()
 	missing := func() (n int) {
@@ -87,7 +80,7 @@ func TestBrokerKilledInMidRun(t *testing.T) {
 		}
 		return n
 	}
-	await("all that was confirmed", func() bool { return missing() == 0 })
+	poll.Until(t, "all that was confirmed is handled", func() bool { return missing() == 0 })
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}

@@ -2,9 +2,11 @@ package nats_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -64,13 +66,7 @@ func TestDiscoveredServersAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for round := range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		for b.Ping(ctx) != nil {
-			if ctx.Err() != nil {
-				t.Fatalf("in round %d nobody answers any more", round)
-			}
-		}
-		cancel()
+		poll.Until(t, fmt.Sprintf("somebody answers in round %d", round), func() bool { return b.Ping(t.Context()) == nil })
 		for _, n := range s.Nodes()[1:] { // breaks the connection, wherever it is
 			if err := n.Cut(); err != nil {
 				t.Fatal(err)

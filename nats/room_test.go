@@ -10,6 +10,7 @@ import (
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -87,9 +88,7 @@ func TestOldMessagesOfTwoLanesFindRoom(t *testing.T) {
 	if _, err := b.Subscribe(t.Context(), sub, handle); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); handled.Load() < 4*each; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d of %d messages were handled", handled.Load(), 4*each)
-		}
+	if !poll.Holds(poll.Patience, func() bool { return handled.Load() >= 4*each }) {
+		t.Fatalf("%d of %d messages were handled", handled.Load(), 4*each)
 	}
 }

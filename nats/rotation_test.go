@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -304,10 +305,10 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 	for _, stop := range stops[processes/2:] {
 		stop()
 	}
-	end := time.Now().Add(30 * time.Second)
-	for published, handled := r.count(); handled < published && time.Now().Before(end); published, handled = r.count() {
-		time.Sleep(10 * time.Millisecond)
-	}
+	poll.Until(t, "all that was published is handled", func() bool {
+		published, handled := r.count()
+		return handled == published
+	})
 	for _, stop := range stops {
 		stop()
 	}

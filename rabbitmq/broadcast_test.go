@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -25,7 +26,7 @@ func TestBroadcastDrains(t *testing.T) {
 		ids[i] = strconv.Itoa(i)
 	}
 	publish(t, b, "parcels", ids...)
-	eventually(t, "all messages", func() bool { return got.Load() == n })
+	poll.Until(t, "all messages", func() bool { return got.Load() == n })
 	if err := c.Drain(t.Context()); err != nil {
 		t.Error(err)
 	}

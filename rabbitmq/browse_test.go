@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -38,7 +39,7 @@ func TestBrowseToTheEnd(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "some dead letters", func() bool { return stored.Load() > 100 })
+	poll.Until(t, "some dead letters", func() bool { return stored.Load() > 100 })
 	end := time.Now().Add(5 * time.Second)
 	for range 8 {
 		all.Go(func() {

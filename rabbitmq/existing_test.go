@@ -11,6 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -51,7 +52,7 @@ func TestExistingQueues(t *testing.T) {
 	s.must(t, func(ch *amqp.Channel) error {
 		return ch.PublishWithContext(t.Context(), "shop", "orders.paid", true, false, amqp.Publishing{MessageId: "theirs", Body: []byte("x")})
 	})
-	eventually(t, "both messages", func() bool {
+	poll.Until(t, "both messages", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(got) == 2

@@ -15,6 +15,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -212,7 +213,7 @@ func TestForeignClientPublishes(t *testing.T) {
 		m := <-attempts
 		same(what, &m)
 	}
-	eventually(t, "the dead letter", func() bool {
+	poll.Until(t, "the dead letter", func() bool {
 		for r, err := range b.Browse(t.Context(), pubsub.Place{Topic: "theirs", Group: "g", Kind: pubsub.PlaceDead}, pubsub.Position{}) {
 			if err != nil {
 				t.Fatal(err)

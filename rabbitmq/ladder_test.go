@@ -7,6 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -29,7 +30,7 @@ func TestNobodyWants(t *testing.T) {
 	if err := b.Publish(t.Context(), "wanted", pubsub.Message{ID: "behind", Delay: 300 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the message behind it", func() (came bool) {
+	poll.Until(t, "the message behind it", func() (came bool) {
 		s.must(t, func(ch *amqp.Channel) error {
 			q, err := ch.QueueDeclarePassive("wanted__g", true, false, false, false, nil)
 			came = q.Messages == 1

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -25,7 +26,7 @@ func TestMembersWithoutNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, b, "counted", "a", "b", "c")
-	eventually(t, "the first messages", func() bool { return got.Load() == 3 })
+	poll.Until(t, "the first messages", func() bool { return got.Load() == 3 })
 	if err := s.Nodes()[0].Kill(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func TestMembersWithoutNode(t *testing.T) {
 		t.Fatalf("a member that joins while a node is away: %v", err)
 	}
 	publish(t, b, "counted", "d", "e", "f")
-	eventually(t, "the next messages", func() bool { return got.Load() >= 6 })
+	poll.Until(t, "the next messages", func() bool { return got.Load() >= 6 })
 	for _, m := range []*pubsub.Consumer{first, second} {
 		if err := m.Err(); err != nil {
 			t.Errorf("a member ended: %v", err)

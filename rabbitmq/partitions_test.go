@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -57,7 +58,7 @@ func TestPartitionIsNoTopic(t *testing.T) {
 		if delay > 0 {
 			want = 2 * n
 		}
-		eventually(t, "all partitions", func() bool { return all.Load() == want && own.Load() == want && live.Load() == want })
+		poll.Until(t, "all partitions", func() bool { return all.Load() == want && own.Load() == want && live.Load() == want })
 	}
 }
 

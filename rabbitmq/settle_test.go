@@ -10,6 +10,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -69,7 +70,7 @@ func TestSettledIsSettled(t *testing.T) {
 				all.Wait()
 				const want = 3*n - n/2
 				var left int
-				eventually(t, "what was not settled to be back", func() bool {
+				poll.Until(t, "what was not settled to be back", func() bool {
 					s.must(t, func(ch *amqp.Channel) error {
 						q, err := ch.QueueDeclarePassive(topic+"__g", true, false, false, false, nil)
 						left = q.Messages

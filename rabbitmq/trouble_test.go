@@ -13,20 +13,11 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 const soon = 15 * time.Second
-
-// eventually waits for cond.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(soon); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, soon)
-		}
-	}
-}
 
 func publish(t *testing.T, b pubsub.Publisher, topic string, ids ...string) {
 	t.Helper()
@@ -237,7 +228,7 @@ func TestFullQueue(t *testing.T) {
 	s.ctl(t, "set_policy", "--apply-to", "queues", "full", "^full__g$", `{"max-length":10}`)
 	var refusal error
 	stored := map[string]bool{}
-	eventually(t, "a refusal", func() bool { // a quorum queue counts a little late
+	poll.Until(t, "a refusal", func() bool { // a quorum queue counts a little late
 		id := fmt.Sprint(len(stored))
 		if refusal = b.Publish(t.Context(), "full", pubsub.Message{ID: id}); refusal == nil {
 			stored[id] = true
@@ -258,8 +249,8 @@ func TestFullQueue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all that was stored", func() bool { return got.Load() == int64(len(stored)) })
-	eventually(t, "room", func() bool { return b.Publish(t.Context(), "full", pubsub.Message{ID: "next"}) == nil })
+	poll.Until(t, "all that was stored", func() bool { return got.Load() == int64(len(stored)) })
+	poll.Until(t, "room", func() bool { return b.Publish(t.Context(), "full", pubsub.Message{ID: "next"}) == nil })
 }
 
 // While the broker is short of memory publishers wait, Ping says why, and consumers go on: also those whose messages are to wait for a retry.
@@ -279,7 +270,7 @@ func TestMemoryAlarm(t *testing.T) {
 	s.ctl(t, "set_vm_memory_high_watermark", "0")
 	first, blocked := make(chan error, 1), make(chan error, 1)
 	go func() { first <- b.Publish(t.Context(), "alarm", pubsub.Message{ID: "first"}) }() // the broker takes it, and then stops reading
-	eventually(t, "Ping to say it", func() bool {
+	poll.Until(t, "Ping to say it", func() bool {
 		err := b.Ping(t.Context())
 		return errors.Is(err, pubsub.ErrExhausted) && strings.Contains(err.Error(), "memory")
 	})
@@ -303,7 +294,7 @@ func TestMemoryAlarm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the consumer to go on", func() bool { return handled.Load() == 49 })
+	poll.Until(t, "the consumer to go on", func() bool { return handled.Load() == 49 })
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	if err := b.Publish(ctx, "alarm", pubsub.Message{ID: "impatient"}); !errors.Is(err, pubsub.ErrCanceled) && !errors.Is(err, pubsub.ErrUnconfirmed) {
@@ -324,7 +315,7 @@ func TestMemoryAlarm(t *testing.T) {
 		}
 	}
 	publish(t, b, "alarm", "last")
-	eventually(t, "the rest, and Ping to be content", func() bool { return retried.Load() && last.Load() && b.Ping(t.Context()) == nil })
+	poll.Until(t, "the rest, and Ping to be content", func() bool { return retried.Load() && last.Load() && b.Ping(t.Context()) == nil })
 }
 
 // A queue that is deleted under its consumer ends it as not found, after the grace, and is not made again.
@@ -340,7 +331,7 @@ func TestDeletedQueue(t *testing.T) {
 		_, err := ch.QueueDelete("gone__g", false, false, false)
 		return err
 	})
-	eventually(t, "the consumer to notice", func() bool { return c.State().Phase == pubsub.Reconnecting })
+	poll.Until(t, "the consumer to notice", func() bool { return c.State().Phase == pubsub.Reconnecting })
 	if err := b.Publish(t.Context(), "gone", pubsub.Message{}); !errors.Is(err, pubsub.ErrUnroutable) {
 		t.Errorf("publishing where nobody has a queue any more: %v", err)
 	}

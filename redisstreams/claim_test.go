@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
@@ -48,7 +49,7 @@ func TestDueIsKept(t *testing.T) {
 		seen[d.ID] = true
 		return nil
 	})
-	await(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) == 2*each })
+	poll.Until(t, "all are handled", func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) == 2*each })
 }
 
 // Only the owner of an exclusive lane claims what is pending there.

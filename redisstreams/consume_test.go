@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
@@ -28,7 +29,7 @@ func TestSlowHandlerOnce(t *testing.T) {
 		done := make(chan struct{})
 		slow := func(context.Context, *pubsub.Delivery) error {
 			if calls.Add(1) == 1 {
-				time.Sleep(5 * ackWait)
+				time.Sleep(5 * ackWait) // of work
 				close(done)
 			}
 			return nil
@@ -40,7 +41,7 @@ func TestSlowHandlerOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-done
-		await(t, func() bool { lag, err := b.Lag(t.Context(), topic, "g"); return err == nil && lag.Messages == 0 })
+		poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(t.Context(), topic, "g"); return err == nil && lag.Messages == 0 })
 		if n := calls.Load(); n != 1 {
 			t.Errorf("order %v: handled %d times", order, n)
 		}
@@ -83,7 +84,7 @@ func TestDelaysAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, func() bool { mu.Lock(); defer mu.Unlock(); return handled >= messages })
+	poll.Until(t, "all are handled", func() bool { mu.Lock(); defer mu.Unlock(); return handled >= messages })
 	mu.Lock()
 	defer mu.Unlock()
 	slices.Sort(late)
@@ -116,7 +117,7 @@ func TestMoversRace(t *testing.T) {
 		msgs[i].ID = fmt.Sprint(i)
 	}
 	publishAll(t, b, "orders", msgs)
-	await(t, func() bool { lag, err := b.Lag(t.Context(), "orders", "g"); return err == nil && lag.Messages == 0 })
+	poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(t.Context(), "orders", "g"); return err == nil && lag.Messages == 0 })
 	mu.Lock()
 	defer mu.Unlock()
 	for _, m := range msgs {
@@ -164,7 +165,7 @@ func TestKeyedRoundsInOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		await(t, func() bool { mu.Lock(); defer mu.Unlock(); return n >= rounds*size })
+		poll.Until(t, "all are handled", func() bool { mu.Lock(); defer mu.Unlock(); return n >= rounds*size })
 		mu.Lock()
 		if wrong > 0 || n != rounds*size {
 			t.Errorf("%d partitions: %d of %d messages came, %d of them out of order", parts, n, rounds*size, wrong)
@@ -198,7 +199,7 @@ func TestGhostGetsNothingLost(t *testing.T) {
 	if err := c.XAdd(ctx, &redis.XAddArgs{Stream: "orders", Values: []string{"payload", "99999", ":key", "k"}}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool { lag, err := b.Lag(ctx, "orders", "g"); return err == nil && lag.Messages == 0 })
+	poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(ctx, "orders", "g"); return err == nil && lag.Messages == 0 })
 	last := -1
 	for _, m := range got.await(t, 1) {
 		var at int
@@ -275,7 +276,7 @@ func TestGivenBackUncounted(t *testing.T) {
 			return nil
 		})
 		<-ended // its handler was cancelled
-		await(t, func() bool { mu.Lock(); defer mu.Unlock(); return n >= 50 })
+		poll.Until(t, "50 are handled", func() bool { mu.Lock(); defer mu.Unlock(); return n >= 50 })
 		if most > 1 {
 			t.Errorf("order %v: a delivery counts as number %d", order, most)
 		}
@@ -320,8 +321,8 @@ func TestTrimSparesWhatIsNotAcked(t *testing.T) {
 	}
 	mustSubscribe(t, b, groups[0], slow.handle)
 	slow.await(t, 100)
-	await(t, func() bool { lag, err := b.Lag(t.Context(), "orders", "slow"); return err == nil && lag.Messages == 0 })
-	await(t, func() bool {
+	poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(t.Context(), "orders", "slow"); return err == nil && lag.Messages == 0 })
+	poll.Until(t, "what everybody has read is trimmed", func() bool {
 		if err := redisstreams.Trim(t.Context(), b, "orders", cfg.Retention); err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -80,7 +82,7 @@ func (r *received) handle(_ context.Context, d *pubsub.Delivery) error {
 
 func (r *received) await(t *testing.T, n int) []pubsub.Message {
 	t.Helper()
-	await(t, func() bool {
+	poll.Until(t, fmt.Sprintf("%d messages have come", n), func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return len(r.all) >= n
@@ -88,17 +90,6 @@ func (r *received) await(t *testing.T, n int) []pubsub.Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.all)
-}
-
-// await returns once it holds; after 30 s the test fails.
-func await(t *testing.T, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Helper()
-			t.Fatal("waited 30 s in vain")
-		}
-	}
 }
 
 func mustSubscribe(t *testing.T, b *pubsub.Broker, s pubsub.Subscription, h pubsub.Handler) *pubsub.Consumer {
@@ -174,7 +165,7 @@ func TestMalformedEntry(t *testing.T) {
 	if m := got.await(t, 1)[0]; string(m.Payload) != "good" || time.Since(begin) > time.Second {
 		t.Errorf("%q came after %v", m.Payload, time.Since(begin))
 	}
-	await(t, func() bool { return len(deadLetters(t, b, "orders", "g")) == 1 })
+	poll.Until(t, "the dead letter is there", func() bool { return len(deadLetters(t, b, "orders", "g")) == 1 })
 	m := deadLetters(t, b, "orders", "g")[0].Msg
 	if string(m.Payload) != "bad" || m.Headers.Get(":at") != "yesterday" || m.Headers.Get("a") != "b" || m.Headers.Get("omnibus-dlq-reason") != "undecodable" {
 		t.Errorf("the dead letter is %+v", m)

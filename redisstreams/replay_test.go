@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
@@ -45,13 +46,9 @@ func TestReplayAcrossReplicas(t *testing.T) {
 		}
 		return b
 	}
-	until := func(what string, want, replayed int64) {
+	counts := func(what string, want, replayed int64) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); handled.Load() < want || replays.Load() < replayed; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				break
-			}
-		}
+		poll.Holds(poll.Patience, func() bool { return handled.Load() >= want && replays.Load() >= replayed })
 		if handled.Load() != want || replays.Load() != replayed {
 			t.Fatalf("%s: %d were handled and %d were replays, want %d and %d", what, handled.Load(), replays.Load(), want, replayed)
 		}
@@ -73,9 +70,9 @@ func TestReplayAcrossReplicas(t *testing.T) {
 		}
 	}
 	send()
-	until("at first", n, 0)
+	counts("at first", n, 0)
 	send()
-	until("sent again", n, n)
+	counts("sent again", n, n)
 	for _, b := range []*pubsub.Broker{first, second} {
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
@@ -83,7 +80,7 @@ func TestReplayAcrossReplicas(t *testing.T) {
 	}
 	replica()
 	send()
-	until("after a restart", n, 2*n)
+	counts("after a restart", n, 2*n)
 }
 
 // A purge removes what a browse has shown, and nothing that came into another partition while it read.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
 	"github.com/omnibus-go/omnibus/internal/dedup"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
@@ -239,7 +240,7 @@ func TestDedupStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin(2, 20*time.Millisecond, dedup.New)
-	await(t, func() bool {
+	poll.Until(t, "the claim has ended", func() bool {
 		got, err := store.Begin(t.Context(), key, 3, time.Minute)
 		return err == nil && got == dedup.New
 	})

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // given makes n dead letters of the group billing of orders.
@@ -44,7 +44,7 @@ func TestInterruptedReplayGoesOn(t *testing.T) {
 	const n = 60
 	w := given(t, n)
 	replay := w.start(nil, "dlq", "replay", "orders", "billing", "--yes", "--rate", "200", "--json")
-	w.until("a pending one", func() bool { return len(w.letters("--state", "pending")) > 0 })
+	poll.Until(w.t, "a pending one", func() bool { return len(w.letters("--state", "pending")) > 0 })
 	replay.interrupt()
 	replay.ends(exitInterrupted)
 	var rep replayed
@@ -122,7 +122,10 @@ func TestCanaryStops(t *testing.T) {
 	done := make(chan struct{})
 	go func() { // the group is still broken
 		defer close(done)
-		w.beside().consumeUntil(t, "orders", "billing", func() bool { return len(w.beside().letters("--state", "failed-again")) >= 2 })
+		poll.Holds(poll.Patience, func() bool {
+			w.beside().consume("orders", "billing", true)
+			return len(w.beside().letters("--state", "failed-again")) >= 2
+		})
 	}()
 	other := w.beside()
 	_, errs, code := other.run("dlq", "replay", "orders", "billing", "--yes", "--canary", "2", "--within", "20s")
@@ -140,7 +143,7 @@ func TestControl(t *testing.T) {
 	w := given(t, 50)
 	replay := w.start(nil, "dlq", "replay", "orders", "billing", "--yes", "--rate", "2", "--json")
 	plan := ""
-	w.until("a running replay", func() bool {
+	poll.Until(w.t, "a running replay", func() bool {
 		var r running
 		out := w.must("dlq", "replays", "orders", "billing", "--json")
 		plan = ""
@@ -165,8 +168,8 @@ func TestWatchLetters(t *testing.T) {
 	w := given(t, 2)
 	all := w.start(nil, "dlq", "watch", "orders", "billing", "--all", "--every", "5ms", "--json")
 	later := w.start(nil, "dlq", "watch", "orders", "billing", "--every", "5ms")
-	w.until("the two", func() bool { return strings.Count(all.out.String(), "\n") == 2 })
-	w.until("a new one", func() bool {
+	poll.Until(w.t, "the two", func() bool { return strings.Count(all.out.String(), "\n") == 2 })
+	poll.Until(w.t, "a new one", func() bool {
 		w.must("pub", "orders", "new")
 		w.consume("orders", "billing", true)
 		return later.out.String() != ""
@@ -193,12 +196,5 @@ func TestShow(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q: %s", want, out)
 		}
-	}
-}
-
-func (w *world) consumeUntil(t *testing.T, topic, group string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is() && time.Now().Before(end); {
-		w.consume(topic, group, true)
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // leaves are the commands that do something, in the order of the help.
@@ -276,7 +278,7 @@ func TestReadme(t *testing.T) {
 				return
 			}
 			j := w.start(nil, words[1:]...) // which only an interrupt ends
-			w.until("an answer", func() bool { return j.out.String()+j.errs.String() != "" })
+			poll.Until(w.t, "an answer", func() bool { return j.out.String()+j.errs.String() != "" })
 			j.interrupt()
 			j.ends(exitOK)
 		})

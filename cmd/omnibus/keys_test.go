@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -215,7 +216,7 @@ func TestInterruptedRotation(t *testing.T) {
 	t.Chdir(t.TempDir())
 	keyrings(t)
 	rotate := w.start(nil, "keys", "rotate", "orders.keys", "orders", "--id", "next", "--after", "1h")
-	w.until("the new key", func() bool { keys, err := readKeys("orders.keys"); return err == nil && len(keys) == 4 })
+	poll.Until(w.t, "the new key", func() bool { keys, err := readKeys("orders.keys"); return err == nil && len(keys) == 4 })
 	rotate.interrupt()
 	rotate.ends(exitInterrupted)
 	keys, err := readKeys("orders.keys")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -56,15 +57,6 @@ func (j *job) ends(want int) {
 	}
 }
 
-func (w *world) until(what string, is func() bool) {
-	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("%s does not happen", what)
-		}
-	}
-}
-
 // payloads are those of the messages that a command has written as JSON.
 func payloads(t *testing.T, out string) (all []string) {
 	t.Helper()
@@ -93,13 +85,13 @@ func TestTailShowsWhatIsPublishedNow(t *testing.T) {
 	w.must("pub", "orders", "before")
 	tail := w.start(nil, "sub", "orders", "--json")
 	n := 0
-	w.until("a message", func() bool { // what is published before it is live does not come
+	poll.Until(w.t, "a message", func() bool { // what is published before it is live does not come
 		w.must("pub", "orders", fmt.Sprint(n))
 		n++
 		return tail.out.String() != ""
 	})
 	w.must("pub", "orders", "last")
-	w.until("the last message", func() bool { return strings.Contains(tail.out.String(), `"last"`) })
+	poll.Until(w.t, "the last message", func() bool { return strings.Contains(tail.out.String(), `"last"`) })
 	tail.interrupt()
 	tail.ends(exitOK)
 	got := payloads(t, tail.out.String())
@@ -205,7 +197,7 @@ func TestInterruptedMemberLosesNothing(t *testing.T) {
 	w.must("ensure", "orders", "--group", "billing")
 	w.runWith(lines(numbers(0, all)), "pub", "orders", "--lines", "--key", "a")
 	sub := w.start(nil, "sub", "orders", "--group", "billing", "--follow", "--json")
-	w.until("a few messages", func() bool { return strings.Count(sub.out.String(), "\n") > 10 })
+	poll.Until(w.t, "a few messages", func() bool { return strings.Count(sub.out.String(), "\n") > 10 })
 	sub.interrupt()
 	sub.ends(exitOK)
 	got := payloads(t, sub.out.String())
@@ -249,7 +241,7 @@ func TestInterruptedPubStoresWhatItHasRead(t *testing.T) {
 	defer feed.Close()
 	pub := w.start(in, "pub", "orders", "--lines", "--json")
 	fmt.Fprint(feed, "one\ntwo\nthr")
-	w.until("two confirmations", func() bool { return strings.Count(pub.out.String(), "\n") == 2 })
+	poll.Until(w.t, "two confirmations", func() bool { return strings.Count(pub.out.String(), "\n") == 2 })
 	pub.interrupt()
 	pub.ends(exitInterrupted)
 	if got := payloads(t, w.must("sub", "orders", "--from", "earliest", "--json")); !slices.Equal(got, []string{"one", "two"}) {
@@ -261,9 +253,9 @@ func TestWatch(t *testing.T) {
 	w := newWorld(t)
 	w.must("ensure", "orders", "--group", "billing")
 	watch := w.start(nil, "lag", "orders", "billing", "--watch", "--every", "5ms", "--json")
-	w.until("a lag of 0", func() bool { return strings.Contains(watch.out.String(), `"messages":0`) })
+	poll.Until(w.t, "a lag of 0", func() bool { return strings.Contains(watch.out.String(), `"messages":0`) })
 	w.must("pub", "orders", "x")
-	w.until("a lag of 1", func() bool { return strings.Contains(watch.out.String(), `"messages":1`) })
+	poll.Until(w.t, "a lag of 1", func() bool { return strings.Contains(watch.out.String(), `"messages":1`) })
 	watch.interrupt()
 	watch.ends(exitOK)
 }

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -227,7 +228,7 @@ func (w *world) consume(topic, group string, fails bool) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.until("the group's end", func() bool {
+	poll.Until(w.t, "the group's end", func() bool {
 		lag, err := c.Lag(w.ctx)
 		return err == nil && lag.Messages == 0
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/report"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -109,7 +110,7 @@ func TestInterruptedConform(t *testing.T) {
 	w := newWorld(t)
 	dir := filepath.Join(t.TempDir(), "reports")
 	j := w.start(nil, "conform", "mem://", "--only", "^(Fidelity|Delivery|Retry)/", "-v", "--reports", dir)
-	w.until("a first property", func() bool { return strings.Contains(j.errs.String(), "Delivery/") })
+	poll.Until(w.t, "a first property", func() bool { return strings.Contains(j.errs.String(), "Delivery/") })
 	j.interrupt()
 	j.ends(exitInterrupted)
 	if !strings.Contains(j.errs.String(), "interrupted") {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // A topic has one message to begin with.
@@ -89,7 +90,7 @@ func (b broken) testHalfOpen(t *testing.T) {
 	if err := <-answer; err == nil {
 		t.Error("a stream with a hole has an answer")
 	}
-	waitFor(t, func() bool { return k.messages(t) == 2 })
+	poll.Until(t, "the message has arrived", func() bool { return k.messages(t) == 2 })
 }
 
 func (b broken) testBlackHole(t *testing.T) {

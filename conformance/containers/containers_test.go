@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 func TestMain(m *testing.M) {
@@ -183,7 +184,7 @@ func TestLeftovers(t *testing.T) {
 		t.Error("the broker died with its owner: this test shows nothing")
 	}
 	start(t, "default")
-	waitFor(t, func() bool { return !alive() })
+	poll.Until(t, "what the process left is removed", func() bool { return !alive() })
 }
 
 // By hand: a broker that no Start of another process removes, until Down.

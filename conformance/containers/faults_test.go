@@ -12,6 +12,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // chatter keeps a client busy until the test ends: a black hole shows only where somebody speaks.
@@ -111,9 +112,9 @@ func strikeAll(t *testing.T, b *containers.Broker, names string, serves func() b
 			continue // the same as of the first node
 		}
 		end := strike(t, f)
-		time.Sleep(200 * time.Millisecond) // so long it lasts
+		time.Sleep(200 * time.Millisecond) // so long it lasts, and strikes who speaks meanwhile
 		end()
-		waitFor(t, serves)
+		poll.Until(t, "the broker serves after "+f.Name, serves)
 	}
 	if all := strings.Join(got, ", "); all != names {
 		t.Errorf("the faults are %s", all)

@@ -13,6 +13,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // Every variant stores a message, asks for what its Params say, and announces its proxies and nothing else.
@@ -226,7 +227,7 @@ func TestKafkaTokens(t *testing.T) {
 	if err := <-l.ask(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return <-l.ask() != nil })
+	poll.Until(t, "the connection is closed", func() bool { return <-l.ask() != nil })
 	if _, err := startKafka(t, "default").Token(time.Hour); err == nil {
 		t.Error("a token for a broker that asks for none")
 	}

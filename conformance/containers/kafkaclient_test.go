@@ -15,6 +15,7 @@ import (
 	"github.com/xdg-go/scram"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // The client of Kafka that these tests use. It tries nothing twice, except to find a leader: what a fault does is to be seen.
@@ -120,7 +121,7 @@ func newKafkaTopic(t *testing.T, b *containers.Broker, name string) *kafkaTopic 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { k.producer.Close() })
-	waitFor(t, func() bool { return client.RefreshMetadata(name) == nil })
+	poll.Until(t, "the topic is known", func() bool { return client.RefreshMetadata(name) == nil })
 	k.mustSend(t, "kept")
 	return k
 }
@@ -138,13 +139,13 @@ func (k *kafkaTopic) send(value string) <-chan error {
 // mustSend sends until it is confirmed: in a cluster a new topic, or one whose leader has gone, has none at first.
 func (k *kafkaTopic) mustSend(t *testing.T, value string) {
 	t.Helper()
-	waitFor(t, func() bool { return <-k.send(value) == nil })
+	poll.Until(t, value+" is confirmed", func() bool { return <-k.send(value) == nil })
 }
 
 // messages counts what the topic holds, once it can be asked; 0 if there is no such topic.
 func (k *kafkaTopic) messages(t *testing.T) (n int64) {
 	t.Helper()
-	waitFor(t, func() bool {
+	poll.Until(t, "the topic can be asked", func() bool {
 		err := k.client.RefreshMetadata(k.name)
 		if err == nil {
 			n, err = k.client.GetOffset(k.name, 0, sarama.OffsetNewest)
@@ -158,7 +159,7 @@ func (k *kafkaTopic) messages(t *testing.T) (n int64) {
 func (k *kafkaTopic) leader(t *testing.T, b *containers.Broker) *containers.Node {
 	t.Helper()
 	var at int
-	waitFor(t, func() bool {
+	poll.Until(t, "the topic has a leader", func() bool {
 		if err := k.client.RefreshMetadata(k.name); err != nil {
 			return false
 		}
@@ -224,7 +225,7 @@ func kafkaChatter(t *testing.T, b *containers.Broker) {
 				<-l.ask()
 				l.Close()
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // leaves the others some of the machine
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // start starts a NATS broker for one test.
@@ -97,7 +98,7 @@ func stream(t *testing.T, nc *nats.Conn, replicas int) (jetstream.JetStream, jet
 // messages counts what the stream holds, once it can be asked.
 func messages(t *testing.T, s jetstream.Stream) (n uint64) {
 	t.Helper()
-	waitFor(t, func() bool {
+	poll.Until(t, "the stream can be asked", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		info, err := s.Info(ctx)
@@ -253,7 +254,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 	if err := b.Wipe(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { // until there is another leader
+	poll.Until(t, "there is another leader", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := js.Publish(ctx, "orders", []byte("more"))
@@ -297,7 +298,7 @@ func TestCut(t *testing.T) {
 	if err := b.Mend(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, nc.IsConnected)
+	poll.Until(t, "the client is connected again", nc.IsConnected)
 	if err := nc.FlushTimeout(10 * time.Second); err != nil {
 		t.Error(err)
 	}
@@ -390,19 +391,5 @@ func TestLatency(t *testing.T) {
 	}
 	if fastest >= 2*each {
 		t.Errorf("still %v after Mend", fastest)
-	}
-}
-
-// waitFor returns once it holds, asked every 10 ms; after 30 s the test fails.
-func waitFor(t *testing.T, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("waited 30 s in vain")
-		}
 	}
 }

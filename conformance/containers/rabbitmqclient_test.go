@@ -14,6 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // The client of RabbitMQ that these tests use. It tries nothing twice: what a fault does is to be seen.
@@ -141,31 +142,26 @@ func (q *rabbitQueue) send(value string) <-chan error { return q.line.publish(q.
 func (q *rabbitQueue) mustSend(t *testing.T, value string) {
 	t.Helper()
 	addrs := parseRabbitMQ(t, q.b).addrs
-	for i := 0; ; i++ {
-		l, err := rabbitLineTo(t, q.b, addrs[i%len(addrs)])
-		if err == nil {
-			q.line = l
-			answer := q.send(value)
-			select {
-			case err = <-answer:
-			case <-time.After(5 * time.Second):
-				err = errors.New("no answer in 5 s")
-			}
+	tries := 0
+	poll.Until(t, value+" is confirmed", func() bool {
+		l, err := rabbitLineTo(t, q.b, addrs[tries%len(addrs)])
+		if tries++; err != nil {
+			return false
 		}
-		if err == nil {
-			return
+		q.line = l
+		select {
+		case err := <-q.send(value):
+			return err == nil
+		case <-time.After(5 * time.Second): // then another node may answer
+			return false
 		}
-		if i == 100 {
-			t.Fatal(err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	})
 }
 
 // messages counts what the queue holds, once it can be asked; 0 if there is no such queue.
 func (q *rabbitQueue) messages(t *testing.T) (n int64) {
 	t.Helper()
-	waitFor(t, func() bool {
+	poll.Until(t, "the queue can be asked", func() bool {
 		l, err := rabbitLineTo(t, q.b, parseRabbitMQ(t, q.b).addrs[0])
 		if err != nil {
 			return false
@@ -197,7 +193,7 @@ func newRabbitStream(t *testing.T, b *containers.Broker, name string, messages i
 func wantStream(t *testing.T, b *containers.Broker, addr, name string, messages int) {
 	t.Helper()
 	var got <-chan amqp.Delivery
-	waitFor(t, func() bool {
+	poll.Until(t, "the node has the stream open", func() bool {
 		l, err := rabbitLineTo(t, b, addr)
 		if err == nil {
 			err = l.Qos(messages, 0, false)
@@ -224,7 +220,7 @@ func wantStream(t *testing.T, b *containers.Broker, addr, name string, messages 
 func (q *rabbitQueue) leader(t *testing.T) *containers.Node {
 	t.Helper()
 	at := -1
-	waitFor(t, func() bool {
+	poll.Until(t, "the queue has a leader", func() bool {
 		var info struct{ Leader string }
 		for _, n := range q.b.Nodes() {
 			if err := askManagement(t, n, "/api/queues/%2F/"+q.name, q.b.Params, &info); err != nil {
@@ -278,7 +274,7 @@ func rabbitChatter(t *testing.T, b *containers.Broker) {
 			if err == nil {
 				_ = conn.CloseDeadline(time.Now().Add(50 * time.Millisecond))
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // leaves the others some of the machine
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })

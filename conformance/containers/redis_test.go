@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // Every variant stores a message, asks for what its Params say, and announces its proxies and nothing else.
@@ -79,7 +80,7 @@ func announced(t *testing.T, b *containers.Broker, r *redisStream) {
 		proxies = append(proxies, n.Addr())
 	}
 	if c, ok := r.client.(*redis.ClusterClient); ok {
-		waitFor(t, func() bool { // a node hears of the others' replicas a moment after the cluster serves
+		poll.Until(t, "the node has heard of the others' replicas", func() bool { // a moment after the cluster serves
 			shards, err := c.ClusterShards(t.Context()).Result()
 			if err != nil {
 				t.Error(err)
@@ -164,7 +165,7 @@ func TestRedisBreaks(t *testing.T) {
 		t.Error("a stream with a hole has an answer")
 	}
 	want++
-	waitFor(t, func() bool { return r.messages(t) == want })
+	poll.Until(t, "the message has arrived", func() bool { return r.messages(t) == want })
 	if err := b.Pause(t.Context()); err != nil { // Kill must cope with that
 		t.Fatal(err)
 	}
@@ -212,7 +213,7 @@ func TestRedisReplicas(t *testing.T) {
 					t.Fatal(err)
 				}
 				mend := strike(t, wipe)
-				waitFor(t, func() bool { return r.master(t, b) != leader })
+				poll.Until(t, "another node is master", func() bool { return r.master(t, b) != leader })
 				mend()
 				r.mustSend(t, "after its master")
 				want++

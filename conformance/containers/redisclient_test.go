@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // The client of Redis that these tests use. It tries nothing twice, except to find a master: what a fault does is to be seen.
@@ -104,13 +105,13 @@ func (r *redisStream) add(text string) error {
 // mustSend adds a message as soon as there is somebody who takes it.
 func (r *redisStream) mustSend(t *testing.T, text string) {
 	t.Helper()
-	waitFor(t, func() bool { return r.add(text) == nil })
+	poll.Until(t, text+" is confirmed", func() bool { return r.add(text) == nil })
 }
 
 // messages counts what the stream holds, once it can be asked.
 func (r *redisStream) messages(t *testing.T) (n int) {
 	t.Helper()
-	waitFor(t, func() bool {
+	poll.Until(t, "the stream can be asked", func() bool {
 		got, err := r.client.XLen(context.Background(), r.name).Result()
 		n = int(got)
 		return err == nil
@@ -122,7 +123,7 @@ func (r *redisStream) messages(t *testing.T) (n int) {
 func (r *redisStream) master(t *testing.T, b *containers.Broker) *containers.Node {
 	t.Helper()
 	var found *containers.Node
-	waitFor(t, func() bool {
+	poll.Until(t, "the stream has a master", func() bool {
 		addr := ""
 		switch c := r.client.(type) {
 		case *redis.ClusterClient:

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 )
 
@@ -143,11 +144,7 @@ func TestKeyFileIsRead(t *testing.T) {
 	}
 	want := func(n int, failed bool, keys ...security.Key) {
 		t.Helper()
-		end := time.Now().Add(10 * time.Second)
-		for len(reloads) < n && time.Now().Before(end) {
-			r.Keys()
-			time.Sleep(time.Millisecond)
-		}
+		poll.Holds(poll.Patience, func() bool { r.Keys(); return len(reloads) >= n })
 		if len(reloads) != n || (reloads[n-1] != nil) != failed {
 			t.Fatalf("told of %v, want %d, the last a failure: %v", reloads, n, failed)
 		}
@@ -179,10 +176,8 @@ func TestKeyFileIsRead(t *testing.T) {
 	}
 	writeFile(t, path, encodeKeys(t, a.With(security.Revoked), b), 0o644)
 	want(7, true, b.With(security.Revoked))
-	for range 5 { // which is told once, though it is looked at again
-		time.Sleep(2 * time.Millisecond)
-		want(7, true, b.With(security.Revoked))
-	}
+	poll.Holds(10*time.Millisecond, func() bool { r.Keys(); return len(reloads) > 7 })
+	want(7, true, b.With(security.Revoked)) // which is told once, though it is looked at again
 	chmod(0o640)
 	want(8, true, b.With(security.Revoked))
 	chmod(0o600)

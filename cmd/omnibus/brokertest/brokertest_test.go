@@ -19,6 +19,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/brokers"
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -99,15 +100,6 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s does not happen", what)
-		}
-	}
 }
 
 func payloads(t *testing.T, out string) (all []string) {
@@ -195,7 +187,7 @@ func (c command) testInterrupted(t *testing.T) {
 	c.run(t, 0, "", "ensure", c.topic, "--group", "billing")
 	c.run(t, 0, lines(numbers(0, n)), "pub", c.topic, "--lines", "--key", "a")
 	cmd, out, errs := c.start(t, "", "sub", c.topic, "--group", "billing", "--follow", "--json")
-	until(t, "a few messages", func() bool { return strings.Count(out.String(), "\n") > 20 })
+	poll.Within(t, time.Minute, "a few messages", func() bool { return strings.Count(out.String(), "\n") > 20 })
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +201,7 @@ func (c command) testInterrupted(t *testing.T) {
 	}
 
 	tail, seen, errs := c.start(t, "", "sub", c.topic, "--json")
-	until(t, "a message", func() bool {
+	poll.Within(t, time.Minute, "a message", func() bool {
 		c.run(t, 0, "", "pub", c.topic, "now")
 		return seen.String() != ""
 	})

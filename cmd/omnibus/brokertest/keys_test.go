@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/brokers"
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -37,7 +38,7 @@ func (c command) testKeys(t *testing.T) {
 	publish(pubsub.Message{ID: "binary", Payload: []byte("\xff\x00"), ContentType: "application/x", Headers: pubsub.Headers{{Name: "region", Value: "eu"}}})
 	publish(pubsub.Message{ID: "none"})
 	c.run(t, 0, "", "keys", "rotate", "orders.keys", "orders", "--id", "two", "--also", "billing.keys", "--after", "100ms")
-	until(t, "the second key", func() bool {
+	poll.Within(t, time.Minute, "the second key", func() bool {
 		return slices.ContainsFunc(keys.Keys(), func(k security.Key) bool { return k.ID == "two" && k.Status == security.Active })
 	})
 	publish(pubsub.Message{ID: "empty", Payload: []byte{}})
