@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,9 +17,7 @@ import (
 // kafkaServers are those of the broker in OMNIBUS_KAFKA_URL.
 func kafkaServers(t *testing.T) (url string, servers []string) {
 	t.Helper()
-	if url = os.Getenv("OMNIBUS_KAFKA_URL"); url == "" {
-		t.Fatal("OMNIBUS_KAFKA_URL names no server: make benchmarks-kafka starts one")
-	}
+	url = serverURL(t, "kafka")
 	cfg, err := kafka.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)
@@ -34,34 +30,11 @@ func kafkaServers(t *testing.T) (url string, servers []string) {
 func TestKafka(t *testing.T) {
 	_, servers := kafkaServers(t)
 	before := kafkaLeft(t, servers)
-	var out, log bytes.Buffer
-	if code := run(t.Context(), []string{"-broker", "kafka", "-reps", "1", "-each", "10ms"}, &out, &log); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, &log)
-	}
-	rows := map[string]int{}
-	for line := range strings.Lines(out.String()) {
-		if f := strings.Fields(line); len(f) == 15 {
-			rows[f[4]]++
-		}
-	}
 	all, failing, scaling := len(bench.Shapes()), len(bench.Failing()), len(bench.Scaling())
-	for impl, want := range map[string]int{
-		"raw": all + scaling, "omnibus": all + failing + scaling, "franz-go": all + scaling, "watermill": all - 1, "gocloud": all - 3, "ideal": 1,
-	} {
-		if rows[impl] != want {
-			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
-		}
-	}
-	for _, want := range []string{"kafka 4.", "watermill, no asynchronous publish: ", "gocloud, it knows no keys: 1 rows"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not say %q", want)
-		}
-	}
+	wantRows(t, "kafka", "10ms", map[string]int{"raw": all + scaling, "omnibus": all + failing + scaling, "franz-go": all + scaling, "watermill": all - 1, "gocloud": all - 3, "ideal": 1},
+		"kafka 4.", "watermill, no asynchronous publish: ", "gocloud, it knows no keys: 1 rows")
 	if after := kafkaLeft(t, servers); !slices.Equal(after, before) {
 		t.Errorf("topics and groups are %v, before %v", after, before)
-	}
-	if t.Failed() {
-		t.Log(out.String())
 	}
 }
 

@@ -14,16 +14,23 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// Every row of every implementation works, and each row's count is right; the figures are worth nothing.
-func TestMemory(t *testing.T) {
-	var out, log bytes.Buffer
-	if code := run(t.Context(), []string{"-broker", "memory", "-reps", "1", "-each", "2ms"}, &out, &log); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, &log)
+// serverURL is that of the server which the environment names. This module starts none: what does would be among its requirements.
+func serverURL(t *testing.T, kind string) string {
+	t.Helper()
+	variable := "OMNIBUS_" + strings.ToUpper(kind) + "_URL"
+	url := os.Getenv(variable)
+	if url == "" {
+		t.Fatalf("%s names no server: make benchmarks-%s starts one", variable, kind)
 	}
-	for _, s := range memoryBroker().shapes {
-		if !strings.Contains(log.String(), s.Name()+" took ") {
-			t.Errorf("%s was not measured", s.Name())
-		}
+	return url
+}
+
+// wantRows measures everything on a broker, briefly: so many rows have the implementations, and what is printed has those texts. It returns the log.
+func wantRows(t *testing.T, broker, each string, want map[string]int, says ...string) (log string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"-broker", broker, "-reps", "1", "-each", each}, &out, &errs); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, &errs)
 	}
 	rows := map[string]int{}
 	for line := range strings.Lines(out.String()) {
@@ -31,19 +38,31 @@ func TestMemory(t *testing.T) {
 			rows[f[4]]++
 		}
 	}
-	// what each leaves out is named in the table
-	for impl, want := range map[string]int{"raw": 24, "omnibus": 30, "watermill": 9, "gocloud": 9, "ideal": 1} {
-		if rows[impl] != want {
-			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
+	for impl, n := range want {
+		if rows[impl] != n {
+			t.Errorf("%s has %d rows, want %d", impl, rows[impl], n)
 		}
 	}
-	for _, want := range []string{"raw: pubsub.Driver", "gocloud, it knows no keys: 2 rows", "no report is written"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not say %q", want)
+	for _, text := range says {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("the output does not say %q", text)
 		}
 	}
 	if t.Failed() {
 		t.Log(out.String())
+	}
+	return errs.String()
+}
+
+// Every row of every implementation works, and each row's count is right; the figures are worth nothing.
+func TestMemory(t *testing.T) {
+	// what each leaves out is named in the table
+	log := wantRows(t, "memory", "2ms", map[string]int{"raw": 24, "omnibus": 30, "watermill": 9, "gocloud": 9, "ideal": 1},
+		"raw: pubsub.Driver", "gocloud, it knows no keys: 2 rows", "no report is written")
+	for _, s := range memoryBroker().shapes {
+		if !strings.Contains(log, s.Name()+" took ") {
+			t.Errorf("%s was not measured", s.Name())
+		}
 	}
 }
 

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -17,42 +15,18 @@ import (
 
 // Every row of every implementation works on the server of OMNIBUS_NATS_URL, loses nothing and leaves no stream behind; the figures are worth nothing.
 func TestNATS(t *testing.T) {
-	if os.Getenv("OMNIBUS_NATS_URL") == "" {
-		t.Fatal("OMNIBUS_NATS_URL names no server: make benchmarks-nats starts one")
-	}
 	before := natsStreams(t)
-	var out, log bytes.Buffer
-	if code := run(t.Context(), []string{"-broker", "nats", "-reps", "1", "-each", "10ms"}, &out, &log); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, &log)
-	}
-	rows := map[string]int{}
-	for line := range strings.Lines(out.String()) {
-		if f := strings.Fields(line); len(f) == 15 {
-			rows[f[4]]++
-		}
-	}
 	all, failing := len(bench.Shapes()), len(bench.Failing())
-	for impl, want := range map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "watermill-async-ack": all - 1, "ideal": 1} {
-		if rows[impl] != want {
-			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
-		}
-	}
-	for _, want := range []string{"nats 2.", fmt.Sprintf("gocloud, %s: %d rows", natsCoreOnly, all+failing), "watermill, no asynchronous publish: 1 rows"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not say %q", want)
-		}
-	}
+	wantRows(t, "nats", "10ms", map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "watermill-async-ack": all - 1, "ideal": 1},
+		"nats 2.", fmt.Sprintf("gocloud, %s: %d rows", natsCoreOnly, all+failing), "watermill, no asynchronous publish: 1 rows")
 	if after := natsStreams(t); after != before {
 		t.Errorf("%d streams, %d before", after, before)
-	}
-	if t.Failed() {
-		t.Log(out.String())
 	}
 }
 
 func natsStreams(t *testing.T) int {
 	t.Helper()
-	js, err := natsConnect(os.Getenv("OMNIBUS_NATS_URL"))
+	js, err := natsConnect(serverURL(t, "nats"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +40,7 @@ func natsStreams(t *testing.T) int {
 
 // Raw puts the headers on the wire that omnibus does: the same names, and values as long.
 func TestNATSRawSendsTheSameBytes(t *testing.T) {
-	url := os.Getenv("OMNIBUS_NATS_URL")
-	if url == "" {
-		t.Fatal("OMNIBUS_NATS_URL names no server: make benchmarks-nats starts one")
-	}
+	url := serverURL(t, "nats")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m := bench.Message{ID: fmt.Sprintf("%021d", 7), Key: "key-00001", ContentType: "application/octet-stream", Payload: []byte("x")}

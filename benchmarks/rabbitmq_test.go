@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,41 +13,14 @@ import (
 
 // Every row of every implementation works on the server of OMNIBUS_RABBITMQ_URL and loses nothing; the figures are worth nothing.
 func TestRabbitMQ(t *testing.T) {
-	if os.Getenv("OMNIBUS_RABBITMQ_URL") == "" {
-		t.Fatal("OMNIBUS_RABBITMQ_URL names no server: make benchmarks-rabbitmq starts one")
-	}
-	var out, log bytes.Buffer
-	if code := run(t.Context(), []string{"-broker", "rabbitmq", "-reps", "1", "-each", "10ms"}, &out, &log); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, &log)
-	}
-	rows := map[string]int{}
-	for line := range strings.Lines(out.String()) {
-		if f := strings.Fields(line); len(f) == 15 {
-			rows[f[4]]++
-		}
-	}
 	all, failing := len(bench.Shapes()), len(bench.Failing())
-	for impl, want := range map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "watermill-prefetch": all - 1, "gocloud": all - 3, "ideal": 1} {
-		if rows[impl] != want {
-			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
-		}
-	}
-	for _, want := range []string{"rabbitmq 4.", "watermill, no asynchronous publish: 1 rows", "gocloud, it knows no keys: 1 rows"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not say %q", want)
-		}
-	}
-	if t.Failed() {
-		t.Log(out.String())
-	}
+	wantRows(t, "rabbitmq", "10ms", map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "watermill-prefetch": all - 1, "gocloud": all - 3, "ideal": 1},
+		"rabbitmq 4.", "watermill, no asynchronous publish: 1 rows", "gocloud, it knows no keys: 1 rows")
 }
 
 // Raw puts the headers on the wire that omnibus does: the same names, and values as long. Both remove their queues.
 func TestRabbitMQRawSendsTheSameBytes(t *testing.T) {
-	url := os.Getenv("OMNIBUS_RABBITMQ_URL")
-	if url == "" {
-		t.Fatal("OMNIBUS_RABBITMQ_URL names no server: make benchmarks-rabbitmq starts one")
-	}
+	url := serverURL(t, "rabbitmq")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m := bench.Message{ID: fmt.Sprintf("%021d", 7), Key: "key-00001", ContentType: "application/octet-stream", Payload: []byte("x")}

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -14,36 +11,12 @@ import (
 
 // Every row of every implementation works on the server of OMNIBUS_REDIS_URL, loses nothing and leaves no key behind; the figures are worth nothing.
 func TestRedis(t *testing.T) {
-	if os.Getenv("OMNIBUS_REDIS_URL") == "" {
-		t.Fatal("OMNIBUS_REDIS_URL names no server: make benchmarks-redis starts one")
-	}
 	before := redisKeys(t)
-	var out, log bytes.Buffer
-	if code := run(t.Context(), []string{"-broker", "redis", "-reps", "1", "-each", "10ms"}, &out, &log); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, &log)
-	}
-	rows := map[string]int{}
-	for line := range strings.Lines(out.String()) {
-		if f := strings.Fields(line); len(f) == 15 {
-			rows[f[4]]++
-		}
-	}
 	all, failing := len(bench.Shapes()), len(bench.Failing())
-	for impl, want := range map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "ideal": 1} {
-		if rows[impl] != want {
-			t.Errorf("%s has %d rows, want %d", impl, rows[impl], want)
-		}
-	}
-	for _, want := range []string{"redis 8.", fmt.Sprintf("gocloud, %s: %d rows", redisNoPeer, all+failing), "watermill, no asynchronous publish: 1 rows"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not say %q", want)
-		}
-	}
+	wantRows(t, "redis", "10ms", map[string]int{"raw": all, "omnibus": all + failing, "watermill": all - 1, "ideal": 1},
+		"redis 8.", fmt.Sprintf("gocloud, %s: %d rows", redisNoPeer, all+failing), "watermill, no asynchronous publish: 1 rows")
 	if after := redisKeys(t); after != before {
 		t.Errorf("%d keys, %d before", after, before)
-	}
-	if t.Failed() {
-		t.Log(out.String())
 	}
 }
 
@@ -59,7 +32,7 @@ func redisKeys(t *testing.T) int64 {
 
 func redisClient(t *testing.T) *redis.Client {
 	t.Helper()
-	c, err := redisConnect(os.Getenv("OMNIBUS_REDIS_URL"))
+	c, err := redisConnect(serverURL(t, "redis"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,10 +42,7 @@ func redisClient(t *testing.T) *redis.Client {
 
 // Raw puts the fields on the wire that omnibus does: the same names, and values as long.
 func TestRedisRawSendsTheSameBytes(t *testing.T) {
-	url := os.Getenv("OMNIBUS_REDIS_URL")
-	if url == "" {
-		t.Fatal("OMNIBUS_REDIS_URL names no server: make benchmarks-redis starts one")
-	}
+	url := serverURL(t, "redis")
 	ctx, r := t.Context(), redisClient(t)
 	m := bench.Message{ID: fmt.Sprintf("%021d", 7), Key: "key-00001", ContentType: "application/octet-stream", Payload: []byte("x")}
 	stored := func(c *bench.Client, err error, topic string) map[string]any {

@@ -16,7 +16,7 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A server is a real broker of one test's own, and how to reach it.
+// A server is a real broker that a test has, and how to reach it.
 type server struct {
 	*containers.Broker
 	params *containers.Params // nil = the broker's
@@ -25,16 +25,7 @@ type server struct {
 
 func startServer(t *testing.T, variant string) *server {
 	t.Helper()
-	b, err := containers.Start(t.Context(), "kafka", variant)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	return &server{Broker: b, tokens: t.TempDir()}
+	return &server{Broker: containers.ForTest(t, "kafka", variant), tokens: t.TempDir()}
 }
 
 // address is the URL with the credentials that the variant asks for, and more parameters.

@@ -31,7 +31,7 @@ func TestConformance(t *testing.T) {
 		ClientVersion: clientVersion(),
 	}
 	h.Intruders, h.Secrets = s.intruders(t)
-	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 		h.Faults = s.networkFaults()
 	}

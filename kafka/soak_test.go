@@ -28,7 +28,7 @@ func TestSoak(t *testing.T) {
 		Driver:  func(ctx context.Context) (pubsub.Driver, error) { return dial(ctx, s.address(t, nil)) },
 		Address: s.address(t, nil), Faults: s.Faults(), Variant: variant, ServerVersion: s.Version(), Recovery: 8 * time.Second,
 	}
-	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 	}
 	conformance.Soak(t, h)

@@ -14,7 +14,7 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A server is a real broker of one test's own, and how to reach it.
+// A server is a real broker that a test has, and how to reach it.
 type server struct {
 	*containers.Broker
 	replicas string
@@ -23,28 +23,21 @@ type server struct {
 
 func startServer(t *testing.T, variant string) *server {
 	t.Helper()
-	b, err := containers.Start(t.Context(), "nats", variant)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
+	return newServer(containers.ForTest(t, "nats", variant), variant)
+}
+
+// ownServer is for a test that breaks the broker.
+func ownServer(t *testing.T, variant string) *server {
+	t.Helper()
+	return newServer(containers.OwnForTest(t, "nats", variant), variant)
+}
+
+func newServer(b *containers.Broker, variant string) *server {
 	s := &server{Broker: b}
 	if variant == "cluster" {
 		s.replicas = "3"
 	}
 	return s
-}
-
-// mayKill skips a test that breaks its broker, where that was given by URL.
-func mayKill(t *testing.T, b *containers.Broker) {
-	t.Helper()
-	if len(b.Nodes()) == 0 {
-		t.Skip("a broker that was given by URL is not ours to kill")
-	}
 }
 
 // address is the URL with the credentials that the variant asks for, and more parameters.

@@ -23,21 +23,6 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// startCore starts a broker of this test's own. What the test leaves running when it ends fails it.
-func startCore(t *testing.T) *containers.Broker {
-	t.Helper()
-	b, err := containers.Start(t.Context(), "nats", "default")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	return b
-}
-
 func coreURL(b *containers.Broker) string {
 	return strings.Replace(b.URL(), "nats://", "nats+core://", 1)
 }
@@ -97,7 +82,7 @@ func publish(t *testing.T, b *pubsub.Broker, topic string, msgs ...pubsub.Messag
 }
 
 func TestCoreConformance(t *testing.T) {
-	b := startCore(t)
+	b := containers.ForTest(t, "nats", "default")
 	h := conformance.Harness{
 		Driver: func(ctx context.Context) (pubsub.Driver, error) {
 			cfg, err := nats.ParseURL(coreURL(b))
@@ -113,7 +98,7 @@ func TestCoreConformance(t *testing.T) {
 		ServerVersion: b.Version(),
 		ClientVersion: client.Version,
 	}
-	if len(b.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+	if b.Ours() {
 		h.Kill, h.Start = b.Kill, b.Restart
 	}
 	conformance.Run(t, h)
@@ -138,14 +123,14 @@ func TestCoreParameters(t *testing.T) {
 }
 
 func TestCore(t *testing.T) {
-	b := startCore(t)
+	b := containers.ForTest(t, "nats", "default")
 	for _, x := range []struct {
 		name string
 		run  func(*testing.T, *containers.Broker)
 	}{
 		{"Capabilities", coreCapabilities}, {"Foreign", coreForeign}, {"QueueGroups", coreQueueGroups}, {"Patterns", corePatterns},
 		{"Bounded", coreBounded}, {"SlowConsumer", coreSlowConsumer}, {"Retries", coreRetries}, {"DrainFinishes", coreDrainFinishes},
-		{"DrainReports", coreDrainReports}, {"Killed", coreKilled},
+		{"DrainReports", coreDrainReports},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			noLeak(t)
@@ -477,8 +462,9 @@ func coreDrainReports(t *testing.T, b *containers.Broker) {
 }
 
 // A broker that is killed in mid-run: no publish is nil that it has not read, handlers that run go on, and both sides come back.
-func coreKilled(t *testing.T, b *containers.Broker) {
-	mayKill(t, b)
+func TestCoreKilled(t *testing.T) {
+	b := containers.OwnForTest(t, "nats", "default")
+	noLeak(t)
 	var down, up atomic.Int64
 	broker := openCore(t, b, &pubsub.Options{Use: []pubsub.Middleware{{Name: "observer", Observe: func(ev pubsub.Event) {
 		switch ev.Kind {

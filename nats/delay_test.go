@@ -15,8 +15,7 @@ import (
 
 // What waits for its time survives the server, and comes to its partition as it was published.
 func TestDelayedSurvivesKill(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	b := s.open(t)
 	sub := pubsub.Subscription{Topic: "later", Group: "g"}
 	spec := pubsub.TopicSpec{Name: "later", Partitions: 4}

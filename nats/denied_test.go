@@ -21,8 +21,7 @@ import (
 // What the server does not let a user write is denied soon, and not waited for until the deadline: a message, and a dead letter, which is kept.
 func TestDeniedPublish(t *testing.T) {
 	const visible = 5 * time.Second
-	s := startServer(t, "userpass")
-	mayKill(t, s.Broker) // one that was given by URL knows no such user
+	s := ownServer(t, "userpass") // one that was given by URL knows no such user
 	all := s.open(t)
 	sub := pubsub.Subscription{Topic: "orders", Group: "g", Retry: pubsub.Policy{MaxAttempts: 1}}
 	topics := []pubsub.TopicSpec{{Name: "orders"}, {Name: containers.NATSForbidden}}

@@ -13,8 +13,7 @@ import (
 
 // What was confirmed before, while and after the broker is killed arrives, and the program does nothing for it.
 func TestBrokerKilledInMidRun(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	b := s.open(t)
 	sub := pubsub.Subscription{Topic: "orders", Group: "g", AckWait: 2 * time.Second}
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {

@@ -13,8 +13,7 @@ import (
 
 // Who only looks into a topic opens no session that would connect again for him.
 func TestBrowseAfterRestart(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	b := s.open(t)
 	topics := pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "a"}}}
 	if err := b.Ensure(t.Context(), topics); err != nil {
@@ -54,8 +53,7 @@ func TestBrowseAfterRestart(t *testing.T) {
 
 // A server that the URL does not name is known for as long as the Broker is open, not for one reconnect only.
 func TestDiscoveredServersAreKept(t *testing.T) {
-	s := startServer(t, "cluster")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "cluster")
 	first := s.Nodes()[0]
 	b, err := nats.Open(t.Context(), "nats://"+first.Addr(), nil)
 	if err != nil {

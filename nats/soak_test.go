@@ -39,7 +39,7 @@ func TestSoak(t *testing.T) {
 	if variant == "cluster" {
 		h.Recovery = 8 * time.Second // leaders are elected
 	}
-	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 	}
 	conformance.Soak(t, h)

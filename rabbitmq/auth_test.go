@@ -79,8 +79,7 @@ func TestVhost(t *testing.T) {
 
 // Of several hosts one that is not there costs little, and one that is paused no more than its share of the time.
 func TestSeveralHosts(t *testing.T) {
-	s, silent := startServer(t, "default"), startServer(t, "default")
-	mayKill(t, silent.Broker)
+	s, silent := startServer(t, "default"), ownServer(t, "default")
 	host := func(b *server) string { return strings.TrimPrefix(b.URL(), "amqp://") }
 	mustOpen(t, "amqp://127.0.0.1:1,"+host(s))
 	if err := silent.Pause(t.Context()); err != nil {
@@ -102,7 +101,7 @@ func TestSeveralHosts(t *testing.T) {
 
 // What a user may not do is denied, soon, and does not hold up what he may.
 func TestDenied(t *testing.T) {
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	b := s.open(t, nil, nil)
 	sub := pubsub.Subscription{Topic: "orders", Group: "g"}
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
 
-// A server is a real broker of one test's own, and how to reach it.
+// A server is a real broker that a test has, and how to reach it.
 type server struct {
 	*containers.Broker
 	params *containers.Params // nil = the broker's
@@ -21,24 +21,13 @@ type server struct {
 
 func startServer(t *testing.T, variant string) *server {
 	t.Helper()
-	b, err := containers.Start(t.Context(), "rabbitmq", variant)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	return &server{Broker: b}
+	return &server{Broker: containers.ForTest(t, "rabbitmq", variant)}
 }
 
-// mayKill skips a test that breaks its broker, where that was given by URL.
-func mayKill(t *testing.T, b *containers.Broker) {
+// ownServer is for a test that breaks the broker, or changes its settings.
+func ownServer(t *testing.T, variant string) *server {
 	t.Helper()
-	if len(b.Nodes()) == 0 {
-		t.Skip("a broker that was given by URL is not ours to kill")
-	}
+	return &server{Broker: containers.OwnForTest(t, "rabbitmq", variant)}
 }
 
 // address is the URL with the credentials that the variant asks for, and more parameters.
@@ -158,10 +147,9 @@ func (s *server) foreignPublish(ctx context.Context, topic string, m pubsub.Mess
 	})
 }
 
-// ctl is an operator's command on the first node.
+// ctl is an operator's command on the first node of an ownServer.
 func (s *server) ctl(t *testing.T, command ...string) {
 	t.Helper()
-	mayKill(t, s.Broker)
 	if err := s.Nodes()[0].Do(t.Context(), append([]string{"rabbitmqctl", "-q"}, command...)...); err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func TestParkedMessage(t *testing.T) {
 // A copy for which there is no room goes once there is, and the subscription lives on.
 func TestRefusedCopy(t *testing.T) {
 	const most = 100
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	d := s.openDriver(t)
 	spec := pubsub.SourceSpec{From: pubsub.Place{Topic: "refused", Group: "g"}, Order: pubsub.OrderNone, AckWait: time.Minute, MaxInFlight: most, MaxInFlightBytes: 1 << 20, Member: "m"}
 	src := source(t, d, spec)
@@ -115,7 +115,7 @@ func TestRefusedCopy(t *testing.T) {
 // A message whose copy the server would not take comes again itself, when its delay is over.
 func TestCopyTooLarge(t *testing.T) {
 	const delay = 500 * time.Millisecond
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	d := s.openDriver(t)
 	src := source(t, d, pubsub.SourceSpec{From: pubsub.Place{Topic: "grown", Group: "g"}, Order: pubsub.OrderNone, AckWait: time.Minute, MaxInFlight: 10, MaxInFlightBytes: 1 << 20, Member: "m"})
 	b := s.open(t, nil, nil)

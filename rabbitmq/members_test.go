@@ -12,8 +12,7 @@ import (
 
 // A group that keeps an order goes on while any one node of the cluster is away, also that on which all was declared, and new members join it.
 func TestMembersWithoutNode(t *testing.T) {
-	s := startServer(t, "cluster")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "cluster")
 	b := s.open(t, nil, nil)
 	if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "counted", Partitions: 2}}}); err != nil {
 		t.Fatal(err)

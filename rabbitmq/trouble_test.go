@@ -68,8 +68,7 @@ func ids(rs []pubsub.Record) (all []string) {
 
 // A delivery of the time before the link broke has the tag of another one now. Acknowledging it settles neither.
 func TestStaleTag(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	d, err := s.driver(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +218,7 @@ func TestUnroutableAmongOthers(t *testing.T) {
 
 // A queue that is full refuses messages, and takes the next ones once there is room.
 func TestFullQueue(t *testing.T) {
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	b := s.open(t, nil, nil)
 	sub := pubsub.Subscription{Topic: "full", Group: "g"}
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {
@@ -255,7 +254,7 @@ func TestFullQueue(t *testing.T) {
 
 // While the broker is short of memory publishers wait, Ping says why, and consumers go on: also those whose messages are to wait for a retry.
 func TestMemoryAlarm(t *testing.T) {
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	b := s.open(t, nil, nil)
 	sub := pubsub.Subscription{Topic: "alarm", Group: "g", Order: pubsub.OrderNone, MaxInFlight: 10}
 	var handled atomic.Int64
@@ -347,7 +346,7 @@ func TestDeletedQueue(t *testing.T) {
 
 // A message above what an operator has set ends the channel, with all that is behind it. It is found, and told from the others.
 func TestServerTakesLess(t *testing.T) {
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	b := s.open(t, nil, nil)
 	sub := pubsub.Subscription{Topic: "large", Group: "g"}
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: []pubsub.Subscription{sub}}); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
 
-// A server is a real broker of one test's own, and how to reach it.
+// A server is a real broker that a test has, and how to reach it.
 type server struct {
 	*containers.Broker
 	params *containers.Params // nil = the broker's
@@ -22,24 +22,13 @@ type server struct {
 
 func startServer(t *testing.T, variant string) *server {
 	t.Helper()
-	b, err := containers.Start(t.Context(), "redis", variant)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	return &server{Broker: b}
+	return &server{Broker: containers.ForTest(t, "redis", variant)}
 }
 
-// mayKill skips a test that breaks its broker, where that was given by URL.
-func mayKill(t *testing.T, s *server) {
+// ownServer is for a test that breaks the broker, or changes its settings.
+func ownServer(t *testing.T, variant string) *server {
 	t.Helper()
-	if len(s.Nodes()) == 0 {
-		t.Skip("a broker that was given by URL is not ours to kill")
-	}
+	return &server{Broker: containers.OwnForTest(t, "redis", variant)}
 }
 
 // replicated says whether there are replicas.

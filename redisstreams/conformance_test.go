@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 		ClientVersion: redis.Version(),
 	}
 	h.Intruders, h.Secrets = s.intruders(t)
-	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 		h.Faults = slices.DeleteFunc(s.Faults(), func(f conformance.Fault) bool { return f.Name != conformance.HalfOpen }) // the others are for TestSoak
 	}

@@ -216,8 +216,7 @@ func TestGhostGetsNothingLost(t *testing.T) {
 
 // Entries that the server has assigned on a connection that broke, and that nobody saw, come all the same.
 func TestUnseenEntriesCome(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s)
+	s := ownServer(t, "default")
 	b := s.open(t)
 	for _, order := range []pubsub.Order{pubsub.OrderByKey, pubsub.OrderNone} {
 		topic := fmt.Sprintf("orders-%d", order)

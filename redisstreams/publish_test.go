@@ -131,7 +131,7 @@ func TestDueTogetherInOrder(t *testing.T) {
 
 // A server that is out of memory refuses a message at once, and ends no consumer: when it has room again that goes on.
 func TestFullServer(t *testing.T) {
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	c, b := s.client(t), s.open(t)
 	var got received
 	consumer := mustSubscribe(t, b, pubsub.Subscription{Topic: "orders", Group: "g", Order: pubsub.OrderByKey}, got.handle)

@@ -41,7 +41,7 @@ func refused(t *testing.T, address string, code pubsub.Code, secret string) {
 
 // What a confirmation covers is what the server is set to, and less than it is asked for is refused.
 func TestDurability(t *testing.T) {
-	s := startServer(t, "default")
+	s := ownServer(t, "default")
 	c := s.client(t)
 	for _, x := range []struct {
 		appendonly, fsync string
@@ -149,7 +149,7 @@ func TestLimitedUser(t *testing.T) {
 
 // A server that would lose at its next start what scripts have written is refused, unless that is accepted by name.
 func TestDefaultUserWithoutRights(t *testing.T) {
-	s := startServer(t, "acl")
+	s := ownServer(t, "acl")
 	c := s.client(t)
 	if err := c.Do(t.Context(), "ACL", "SETUSER", "default", "reset").Err(); err != nil {
 		t.Fatal(err)

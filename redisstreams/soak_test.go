@@ -35,7 +35,7 @@ func TestSoak(t *testing.T) {
 	h := conformance.Harness{
 		Driver: s.driver, Address: s.address(nil), Faults: s.Faults(), Variant: variant, ServerVersion: s.Version(), Recovery: recovery(variant),
 	}
-	if len(s.Nodes()) > 0 { // else it was given by URL, and is not ours to kill
+	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 	}
 	conformance.Soak(t, h)

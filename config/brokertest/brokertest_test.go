@@ -57,15 +57,7 @@ subscriptions:
 func TestBrokers(t *testing.T) {
 	for _, kind := range []string{"nats", "kafka", "rabbitmq", "redis"} {
 		t.Run(kind, func(t *testing.T) {
-			b, err := containers.Start(t.Context(), kind, "default")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-					t.Error(err)
-				}
-			})
+			b := containers.ForTest(t, kind, "default")
 			topic := fmt.Sprintf("orders-%d", time.Now().UnixNano())
 			want := run(t, "mem://", topic)
 			got := run(t, b.URL(), topic)

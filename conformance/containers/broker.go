@@ -64,6 +64,10 @@ func (k kind) open(ctx context.Context, variant string, proxied bool) (*Broker, 
 	if name := URLVariable(k.name, variant); os.Getenv(name) != "" {
 		return external(ctx, k, name)
 	}
+	return k.start(ctx, variant, proxied)
+}
+
+func (k kind) start(ctx context.Context, variant string, proxied bool) (*Broker, error) {
 	e, err := newEngine(ctx, k, variant, owner())
 	if err != nil {
 		return nil, err
@@ -113,6 +117,9 @@ func (b *Broker) Token(valid time.Duration) (string, error) {
 	return b.token(valid)
 }
 
+// Ours says whether the broker is ours to break: false if it was given by URL.
+func (b *Broker) Ours() bool { return len(b.nodes) > 0 }
+
 // Nodes are the processes of the broker; none if it was given by URL.
 func (b *Broker) Nodes() []*Node { return b.nodes }
 
@@ -143,7 +150,7 @@ func (b *Broker) Unpause(ctx context.Context) error {
 
 // Wipe kills a node and removes all that it had stored. Restart brings it back empty.
 func (b *Broker) Wipe(ctx context.Context, node int) error {
-	if len(b.nodes) == 0 {
+	if !b.Ours() {
 		return ErrNotOurs
 	}
 	if node < 0 || node >= len(b.nodes) {
@@ -186,7 +193,7 @@ func (b *Broker) Close(ctx context.Context) error { return b.close(ctx) }
 
 // all does f to every node at once.
 func (b *Broker) all(f func(*Node) error) error {
-	if len(b.nodes) == 0 {
+	if !b.Ours() {
 		return ErrNotOurs
 	}
 	errs := make([]error, len(b.nodes))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -264,4 +265,57 @@ func TestBrokenConnectionsLeaveNothing(t *testing.T) {
 	if err := goleak.Find(before); err != nil {
 		t.Error(err)
 	}
+}
+
+// A test is given the broker that the environment names, unless it breaks it; what was started for it goes with it.
+func TestForTest(t *testing.T) {
+	given := containers.ForTest(t, "nats", "")
+	t.Setenv("OMNIBUS_NATS_URL", given.URL())
+	var own string
+	t.Run("lent", func(t *testing.T) {
+		if b := containers.ForTest(t, "nats", "default"); b.Ours() || b.URL() != given.URL() {
+			t.Errorf("%s, ours: %v; the environment names %s", b.URL(), b.Ours(), given.URL())
+		}
+		b := containers.OwnForTest(t, "nats", "default")
+		if !b.Ours() || b.URL() == given.URL() {
+			t.Errorf("%s, ours: %v; the environment names %s", b.URL(), b.Ours(), given.URL())
+		}
+		own = b.Nodes()[0].Addr()
+	})
+	if conn, err := net.Dial("tcp", own); err == nil {
+		conn.Close()
+		t.Error("the broker outlives its test")
+	}
+	if conn, err := net.Dial("tcp", given.Nodes()[0].Addr()); err != nil {
+		t.Errorf("the broker of the environment ended with the test that it was lent to: %v", err)
+	} else {
+		conn.Close()
+	}
+}
+
+// Where no broker of its own can be started a test that breaks it fails, and says why another one will not do.
+func TestOwnForTestFails(t *testing.T) {
+	t.Setenv("OMNIBUS_NATS_URL", "nats://127.0.0.1:1")
+	t.Setenv("OMNIBUS_NATS_IMAGE", "omnibus-there-is-no-such-image:local")
+	f := &failing{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		containers.OwnForTest(f, "nats", "")
+	}()
+	<-done
+	if !strings.Contains(f.said, "omnibus-there-is-no-such-image") || !strings.Contains(f.said, "of its own") {
+		t.Errorf("it says %q", f.said)
+	}
+}
+
+// A failing stands for a test that may fail.
+type failing struct {
+	testing.TB
+	said string
+}
+
+func (f *failing) Fatalf(format string, args ...any) {
+	f.said = fmt.Sprintf(format, args...)
+	runtime.Goexit()
 }

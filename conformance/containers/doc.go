@@ -1,8 +1,7 @@
 // Package containers starts real brokers on any machine and breaks them on purpose: for the conformance suite, and for any test
 // that asks what a program does when its broker dies or the network fails.
 //
-//	b, err := containers.Start(t.Context(), "nats", "default")
-//	defer b.Close(context.WithoutCancel(t.Context()))
+//	b := containers.OwnForTest(t, "nats", "default") // closed with the test; elsewhere Start
 //	open(b.URL())           // through a proxy: what the broker announces leads there too
 //	b.BlackHole()           // bytes vanish, connections stay
 //	b.Mend()
@@ -14,7 +13,7 @@
 // In this order, where NATS stands for the kind in capitals:
 //
 //  1. OMNIBUS_NATS_URL: a broker that runs already, for the variant "default"; OMNIBUS_NATS_TLS_URL and the like for the others.
-//     Nothing of it can be broken: every control returns [ErrNotOurs].
+//     Nothing of it can be broken: every control returns [ErrNotOurs]. [OwnForTest] passes it over.
 //  2. a container of the image OMNIBUS_NATS_IMAGE; a variant that is another version has a variable of its own, as OMNIBUS_KAFKA_4_0_IMAGE
 //     for Kafka's "4.0",
 //  3. or of the image that `make setup` built of packages, on a machine that can pull none,

@@ -23,7 +23,7 @@ import (
 // startKafka starts a Kafka broker for one test.
 func startKafka(t *testing.T, variant string) *containers.Broker {
 	t.Helper()
-	return startKind(t, "kafka", variant)
+	return containers.ForTest(t, "kafka", variant)
 }
 
 func kafkaConfig(t *testing.T, p containers.Params) *sarama.Config {

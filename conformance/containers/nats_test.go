@@ -20,21 +20,7 @@ import (
 // start starts a NATS broker for one test.
 func start(t *testing.T, variant string) *containers.Broker {
 	t.Helper()
-	return startKind(t, "nats", variant)
-}
-
-func startKind(t *testing.T, kind, variant string) *containers.Broker {
-	t.Helper()
-	b, err := containers.Start(t.Context(), kind, variant)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	return b
+	return containers.ForTest(t, "nats", variant)
 }
 
 func options(p containers.Params) []nats.Option {

@@ -22,7 +22,7 @@ import (
 // startRabbitMQ starts a RabbitMQ broker for one test.
 func startRabbitMQ(t *testing.T, variant string) *containers.Broker {
 	t.Helper()
-	return startKind(t, "rabbitmq", variant)
+	return containers.ForTest(t, "rabbitmq", variant)
 }
 
 // A rabbitURL is what the broker's URL says.

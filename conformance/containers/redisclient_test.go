@@ -18,7 +18,7 @@ import (
 // startRedis starts a Redis server for one test.
 func startRedis(t *testing.T, variant string) *containers.Broker {
 	t.Helper()
-	return startKind(t, "redis", variant)
+	return containers.ForTest(t, "redis", variant)
 }
 
 func redisClient(t *testing.T, b *containers.Broker, p containers.Params) redis.UniversalClient {

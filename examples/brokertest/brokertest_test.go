@@ -31,15 +31,7 @@ func TestBrokers(t *testing.T) {
 	}
 	for _, kind := range []string{"nats"} {
 		t.Run(kind, func(t *testing.T) {
-			b, err := containers.Start(t.Context(), kind, "default")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-					t.Error(err)
-				}
-			})
+			b := containers.ForTest(t, kind, "default")
 			for _, c := range programs {
 				t.Run(filepath.Base(c[0]), func(t *testing.T) {
 					program := filepath.Join(dir, filepath.Base(c[0]))

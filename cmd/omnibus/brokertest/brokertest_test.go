@@ -31,15 +31,7 @@ func TestBrokers(t *testing.T) {
 	}
 	for _, kind := range []string{"nats", "kafka", "rabbitmq", "redis"} {
 		t.Run(kind, func(t *testing.T) {
-			b, err := containers.Start(t.Context(), kind, "default")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-					t.Error(err)
-				}
-			})
+			b := containers.ForTest(t, kind, "default")
 			c := command{program: program, dir: t.TempDir(), url: b.URL(), topic: fmt.Sprintf("orders-%d", time.Now().UnixNano())}
 			t.Run("messages", c.testMessages)
 			t.Run("interrupted", c.testInterrupted)

@@ -38,15 +38,7 @@ func TestBrokers(t *testing.T) {
 	}
 	for kind, name := range kinds() {
 		t.Run(kind, func(t *testing.T) {
-			b, err := containers.Start(t.Context(), kind, "default")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
-					t.Error(err)
-				}
-			})
+			b := containers.OwnForTest(t, kind, "default")
 			q := quickstart{program: program, url: b.URL(), topic: fmt.Sprintf("orders-%d", time.Now().UnixNano()), server: name(b.Version())}
 			t.Run("again", q.testAgain)
 			t.Run("interrupted", q.testInterrupted)
