@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/resident"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -144,7 +145,7 @@ func soak(outer T, h Harness, seed uint64, rep *SoakReport) (s SoakSchedule) {
 		st.figures(&s)
 	}
 	runtime.GC() // what the schedule has left is what somebody still holds
-	s.Goroutines, s.RSS = runtime.NumGoroutine(), residentMB()
+	s.Goroutines, s.RSS = runtime.NumGoroutine(), int(resident.Bytes()>>20)
 	return s
 }
 

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -214,19 +212,4 @@ func (r *SoakReport) rerun(seed uint64) string {
 		race = " -race"
 	}
 	return fmt.Sprintf("SEED=%d go test%s -run '^%s$'", seed, race, r.test)
-}
-
-// residentMB is the memory that the process has, in MiB: as the system counts it, or, where that cannot be read, as Go does.
-func residentMB() int {
-	const pageField = 1
-	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
-		if fields := strings.Fields(string(text)); len(fields) > pageField {
-			if pages, err := strconv.Atoi(fields[pageField]); err == nil {
-				return pages * os.Getpagesize() >> 20
-			}
-		}
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int((m.Sys - m.HeapReleased) >> 20)
 }

@@ -9,12 +9,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/resident"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -78,26 +78,13 @@ func (f fate) live() (err error) {
 	fmt.Println("there")
 	if f.Weighs {
 		go func() {
-			for ; ; time.Sleep(50 * time.Millisecond) {
-				fmt.Println("weighs", resident())
+			for range time.Tick(50 * time.Millisecond) {
+				fmt.Println("weighs", resident.Bytes())
 			}
 		}()
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
-}
-
-// resident is the memory of this process that lies in RAM, in KiB; -1 if the system does not say.
-func resident() int {
-	text, _ := os.ReadFile("/proc/self/status")
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			if n, err := strconv.Atoi(strings.Fields(rest)[0]); err == nil {
-				return n
-			}
-		}
-	}
-	return -1
 }
 
 // A body is such a process as its test sees it.
