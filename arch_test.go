@@ -45,6 +45,8 @@ var mayImport = map[string][]string{
 	// The store of what was handled is package middleware's.
 	"middleware/security": {"pubsub", "internal/", "middleware"},
 
+	"internal/adaptertest": {"pubsub", "dlq", "internal/"}, // for tests
+
 	// A page is made of what the suite has written; it needs no broker, and the suite does not need it (nor html/template).
 	"conformance/report": {"conformance"},
 }
@@ -153,7 +155,7 @@ var modules = map[string][]string{
 
 // mayUseTesting are the packages that link the testing package: they are for tests only.
 // testcontainers links it too.
-var mayUseTesting = []string{"pubsubtest", "conformance/containers", "internal/cmd/brokers"}
+var mayUseTesting = []string{"pubsubtest", "conformance/containers", "internal/adaptertest", "internal/child", "internal/cmd/brokers"}
 
 const maxLines = 500 // of a production Go file
 

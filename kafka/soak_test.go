@@ -10,11 +10,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/child"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 func TestMain(m *testing.M) {
-	mortal()
+	child.Main(mortals, func(told context.Context, f fate) error { return f.live(told) })
 	conformance.Member(dial)
 	// that is the client's where containers ask the broker for its version; the adapter's own counts nothing, see TestMetricsAreOff
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))

@@ -13,6 +13,7 @@ import (
 	client "github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -66,7 +67,7 @@ func TestDeniedPublish(t *testing.T) {
 	}) {
 		t.Errorf("with dead letters that are denied the state is %v because of %v", st.Phase, st.Reason)
 	}
-	if lag, err := b.Lag(t.Context(), "orders", "g"); err != nil || lag.Messages != 1 || len(deadLetters(t, all, "orders", "g")) != 0 {
+	if lag, err := b.Lag(t.Context(), "orders", "g"); err != nil || lag.Messages != 1 || len(adaptertest.DeadLetters(t, all, "orders", "g")) != 0 {
 		t.Errorf("%d messages are not acked (%v), want the one that could not be stored", lag.Messages, err)
 	}
 	if err := b.Close(); err != nil {
@@ -75,7 +76,7 @@ func TestDeniedPublish(t *testing.T) {
 	if _, err := all.Subscribe(t.Context(), sub, fail); err != nil {
 		t.Fatal(err)
 	}
-	poll.Within(t, time.Minute, "who may write dead letters has stored it", func() bool { return len(deadLetters(t, all, "orders", "g")) > 0 })
+	poll.Within(t, time.Minute, "who may write dead letters has stored it", func() bool { return len(adaptertest.DeadLetters(t, all, "orders", "g")) > 0 })
 }
 
 // A denial is charged to one message, to the last that it can mean: those before may be stored, and be answered late.

@@ -1,13 +1,9 @@
 package nats_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,42 +11,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
+	"github.com/omnibus-go/omnibus/internal/child"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A rotator is a process of TestKeysRotateUnderLoad: this program, started again. It ends when its standard input does.
+// A rotator is a process of TestKeysRotateUnderLoad: this program, started again.
 type rotator struct {
 	URL, Keys string
 	Name      string // of a publisher; "" = it consumes
 }
 
 const (
-	rotatorVar  = "OMNIBUS_TEST_ROTATOR"
+	rotators    = "rotator" // the name of such processes
 	rotatorPoll = 100 * time.Millisecond
 )
 
-// rotating ends the process if it is a rotator.
-func rotating() {
-	text := os.Getenv(rotatorVar)
-	if text == "" {
-		return
-	}
-	var r rotator
-	err := json.Unmarshal([]byte(text), &r)
-	if err == nil {
-		err = r.run(context.Background())
-	}
-	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-func (r rotator) run(ctx context.Context) error {
+func (r rotator) run(told context.Context) error {
+	ctx := context.WithoutCancel(told) // what has begun goes on
 	keys, err := security.OpenKeyring(r.Keys, security.KeyringOptions{Poll: rotatorPoll, OnReload: func(err error) {
 		if err != nil {
 			fmt.Println("error", err)
@@ -71,15 +52,10 @@ func (r rotator) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := make(chan struct{})
-	go func() {
-		defer close(stop)
-		_, _ = io.Copy(io.Discard, os.Stdin)
-	}()
 	if r.Name == "" {
-		err = r.consume(ctx, b, stop)
+		err = r.consume(ctx, b, told.Done())
 	} else {
-		err = r.publish(ctx, b, stop)
+		err = r.publish(ctx, b, told.Done())
 	}
 	if err != nil {
 		return err
@@ -129,42 +105,21 @@ func (r rotator) publish(ctx context.Context, b *pubsub.Broker, stop <-chan stru
 // start starts it, and returns what ends it; told is called with each line that it writes.
 func (r rotator) start(t *testing.T, told func(line string)) (stop func()) {
 	t.Helper()
-	text, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
+	p := child.Start(t, "", rotators, r)
+	if line := <-p.Lines; line != "ready" {
+		t.Fatalf("process %q says %q", r.Name, line)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), rotatorVar+"="+string(text))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ready, read := make(chan struct{}), make(chan struct{})
+	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		once := sync.OnceFunc(func() { close(ready) })
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if lines.Text() == "ready" {
-				once()
-				continue
-			}
-			told(lines.Text())
+		for line := range p.Lines {
+			told(line)
 		}
-		once()
 	}()
-	<-ready
 	return sync.OnceFunc(func() {
-		_ = in.Close()
+		p.Quit()
 		<-read
-		if err := cmd.Wait(); err != nil {
+		if _, err := p.Wait(); err != nil {
 			t.Errorf("process %q: %v", r.Name, err)
 		}
 	})
@@ -313,7 +268,7 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 		stop()
 	}
 	published, handled := r.count()
-	dead := len(deadLetters(t, b, "orders", "billing"))
+	dead := len(adaptertest.DeadLetters(t, b, "orders", "billing"))
 	if handled != published || published < 100 || dead > 0 || len(r.errors) > 0 {
 		t.Errorf("%d were published, %d handled, %d given up; %d errors, such as %q", published, handled, dead, len(r.errors), r.errors[:min(len(r.errors), 3)])
 	}

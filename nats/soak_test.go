@@ -7,16 +7,23 @@ import (
 	"testing"
 	"time"
 
+	client "github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
+	"github.com/omnibus-go/omnibus/internal/child"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 func TestMain(m *testing.M) {
-	mortal()
-	rotating()
+	adaptertest.Main(dial, func(d pubsub.Driver) error {
+		var nc *client.Conn
+		d.As(&nc)
+		return nc.FlushTimeout(time.Minute)
+	})
+	child.Main(rotators, func(told context.Context, r rotator) error { return r.run(told) })
 	conformance.Member(dial)
 	goleak.VerifyTestMain(m)
 }

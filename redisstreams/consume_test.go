@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
@@ -41,7 +42,7 @@ func TestSlowHandlerOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-done
-		poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(t.Context(), topic, "g"); return err == nil && lag.Messages == 0 })
+		poll.Until(t, "all is settled", func() bool { return adaptertest.Settled(t, b, topic, "g") })
 		if n := calls.Load(); n != 1 {
 			t.Errorf("order %v: handled %d times", order, n)
 		}
@@ -116,8 +117,8 @@ func TestMoversRace(t *testing.T) {
 	for i := range msgs {
 		msgs[i].ID = fmt.Sprint(i)
 	}
-	publishAll(t, b, "orders", msgs)
-	poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(t.Context(), "orders", "g"); return err == nil && lag.Messages == 0 })
+	adaptertest.PublishAll(t, b, "orders", msgs)
+	poll.Until(t, "all is settled", func() bool { return adaptertest.Settled(t, b, "orders", "g") })
 	mu.Lock()
 	defer mu.Unlock()
 	for _, m := range msgs {
@@ -199,7 +200,7 @@ func TestGhostGetsNothingLost(t *testing.T) {
 	if err := c.XAdd(ctx, &redis.XAddArgs{Stream: "orders", Values: []string{"payload", "99999", ":key", "k"}}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(ctx, "orders", "g"); return err == nil && lag.Messages == 0 })
+	poll.Until(t, "all is settled", func() bool { return adaptertest.Settled(t, b, "orders", "g") })
 	last := -1
 	for _, m := range got.await(t, 1) {
 		var at int
@@ -262,7 +263,7 @@ func TestGivenBackUncounted(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		publishAll(t, b, topic, make([]pubsub.Message, 50))
+		adaptertest.PublishAll(t, b, topic, make([]pubsub.Message, 50))
 		<-running
 		ended := make(chan error)
 		go func() { ended <- first.Close() }()
@@ -308,7 +309,7 @@ func TestTrimSparesWhatIsNotAcked(t *testing.T) {
 	if err := b.Ensure(t.Context(), pubsub.Topology{Groups: groups}); err != nil {
 		t.Fatal(err)
 	}
-	publishAll(t, b, "orders", make([]pubsub.Message, 100))
+	adaptertest.PublishAll(t, b, "orders", make([]pubsub.Message, 100))
 	var quick, slow received
 	mustSubscribe(t, b, groups[1], quick.handle)
 	quick.await(t, 100)
@@ -320,7 +321,7 @@ func TestTrimSparesWhatIsNotAcked(t *testing.T) {
 	}
 	mustSubscribe(t, b, groups[0], slow.handle)
 	slow.await(t, 100)
-	poll.Until(t, "all is settled", func() bool { lag, err := b.Lag(t.Context(), "orders", "slow"); return err == nil && lag.Messages == 0 })
+	poll.Until(t, "all is settled", func() bool { return adaptertest.Settled(t, b, "orders", "slow") })
 	poll.Until(t, "what everybody has read is trimmed", func() bool {
 		if err := redisstreams.Trim(t.Context(), b, "orders", cfg.Retention); err != nil {
 			t.Fatal(err)

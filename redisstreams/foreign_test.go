@@ -18,6 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -165,8 +166,8 @@ func TestMalformedEntry(t *testing.T) {
 	if m := got.await(t, 1)[0]; string(m.Payload) != "good" || time.Since(begin) > time.Second {
 		t.Errorf("%q came after %v", m.Payload, time.Since(begin))
 	}
-	poll.Until(t, "the dead letter is there", func() bool { return len(deadLetters(t, b, "orders", "g")) == 1 })
-	m := deadLetters(t, b, "orders", "g")[0].Msg
+	poll.Until(t, "the dead letter is there", func() bool { return len(adaptertest.DeadLetters(t, b, "orders", "g")) == 1 })
+	m := adaptertest.DeadLetters(t, b, "orders", "g")[0].Msg
 	if string(m.Payload) != "bad" || m.Headers.Get(":at") != "yesterday" || m.Headers.Get("a") != "b" || m.Headers.Get("omnibus-dlq-reason") != "undecodable" {
 		t.Errorf("the dead letter is %+v", m)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -87,8 +88,8 @@ func TestManyFields(t *testing.T) {
 	if err := s.client(t).XAdd(t.Context(), &redis.XAddArgs{Stream: "orders", Values: values}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	poll.Until(t, "the dead letter is there", func() bool { return len(deadLetters(t, b, "orders", "g")) == 1 })
-	if m := deadLetters(t, b, "orders", "g")[0].Msg; len(m.Headers) < 10_000 || m.Headers.Get("field9999") != "value" {
+	poll.Until(t, "the dead letter is there", func() bool { return len(adaptertest.DeadLetters(t, b, "orders", "g")) == 1 })
+	if m := adaptertest.DeadLetters(t, b, "orders", "g")[0].Msg; len(m.Headers) < 10_000 || m.Headers.Get("field9999") != "value" {
 		t.Errorf("the dead letter has %d headers", len(m.Headers))
 	}
 	m := pubsub.Message{Delay: time.Second}

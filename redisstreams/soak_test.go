@@ -10,12 +10,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
 
 func TestMain(m *testing.M) {
-	mortal()
+	adaptertest.Main(dial, nil)
 	conformance.Member(dial)
 	goleak.VerifyTestMain(m)
 }

@@ -1,32 +1,42 @@
-package nats_test
+package adaptertest
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"testing"
 	"time"
 
-	client "github.com/nats-io/nats.go"
-
 	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/internal/child"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// Processes that kill themselves with SIGKILL, at a point that their test has chosen: this program, started again.
+// Processes that kill themselves with SIGKILL, each at a point that its test has chosen.
 
-// fateVariable holds what such a process is to do.
-const fateVariable = "OMNIBUS_NATS_FATE"
+const (
+	mortal = "mortal"
+	kills  = "kills" // the type of a message whose handler kills its process
+	fails  = "fails" // that of one whose handler fails
+)
+
+// A Flush returns when the broker has all that was sent, where a producer's Send only buffers it.
+type Flush func(d pubsub.Driver) error
+
+// Main is for the beginning of TestMain. In a process that a test of this package has started to see it die it does not return. dial opens the adapter's driver
+// by a URL; flush is nil where Send has sent when it returns.
+func Main(dial func(ctx context.Context, address string) (pubsub.Driver, error), flush Flush) {
+	child.Main(mortal, func(ctx context.Context, f fate) error {
+		below, err := dial(ctx, f.URL)
+		if err != nil {
+			return err
+		}
+		return f.live(ctx, &mortalDriver{full: below.(full), fate: f, flush: flush})
+	})
+}
 
 // A fate is what a process does, and when it dies.
 type fate struct {
@@ -34,10 +44,9 @@ type fate struct {
 	MaxInFlight       int
 	Concurrency       int
 	MaxAttempts       int
-	AckWait           time.Duration
 	Held              int // the handler of a killer waits until it holds so many
 
-	Journal string // replays what lies in the dead letters of Group, and goes on where this file ends; "" = it consumes
+	Journal string // replays what lies in the dead letters of the group, and goes on where this file ends; "" = it consumes
 	Resume  bool
 
 	At  int      // dies at so many copies, to the dead letters or to the group; 0 = never
@@ -56,56 +65,33 @@ const (
 
 func (f fate) subscription() pubsub.Subscription {
 	return pubsub.Subscription{
-		Topic: f.Topic, Group: f.Group, Order: pubsub.OrderNone, Concurrency: f.Concurrency, MaxInFlight: f.MaxInFlight, AckWait: f.AckWait,
+		Topic: f.Topic, Group: f.Group, Order: pubsub.OrderNone, Concurrency: f.Concurrency, MaxInFlight: f.MaxInFlight, AckWait: time.Second,
 		Retry: pubsub.Policy{MaxAttempts: f.MaxAttempts, Delays: []time.Duration{20 * time.Millisecond}},
 	}
 }
 
 // die ends this process as nothing else does.
 func die() {
-	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	if p, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = p.Kill()
+	}
 	select {}
 }
 
-// mortal is for the beginning of TestMain. In a process that a test has started to see it die it does not return.
-func mortal() {
-	text := os.Getenv(fateVariable)
-	if text == "" {
-		return
-	}
-	var f fate
-	err := json.Unmarshal([]byte(text), &f)
-	if err == nil {
-		err = f.live()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-func (f fate) live() (err error) {
-	ctx := context.Background()
-	below, err := dial(ctx, f.URL)
-	if err != nil {
-		return err
-	}
-	d := &mortalDriver{fullDriver: below.(fullDriver), fate: f}
+func (f fate) live(ctx context.Context, d *mortalDriver) (err error) {
 	b, err := pubsub.New(ctx, d, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	if f.Journal != "" {
-		return f.replay(ctx, b)
+		return f.replay(context.WithoutCancel(ctx), b)
 	}
-	if _, err = b.Subscribe(ctx, f.subscription(), d.handle); err != nil {
+	if _, err = b.Subscribe(context.WithoutCancel(ctx), f.subscription(), d.handle); err != nil {
 		return err
 	}
-	fmt.Println("there")
-	_, err = io.Copy(io.Discard, os.Stdin) // until the test has seen enough
-	return err
+	<-ctx.Done() // until the test has seen enough
+	return nil
 }
 
 func (f fate) replay(ctx context.Context, b *pubsub.Broker) error {
@@ -130,8 +116,8 @@ func (f fate) replay(ctx context.Context, b *pubsub.Broker) error {
 	return err
 }
 
-// fullDriver is what the adapter's driver can do.
-type fullDriver interface {
+// full is what the drivers can do that are asked here.
+type full interface {
 	pubsub.Driver
 	pubsub.Browser
 	pubsub.Lagger
@@ -140,8 +126,9 @@ type fullDriver interface {
 
 // A mortalDriver is the adapter's, and knows when to die.
 type mortalDriver struct {
-	fullDriver
+	full
 	fate
+	flush Flush
 
 	copies atomic.Int64
 	held   atomic.Int64           // received, and not settled
@@ -152,13 +139,13 @@ type mortalDriver struct {
 func (d *mortalDriver) handle(_ context.Context, m *pubsub.Delivery) error {
 	fmt.Println("start", m.ID, m.Attempt)
 	switch m.Type {
-	case "kills":
+	case kills:
 		if !poll.Holds(time.Minute, func() bool { return d.held.Load() >= int64(d.Held) }) {
 			fmt.Fprintf(os.Stderr, "only %d of %d messages were prefetched within a minute\n", d.held.Load(), d.Held)
 			os.Exit(1)
 		}
 		die()
-	case "fails":
+	case fails:
 		return pubsub.Permanent(errors.New("it never works"))
 	}
 	return nil
@@ -171,14 +158,16 @@ func (d *mortalDriver) counts(o *pubsub.Out) bool {
 
 func (d *mortalDriver) OpenProducer(ctx context.Context, s pubsub.ProducerSpec, report func([]pubsub.Result)) (pubsub.Producer, error) {
 	p := &mortalProducer{d: d}
-	below, err := d.fullDriver.OpenProducer(ctx, s, func(rs []pubsub.Result) {
+	below, err := d.full.OpenProducer(ctx, s, func(rs []pubsub.Result) {
 		for _, r := range rs {
 			if at := p.deadly.Load(); at == 0 || r.Seq != at-1 {
 				continue
 			}
 			switch {
-			case d.Way == whenSent:
+			case d.Way == whenSent && d.flush != nil:
 				select {} // Send is about to end all this
+			case d.Way == whenSent:
+				die() // the answer may come within Send
 			case d.Way == whenConfirmed && r.Fate == pubsub.FateAccepted:
 				die()
 			}
@@ -205,10 +194,8 @@ func (p *mortalProducer) Send(ctx context.Context, run []pubsub.Out) (int, error
 		if n, err := p.Producer.Send(ctx, run[i:i+1]); n == 0 || err != nil {
 			return i + n, err
 		}
-		if deadly && p.d.Way == whenSent {
-			var nc *client.Conn
-			p.d.As(&nc)
-			if err := nc.FlushTimeout(time.Minute); err != nil { // it was only buffered
+		if deadly && p.d.Way == whenSent && p.d.flush != nil {
+			if err := p.d.flush(p.d.full); err != nil {
 				fmt.Fprintln(os.Stderr, "the copy has not left:", err)
 				os.Exit(1)
 			}
@@ -219,7 +206,7 @@ func (p *mortalProducer) Send(ctx context.Context, run []pubsub.Out) (int, error
 }
 
 func (d *mortalDriver) OpenSource(ctx context.Context, s pubsub.SourceSpec) (pubsub.Source, error) {
-	below, err := d.fullDriver.OpenSource(ctx, s)
+	below, err := d.full.OpenSource(ctx, s)
 	return &mortalSource{Source: below, d: d, ids: map[pubsub.Token]string{}}, err
 }
 
@@ -254,80 +241,4 @@ func (s *mortalSource) Settle(ctx context.Context, list []pubsub.Settlement, err
 	s.mu.Unlock()
 	s.d.held.Add(-int64(len(list)))
 	return s.Source.Settle(ctx, list, errs)
-}
-
-// A body is a process as its test sees it.
-type body struct {
-	cmd  *exec.Cmd
-	in   io.Closer
-	said chan string // lines; closed at its end
-}
-
-func (f fate) start(t *testing.T) *body {
-	t.Helper()
-	text, err := json.Marshal(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	x := &body{cmd: exec.CommandContext(t.Context(), self, "-test.run=^$"), said: make(chan string)}
-	x.cmd.Env, x.cmd.Stderr = append(os.Environ(), fateVariable+"="+string(text)), os.Stderr
-	in, err := x.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := x.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	x.in = in
-	if err := x.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(x.said)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			x.said <- lines.Text()
-		}
-	}()
-	t.Cleanup(func() { // if it has not ended
-		_ = x.cmd.Process.Kill()
-		for range x.said {
-		}
-		_ = x.cmd.Wait()
-	})
-	return x
-}
-
-// listen tells hear what the process says until it ends, and returns whether it died of SIGKILL. It tells the process to end once enough says so,
-// which is asked at each line and ten times a second.
-func (x *body) listen(t *testing.T, hear func(word, rest string), enough func() bool) (killed bool) {
-	t.Helper()
-	look := time.NewTicker(100 * time.Millisecond)
-	defer look.Stop()
-	patience := time.After(2 * time.Minute)
-	for open := true; open; {
-		var line string
-		select {
-		case line, open = <-x.said:
-			word, rest, _ := strings.Cut(line, " ")
-			hear(word, rest)
-		case <-look.C:
-		case <-patience:
-			t.Fatal("a process has neither died nor come to its end within 2 min")
-		}
-		if enough() {
-			_ = x.in.Close()
-		}
-	}
-	err := x.cmd.Wait()
-	status, ok := x.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	killed = ok && status.Signaled() && status.Signal() == syscall.SIGKILL
-	if err != nil && !killed {
-		t.Fatalf("a process ended with %v", err)
-	}
-	return killed
 }
