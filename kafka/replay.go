@@ -9,6 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -204,11 +205,7 @@ func (d *driver) Seek(ctx context.Context, topic, name string, to pubsub.Start) 
 
 // Browse implements pubsub.Browser: the oldest first by the timestamps of records, partition by partition where these are the same.
 func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
-	return func(yield func(pubsub.Record, error) bool) {
-		if err := d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) }); err != nil {
-			yield(pubsub.Record{}, err)
-		}
-	}
+	return drivers.Walk(func(yield func(pubsub.Record) bool) error { return d.browse(ctx, p, from, yield) })
 }
 
 func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {
@@ -351,14 +348,5 @@ func (c *cursor) advance() bool {
 }
 
 func (d *driver) records(ctx context.Context, topic string, partition int32, from, to int64) iter.Seq2[entry, error] {
-	return func(yield func(entry, error) bool) {
-		more := true
-		err := d.read(ctx, topic, partition, from, to, func(e entry) bool {
-			more = yield(e, nil)
-			return more
-		})
-		if err != nil && more {
-			yield(entry{}, err)
-		}
-	}
+	return drivers.Walk(func(yield func(entry) bool) error { return d.read(ctx, topic, partition, from, to, yield) })
 }

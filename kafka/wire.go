@@ -10,6 +10,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/rcrowley/go-metrics"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -236,10 +237,7 @@ func controlled[T any](ctx context.Context, d *driver, f func(*sarama.Broker) (T
 
 // withTimeout gives a request a deadline where the engine gave none.
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, answerWithin)
+	return drivers.WithTimeout(ctx, answerWithin)
 }
 
 // pause waits before the next try. It returns false when ctx has ended.

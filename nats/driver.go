@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/omnibus-go/omnibus/internal/brokerurl"
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -433,10 +434,7 @@ func flush(ctx context.Context, nc *client.Conn) error {
 
 // withTimeout gives a request a deadline where the engine gave none: the client wants one.
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, 10*time.Second)
+	return drivers.WithTimeout(ctx, 10*time.Second)
 }
 
 // As implements pubsub.Driver: target may be a **nats.Conn or a *jetstream.JetStream.

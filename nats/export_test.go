@@ -14,7 +14,6 @@ var (
 	Covers      = covers
 	LaneSubject = laneSubject
 	TopicOf     = topicOf
-	PartitionOf = partitionOf
 	Again       = again[int]
 )
 

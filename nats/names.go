@@ -1,7 +1,6 @@
 package nats
 
 import (
-	"hash/fnv"
 	"strconv"
 	"strings"
 
@@ -126,11 +125,4 @@ func covers(subject, topic string) bool {
 		}
 		subject, topic = sRest, tRest
 	}
-}
-
-// partitionOf is the partition of a key: FNV-1a, the same in every process.
-func partitionOf(key string, parts int) int32 {
-	h := fnv.New32a()
-	h.Write([]byte(key)) // never fails
-	return int32(h.Sum32() % uint32(parts))
 }

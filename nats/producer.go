@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -118,7 +119,7 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (*client.Msg, err
 		if parts > 1 {
 			lane := int32(p.rr % uint32(parts))
 			if o.Msg.Key != "" {
-				lane = partitionOf(o.Msg.Key, parts)
+				lane = drivers.PartitionOf(o.Msg.Key, parts)
 			} else {
 				p.rr++
 			}
@@ -134,7 +135,7 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (*client.Msg, err
 			if err != nil {
 				return nil, err
 			}
-			lane = partitionOf(o.Msg.Key, parts)
+			lane = drivers.PartitionOf(o.Msg.Key, parts)
 		}
 		m.Subject = p.d.names.subject(o.To, strconv.Itoa(int(lane)))
 	}

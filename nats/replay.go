@@ -11,6 +11,7 @@ import (
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -135,15 +136,12 @@ func (d *driver) remake(ctx context.Context, cfg jetstream.ConsumerConfig) error
 
 // Browse implements pubsub.Browser.
 func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
-	return func(yield func(pubsub.Record, error) bool) {
-		_, err := d.connected(ctx)
-		if err == nil {
-			err = d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) })
+	return drivers.Walk(func(yield func(pubsub.Record) bool) error {
+		if _, err := d.connected(ctx); err != nil {
+			return err
 		}
-		if err != nil {
-			yield(pubsub.Record{}, err)
-		}
-	}
+		return d.browse(ctx, p, from, yield)
+	})
 }
 
 func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {

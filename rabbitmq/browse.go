@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -19,11 +20,7 @@ const (
 
 // Browse implements pubsub.Browser, of dead letters and what became of them: both lie in streams. What lies in a queue nobody can look at without taking it.
 func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
-	return func(yield func(pubsub.Record, error) bool) {
-		if err := d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) }); err != nil {
-			yield(pubsub.Record{}, err)
-		}
-	}
+	return drivers.Walk(func(yield func(pubsub.Record) bool) error { return d.browse(ctx, p, from, yield) })
 }
 
 func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {

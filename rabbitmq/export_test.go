@@ -18,7 +18,6 @@ var (
 	Native      = formatNative
 	Key         = key
 	TopicOf     = topicOf
-	PartitionOf = partitionOf
 	Classify    = classify
 	HeaderBytes = headerBytes
 )

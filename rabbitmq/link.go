@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/internal/brokerurl"
+	"github.com/omnibus-go/omnibus/internal/drivers"
 )
 
 const (
@@ -320,8 +321,5 @@ func (l *link) with(ctx context.Context, f func(ch *amqp.Channel) error) error {
 
 // withTimeout gives ctx a deadline if it has none.
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, dialTimeout)
+	return drivers.WithTimeout(ctx, dialTimeout)
 }

@@ -1,7 +1,6 @@
 package rabbitmq
 
 import (
-	"hash/fnv"
 	"strconv"
 	"strings"
 
@@ -113,14 +112,4 @@ func (n names) bindings(topic string, lane int32) []binding {
 		return []binding{{n.exchangeOf(lane), key(topic, lane)}}
 	}
 	return []binding{{n.exchange, topic}, {n.lanes(), lanePrefix + "*." + topic}}
-}
-
-// partitionOf is the partition of a key: FNV-1a, the same in every process.
-func partitionOf(key string, parts int) int32 {
-	if parts <= 1 {
-		return 0
-	}
-	h := fnv.New32a()
-	h.Write([]byte(key)) // never fails
-	return int32(h.Sum32() % uint32(parts))
 }

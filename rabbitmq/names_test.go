@@ -76,24 +76,6 @@ func TestQueueNames(t *testing.T) {
 	}
 }
 
-func TestPartitionOf(t *testing.T) {
-	t.Parallel()
-	seen := map[int32]int{}
-	for i := range 1000 {
-		key := fmt.Sprint("key-", i)
-		n := rabbitmq.PartitionOf(key, 4)
-		if n != rabbitmq.PartitionOf(key, 4) || rabbitmq.PartitionOf(key, 1) != 0 || rabbitmq.PartitionOf(key, -1) != 0 {
-			t.Fatal("a key moves")
-		}
-		seen[n]++
-	}
-	for n := range int32(4) {
-		if seen[n] < 150 {
-			t.Errorf("partition %d has %d of 1000 keys", n, seen[n])
-		}
-	}
-}
-
 // A message waits on the steps that make up its delay, never for less.
 func TestDelay(t *testing.T) {
 	t.Parallel()

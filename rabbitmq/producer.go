@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -249,7 +250,7 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (m amqp.Publishin
 			if err != nil {
 				return m, "", "", err
 			}
-			lane = partitionOf(o.Msg.Key, lanes)
+			lane = drivers.PartitionOf(o.Msg.Key, lanes)
 		}
 		return m, "", d.names.queue(o.To, lane), nil // the default exchange knows queues by their names
 	}
@@ -260,7 +261,7 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (m amqp.Publishin
 	if parts == notOurs && d.names.exchange == defaultExchange {
 		return m, "", "", errUnknown
 	}
-	lane := partitionOf(o.Msg.Key, parts)
+	lane := drivers.PartitionOf(o.Msg.Key, parts)
 	if o.Msg.Key == "" && parts > 1 {
 		lane = int32(p.rr % uint32(parts))
 		p.rr++

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -223,8 +224,5 @@ func await(ctx context.Context, f func() error) error {
 
 // withTimeout gives a request a deadline where the engine gave none.
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, 10*time.Second)
+	return drivers.WithTimeout(ctx, 10*time.Second)
 }

@@ -52,11 +52,8 @@ func ReadReply(b []byte) (entries int, err error) {
 	return entries, r.err
 }
 
-// PlaceKey is the stream of a place, PartitionOf the partition of a key.
-var (
-	PlaceKey    = placeKey
-	PartitionOf = partitionOf
-)
+// PlaceKey is the stream of a place.
+var PlaceKey = placeKey
 
 // Trim removes what is too old and settled.
 func Trim(ctx context.Context, b *pubsub.Broker, topic string, age time.Duration) error {

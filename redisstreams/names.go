@@ -1,7 +1,6 @@
 package redisstreams
 
 import (
-	"hash/fnv"
 	"math"
 	"strconv"
 	"strings"
@@ -77,13 +76,6 @@ func placeKey(p pubsub.Place, lane int32) string {
 
 // spread says whether a place has the partitions of its topic; the others have one.
 func spread(k pubsub.PlaceKind) bool { return k != pubsub.PlaceQuarantine && k != pubsub.PlaceState }
-
-// partitionOf is the partition of a key: FNV-1a, the same in every process.
-func partitionOf(key string, parts int) int32 {
-	h := fnv.New32a()
-	h.Write([]byte(key)) // never fails
-	return int32(h.Sum32() % uint32(parts))
-}
 
 // An entryID is the id of an entry of a stream: milliseconds, and a number among those.
 type entryID struct{ ms, seq uint64 }

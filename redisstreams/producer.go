@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -106,7 +107,7 @@ func (p *producer) prepare(ctx context.Context, o *pubsub.Out) error {
 		case err != nil:
 			return err
 		case parts > 1 && (o.Msg.Key != "" || o.To.Kind != pubsub.PlaceMain):
-			s.lane = partitionOf(o.Msg.Key, parts)
+			s.lane = drivers.PartitionOf(o.Msg.Key, parts)
 		case parts > 1:
 			s.lane = int32(p.turn % uint32(parts))
 			p.turn++

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -108,11 +109,7 @@ type page struct {
 
 // Browse implements pubsub.Browser: all partitions together, in the order of the ids, which are times.
 func (d *driver) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
-	return func(yield func(pubsub.Record, error) bool) {
-		if err := d.browse(ctx, p, from, func(r pubsub.Record) bool { return yield(r, nil) }); err != nil {
-			yield(pubsub.Record{}, err)
-		}
-	}
+	return drivers.Walk(func(yield func(pubsub.Record) bool) error { return d.browse(ctx, p, from, yield) })
 }
 
 func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Position, yield func(pubsub.Record) bool) error {
