@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/internal/brokerurl"
+	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -53,50 +54,23 @@ const (
 	maxMessage    = 16 << 20        // Redis would take more, and answer nobody else meanwhile
 )
 
+func opening() drivers.Opening[Config] {
+	return drivers.Opening[Config]{Broker: adapter, Hint: urlHint, Parse: ParseURL, Classify: classify}
+}
+
 // Opener opens redis://, rediss://, redis+cluster:// and redis+sentinel:// URLs.
 func Opener() pubsub.Opener {
-	return pubsub.Opener{Schemes: []string{schemePlain, schemeTLS, schemeCluster, schemeSentinel}, Open: Open, Check: check}
+	return pubsub.Opener{Schemes: []string{schemePlain, schemeTLS, schemeCluster, schemeSentinel}, Open: Open, Check: opening().Check}
 }
 
 // Open connects to rawURL. ctx bounds the opening only; 10 s where it has no deadline.
 func Open(ctx context.Context, rawURL string, opts *pubsub.Options) (*pubsub.Broker, error) {
-	cfg, err := read(rawURL)
-	if err != nil {
-		return nil, err
-	}
-	return cfg.Open(ctx, opts)
-}
-
-func read(rawURL string) (Config, error) {
-	cfg, err := ParseURL(rawURL)
-	if err != nil {
-		return cfg, &pubsub.Error{Op: "open", Broker: adapter, Code: pubsub.ErrInvalid, Err: err, Hint: urlHint}
-	}
-	return cfg, nil
-}
-
-func check(rawURL string) error {
-	_, err := read(rawURL)
-	return err
+	return opening().URL(ctx, rawURL, opts)
 }
 
 // Open connects as c says, see the function Open.
 func (c Config) Open(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker, error) {
-	d, err := c.Driver(ctx)
-	if err != nil {
-		e := &pubsub.Error{Op: "open", Broker: adapter, Err: err}
-		if ctx.Err() != nil {
-			e.Code = pubsub.ErrCanceled
-		} else {
-			e.Code, _ = classify(err)
-		}
-		return nil, e
-	}
-	b, err := pubsub.New(ctx, d, opts)
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
+	return opening().Config(ctx, c, opts)
 }
 
 // ParseURL reads a URL. Its errors never repeat it.
