@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"middleware/security": {"pubsub", "internal/", "middleware"},
 
 	"internal/adaptertest": {"pubsub", "dlq", "internal/"}, // for tests
+	"internal/benchclient": {"pubsub", "internal/"},
 	"internal/drivers":     {"pubsub"},
 
 	// A page is made of what the suite has written; it needs no broker, and the suite does not need it (nor html/template).

@@ -19,6 +19,7 @@ import (
 	"gocloud.dev/pubsub/kafkapubsub"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -62,7 +63,7 @@ func kafkaBroker(ctx context.Context) (broker, error) {
 		warm:    func(ctx context.Context, each time.Duration) error { return kafkaWarm(ctx, servers, kafkaWarmUp*each) },
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: kafkaRawSettings, Open: func(context.Context) (*bench.Client, error) { return openKafka(servers) }},
-			{Impl: "omnibus", Settings: omnibusSettings, Open: func(ctx context.Context) (*bench.Client, error) { return openKafkaOmnibus(ctx, url, servers) }},
+			{Impl: "omnibus", Settings: benchclient.Settings, Open: func(ctx context.Context) (*bench.Client, error) { return openKafkaOmnibus(ctx, url, servers) }},
 			{Impl: "franz-go", Settings: kafkaFranzSettings, Open: func(context.Context) (*bench.Client, error) { return openKafkaFranz(servers) }},
 			{Impl: "watermill", Settings: "watermill-kafka: SyncProducer with acks=1, not idempotent (its default); fetches wait 25 ms, commits 20 ms instead of a second; Router",
 				Open: func(context.Context) (*bench.Client, error) { return openKafkaWatermill(servers) }},
@@ -276,7 +277,7 @@ func openKafkaOmnibus(ctx context.Context, url string, servers []string) (*bench
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	c := omnibusClient(b)
+	c := benchclient.New(b)
 	prepare, consume := c.Prepare, c.Consume
 	c.Prepare = func(ctx context.Context, topic string, groups []string) error {
 		if err := b.Ensure(ctx, pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic, Partitions: kafkaPartitions}}}); err != nil {

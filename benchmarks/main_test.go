@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -109,7 +110,7 @@ func TestRefusedIsNotConfirmed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return omnibusClient(b)
+			return benchclient.New(b)
 		},
 	}
 	small, large := bench.Message{ID: "1", Payload: make([]byte, 10)}, bench.Message{ID: "2", Payload: make([]byte, pubsub.Headroom+200)}

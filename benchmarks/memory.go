@@ -12,6 +12,7 @@ import (
 	"gocloud.dev/pubsub/mempubsub"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/memory"
 )
 
@@ -24,8 +25,8 @@ func memoryBroker() broker {
 			{Impl: bench.Raw, Settings: driverSettings, Open: func(context.Context) (*bench.Client, error) {
 				return driverClient(memory.NewServer(memory.Config{}).Driver()), nil
 			}},
-			{Impl: "omnibus", Settings: omnibusSettings, Open: func(context.Context) (*bench.Client, error) {
-				return omnibusClient(memory.New(nil)), nil
+			{Impl: "omnibus", Settings: benchclient.Settings, Open: func(context.Context) (*bench.Client, error) {
+				return benchclient.New(memory.New(nil)), nil
 			}},
 			{Impl: "watermill", Settings: "GoChannel, persistent, OutputChannelBuffer 1000; Router", Open: openGoChannel},
 			{Impl: "gocloud", Settings: "mempubsub, ack deadline 1 min, batching at its defaults", Open: openMempubsub},

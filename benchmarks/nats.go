@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/nats"
 )
 
@@ -58,7 +59,7 @@ func natsBroker(ctx context.Context) (broker, error) {
 		shapes:  slices.Concat(bench.Shapes(), bench.Failing()),
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: natsRawSettings, Open: func(context.Context) (*bench.Client, error) { return openNATS(url) }},
-			{Impl: "omnibus", Settings: omnibusSettings, Open: func(ctx context.Context) (*bench.Client, error) { return openNATSOmnibus(ctx, url) }},
+			{Impl: "omnibus", Settings: benchclient.Settings, Open: func(ctx context.Context) (*bench.Client, error) { return openNATSOmnibus(ctx, url) }},
 			{Impl: "watermill", Settings: "watermill-nats jetstream: PublishMsg without Nats-Msg-Id, so no deduplication; double acks (its default); Router",
 				Open: func(context.Context) (*bench.Client, error) { return openNATSWatermill(url, false) }},
 			{Impl: "watermill-async-ack", Settings: "the same with AckAsync", Open: func(context.Context) (*bench.Client, error) { return openNATSWatermill(url, true) }},
@@ -149,7 +150,7 @@ func openNATSOmnibus(ctx context.Context, url string) (*bench.Client, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	c := omnibusClient(b)
+	c := benchclient.New(b)
 	prepare := c.Prepare
 	consumers := map[string]string{} // by group
 	c.Prepare = func(ctx context.Context, topic string, groups []string) error {

@@ -17,6 +17,7 @@ import (
 	"gocloud.dev/pubsub/rabbitpubsub"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
 
@@ -76,7 +77,7 @@ func rabbitBroker(ctx context.Context) (broker, error) {
 		shapes:  append(bench.Shapes(), bench.Failing()...),
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: rabbitRawSettings, Open: plug(openRabbit)},
-			{Impl: "omnibus", Settings: omnibusSettings, Open: plug(func(s *rabbitSide) (*bench.Client, error) { return openRabbitOmnibus(ctx, url, s) })},
+			{Impl: "omnibus", Settings: benchclient.Settings, Open: plug(func(s *rabbitSide) (*bench.Client, error) { return openRabbitOmnibus(ctx, url, s) })},
 			{Impl: "watermill", Settings: "watermill-amqp: 16 pooled channels, confirms; prefetch 1 (its default); Router",
 				Open: plug(func(s *rabbitSide) (*bench.Client, error) { return openRabbitWatermill(s, 0) })},
 			{Impl: "watermill-prefetch", Settings: "the same with prefetch 300",
@@ -187,7 +188,7 @@ func openRabbitOmnibus(ctx context.Context, url string, s *rabbitSide) (*bench.C
 	if err != nil {
 		return nil, err
 	}
-	c := omnibusClient(b)
+	c := benchclient.New(b)
 	prepare := c.Prepare
 	c.Prepare = func(ctx context.Context, topic string, groups []string) error {
 		s.exchanges = append(s.exchanges, "omnibus.topic."+topic)
@@ -197,7 +198,6 @@ func openRabbitOmnibus(ctx context.Context, url string, s *rabbitSide) (*bench.C
 		}
 		return prepare(ctx, topic, groups)
 	}
-	c.Pending = nil // it is what is ready
 	c.Close = func(context.Context) error { return errors.Join(b.Close(), s.remove()) }
 	return s.settling(c), nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
 
@@ -49,7 +50,7 @@ func redisBroker(ctx context.Context) (broker, error) {
 		shapes:  shapes,
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: redisRawSettings, Open: func(context.Context) (*bench.Client, error) { return openRedis(url) }},
-			{Impl: "omnibus", Settings: omnibusSettings, Open: func(ctx context.Context) (*bench.Client, error) { return openRedisOmnibus(ctx, url) }},
+			{Impl: "omnibus", Settings: benchclient.Settings, Open: func(ctx context.Context) (*bench.Client, error) { return openRedisOmnibus(ctx, url) }},
 			{Impl: "watermill", Settings: redisWatermillSettings, Open: func(context.Context) (*bench.Client, error) { return openRedisWatermill(url) }},
 			{Impl: "gocloud", Open: func(context.Context) (*bench.Client, error) { return nil, bench.NotOffered(redisNoPeer) }},
 		},
@@ -96,7 +97,7 @@ func openRedisOmnibus(ctx context.Context, url string) (*bench.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := omnibusClient(b)
+	c := benchclient.New(b)
 	var topics []string
 	prepare := c.Prepare
 	c.Prepare = func(ctx context.Context, topic string, groups []string) error {

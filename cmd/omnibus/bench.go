@@ -17,6 +17,7 @@ import (
 
 	"github.com/omnibus-go/omnibus/conformance/report"
 	"github.com/omnibus-go/omnibus/internal/bench"
+	"github.com/omnibus-go/omnibus/internal/benchclient"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -104,9 +105,7 @@ func (a *app) bench(c *cobra.Command, f benchFlags) error {
 	if a.verbose {
 		o.Log = a.out.errW
 	}
-	exact := false
 	err = a.opened(c, nil, func(_ context.Context, b *pubsub.Broker) error {
-		exact = b.Capabilities().Lag == pubsub.LagExact
 		if b.Capabilities().Redelivery {
 			return nil
 		}
@@ -121,7 +120,7 @@ func (a *app) bench(c *cobra.Command, f benchFlags) error {
 		if err != nil {
 			return nil, err
 		}
-		return benchClient(b, exact), nil
+		return benchclient.New(b), nil
 	}}
 	all := f.shapes()
 	rep := benchReport{Schema: "omnibus.bench/1", Broker: o.Broker, ServerVersion: f.server, Rows: []report.BenchRow{}}
@@ -204,75 +203,3 @@ func (r benchReport) write(dir, variant string) error {
 	}
 	return os.WriteFile(filepath.Join(dir, "bench-"+r.Broker+"-"+filepath.Base(variant)+".json"), append(b, '\n'), 0o644)
 }
-
-// benchClient is the module's own API. exact says that the broker's lag tells when all is settled.
-func benchClient(b *pubsub.Broker, exact bool) *bench.Client {
-	message := func(m bench.Message) pubsub.Message {
-		return pubsub.Message{Key: m.Key, ContentType: m.ContentType, Payload: m.Payload}
-	}
-	c := &bench.Client{
-		Prepare: func(ctx context.Context, topic string, groups []string) error {
-			t := pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic}}}
-			for _, g := range groups {
-				t.Groups = append(t.Groups, pubsub.Subscription{Topic: topic, Group: g})
-			}
-			return b.Ensure(ctx, t)
-		},
-		Publish: func(ctx context.Context, topic string, m bench.Message) error {
-			return b.Publish(ctx, topic, message(m))
-		},
-		PublishBatch: func(ctx context.Context, topic string, ms []bench.Message) (int, error) {
-			batch := make([]pubsub.Message, len(ms))
-			for i, m := range ms {
-				batch[i] = message(m)
-			}
-			err := b.PublishBatch(ctx, topic, batch)
-			if err != nil {
-				return 0, err
-			}
-			return len(ms), nil
-		},
-		Stream: func(ctx context.Context, topic string, confirmed func(int, error)) (bench.Stream, error) {
-			done := func(_ pubsub.Receipt, err error) { confirmed(1, err) }
-			return bench.Stream{
-				Send:  func(m bench.Message) error { b.PublishAsync(ctx, topic, message(m), done); return nil },
-				Flush: b.Flush,
-			}, nil
-		},
-		Consume: func(ctx context.Context, s bench.Consume, handle func([]byte)) (func(context.Context) error, error) {
-			c, err := b.Subscribe(ctx, pubsub.Subscription{Topic: s.Topic, Group: s.Group, Concurrency: s.Workers},
-				func(_ context.Context, d *pubsub.Delivery) error { handle(d.Payload); return nil })
-			if err != nil {
-				return nil, err
-			}
-			return c.Drain, nil
-		},
-		Close: func(context.Context) error { return b.Close() },
-	}
-	if exact {
-		c.Pending = func(ctx context.Context, topic, group string) (int64, error) { return pending(ctx, b, topic, group) }
-	}
-	return c
-}
-
-// pending is how many messages a group has not settled. A broker that has just made the topic may not know yet who leads it: that is no count, so it
-// is asked again, for as long as the broker has for any answer.
-func pending(ctx context.Context, b *pubsub.Broker, topic, group string) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, benchAnswer)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		lag, err := b.Lag(ctx, topic, group)
-		if !errors.Is(err, pubsub.ErrUnavailable) {
-			return lag.Messages, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return 0, err
-		}
-	}
-}
-
-const benchAnswer = 10 * time.Second

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,8 +12,6 @@ import (
 	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/report"
 	"github.com/omnibus-go/omnibus/internal/poll"
-	"github.com/omnibus-go/omnibus/memory"
-	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 // A whole run writes what package report reads, and its page with charts; a part of one writes nothing.
@@ -120,32 +117,3 @@ func TestInterruptedConform(t *testing.T) {
 		t.Error("a part of a run is written")
 	}
 }
-
-// A broker that does not know yet who leads a new topic is asked again, and its answer counts; any other error ends the run.
-func TestBenchAsksAgain(t *testing.T) {
-	for code, want := range map[pubsub.Code]bool{pubsub.ErrUnavailable: true, pubsub.ErrDenied: false} {
-		asked := 0
-		d := &forgetful{Driver: memory.NewServer(memory.Config{}).Driver(), lag: func() (pubsub.Lag, error) {
-			if asked++; asked < 3 {
-				return pubsub.Lag{}, &pubsub.Error{Op: "lag", Code: code}
-			}
-			return pubsub.Lag{Messages: 7, Kind: pubsub.LagExact}, nil
-		}}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := pending(t.Context(), b, "orders", "billing")
-		if got := err == nil && n == 7; got != want {
-			t.Errorf("%v: %d, %v after %d answers", code, n, err, asked)
-		}
-		b.Close()
-	}
-}
-
-type forgetful struct {
-	pubsub.Driver
-	lag func() (pubsub.Lag, error)
-}
-
-func (f *forgetful) Lag(context.Context, string, string) (pubsub.Lag, error) { return f.lag() }

@@ -1,4 +1,5 @@
-package main
+// Package benchclient is the module's own API as package bench measures it.
+package benchclient
 
 import (
 	"context"
@@ -11,15 +12,19 @@ import (
 
 var errFails = errors.New("this attempt fails")
 
-const omnibusInFlight = 4096
+const (
+	inFlight = 4096
+	answer   = 10 * time.Second // what a broker has for any
+)
 
-const omnibusSettings = "PublisherOptions and Subscription at their defaults, but MaxInFlight 4096 where the row does not say defaults; " +
+// Settings are those that New's client has.
+const Settings = "PublisherOptions and Subscription at their defaults, but MaxInFlight 4096 where the row does not say defaults; " +
 	"the engine assigns ids; rows strict, loose and failsonce: five attempts, from 1 s, once each fails from 100 ms"
 
-// omnibusClient is what every broker's file plugs in as omnibus.
-func omnibusClient(b *pubsub.Broker) *bench.Client {
+// New makes a client of a Broker, which it closes.
+func New(b *pubsub.Broker) *bench.Client {
 	var batch []pubsub.Message
-	return &bench.Client{
+	c := &bench.Client{
 		Prepare: func(ctx context.Context, topic string, groups []string) error {
 			t := pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: topic}}}
 			for _, g := range groups {
@@ -28,12 +33,12 @@ func omnibusClient(b *pubsub.Broker) *bench.Client {
 			return b.Ensure(ctx, t)
 		},
 		Publish: func(ctx context.Context, topic string, m bench.Message) error {
-			return b.Publish(ctx, topic, omnibusMessage(m))
+			return b.Publish(ctx, topic, message(m))
 		},
 		PublishBatch: func(ctx context.Context, topic string, ms []bench.Message) (int, error) {
 			batch = batch[:0]
 			for _, m := range ms {
-				batch = append(batch, omnibusMessage(m))
+				batch = append(batch, message(m))
 			}
 			err := b.PublishBatch(ctx, topic, batch)
 			confirmed := len(ms)
@@ -52,7 +57,7 @@ func omnibusClient(b *pubsub.Broker) *bench.Client {
 			done := func(_ pubsub.Receipt, err error) { confirmed(1, err) }
 			return bench.Stream{
 				Send: func(m bench.Message) error {
-					b.PublishAsync(ctx, topic, omnibusMessage(m), done)
+					b.PublishAsync(ctx, topic, message(m), done)
 					return nil
 				},
 				Flush: b.Flush,
@@ -61,7 +66,7 @@ func omnibusClient(b *pubsub.Broker) *bench.Client {
 		Consume: func(ctx context.Context, s bench.Consume, handle func([]byte)) (func(context.Context) error, error) {
 			sub := pubsub.Subscription{Topic: s.Topic, Group: s.Group, Concurrency: s.Workers}
 			if !s.Defaults {
-				sub.MaxInFlight = omnibusInFlight
+				sub.MaxInFlight = inFlight
 			}
 			if s.Loose {
 				sub.Order = pubsub.OrderByKeyLoose
@@ -86,15 +91,35 @@ func omnibusClient(b *pubsub.Broker) *bench.Client {
 			return c.Drain, nil
 		},
 		Retries: true,
-		Pending: func(ctx context.Context, topic, group string) (int64, error) {
-			lag, err := b.Lag(ctx, topic, group)
+		Close:   func(context.Context) error { return b.Close() },
+	}
+	if b.Capabilities().Lag == pubsub.LagExact { // else it does not tell when all is settled
+		c.Pending = func(ctx context.Context, topic, group string) (int64, error) { return pending(ctx, b, topic, group) }
+	}
+	return c
+}
+
+// pending is how many messages a group has not settled. A broker that has just made the topic may not know yet who leads it: that is no count, so it
+// is asked again, for as long as the broker has for any answer.
+func pending(ctx context.Context, b *pubsub.Broker, topic, group string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lag, err := b.Lag(ctx, topic, group)
+		if !errors.Is(err, pubsub.ErrUnavailable) {
 			return lag.Messages, err
-		},
-		Close: func(context.Context) error { return b.Close() },
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, err
+		}
 	}
 }
 
-// omnibusMessage leaves the id to the engine: making it is part of its work.
-func omnibusMessage(m bench.Message) pubsub.Message {
+// message leaves the id to the engine: making it is part of its work.
+func message(m bench.Message) pubsub.Message {
 	return pubsub.Message{Key: m.Key, ContentType: m.ContentType, Payload: m.Payload}
 }
