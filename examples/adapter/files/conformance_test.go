@@ -13,7 +13,12 @@ import (
 // What it takes to prove an adapter. A folder is cheap: each property gets one of its own, and runs in virtual time.
 func TestConformance(t *testing.T) {
 	t.Setenv("OMNIBUS_REPORTS", t.TempDir()) // an adapter's report is kept; this one's would stand among those of the brokers
-	conformance.Run(t, conformance.Harness{
+	conformance.Run(t, harness(t))
+}
+
+func harness(t *testing.T) conformance.Harness {
+	t.Helper()
+	return conformance.Harness{
 		Fresh: func() conformance.Harness {
 			bus := files.NewBus(t.TempDir())
 			return conformance.Harness{
@@ -23,5 +28,5 @@ func TestConformance(t *testing.T) {
 			}
 		},
 		Wrap: func(t conformance.T, f func()) { synctest.Test(t.(*testing.T), func(*testing.T) { f() }) },
-	})
+	}
 }
