@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	// The store of what was handled is package middleware's.
 	"middleware/security": {"pubsub", "internal/", "middleware"},
 
-	"internal/adaptertest": {"pubsub", "dlq", "internal/"}, // for tests
+	"internal/adaptertest": {"pubsub", "dlq", "conformance", "conformance/containers", "internal/"}, // for tests
 	"internal/benchclient": {"pubsub", "internal/"},
 	"internal/drivers":     {"pubsub"},
 
@@ -67,6 +67,7 @@ var mayLink = map[string][]string{
 	"internal/cmd/testsum": {"github.com/sony/gobreaker/v2", "golang.org/x/time"}, // the same: it prints the suite's reports
 
 	"conformance/containers": {"*"},
+	"internal/adaptertest":   {"*"},
 	"internal/cmd/brokers":   {"*"},
 
 	// the client, and what it links: codecs, Kerberos, proxies, its metrics; SCRAM is kept by others

@@ -12,6 +12,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -19,8 +20,7 @@ import (
 // A server is a real broker that a test has, and how to reach it.
 type server struct {
 	*containers.Broker
-	params *containers.Params // nil = the broker's
-	tokens string             // where tokens are written
+	tokens string // where tokens are written
 }
 
 func startServer(t *testing.T, variant string) *server {
@@ -31,34 +31,16 @@ func startServer(t *testing.T, variant string) *server {
 // address is the URL with the credentials that the variant asks for, and more parameters.
 func (s *server) address(tb testing.TB, more url.Values) string {
 	tb.Helper()
-	base, query, _ := strings.Cut(s.URL(), "?")
-	scheme, hosts, _ := strings.Cut(base, "://")
-	p := s.Params
-	if s.params != nil {
-		p = *s.params
-	}
-	if p.User != "" {
-		hosts = url.UserPassword(p.User, p.Password).String() + "@" + hosts
-	}
-	own := url.Values{"session_timeout": {cmp.Or(os.Getenv("OMNIBUS_KAFKA_SESSION"), "3s")}}
-	for name, value := range map[string]string{
-		"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile, "sasl": strings.ToLower(p.Mechanism), "token_file": s.tokenFile(tb, p.Token),
-	} {
-		if value != "" {
-			own.Set(name, value)
-		}
-	}
-	for name := range more {
-		own.Del(name)
-	}
-	parameters := []string{own.Encode()}
-	if query != "" {
-		parameters = append(parameters, query)
-	}
-	if len(more) > 0 {
-		parameters = append(parameters, more.Encode())
-	}
-	return scheme + "://" + hosts + "?" + strings.Join(parameters, "&")
+	return s.addressOf(tb, s.Params, more)
+}
+
+// addressOf is that of somebody who has p.
+func (s *server) addressOf(tb testing.TB, p containers.Params, more url.Values) string {
+	tb.Helper()
+	return adaptertest.Address(s.URL(), p, url.Values{
+		"ca": {p.CAFile}, "cert": {p.CertFile}, "key": {p.KeyFile}, "sasl": {strings.ToLower(p.Mechanism)}, "token_file": {s.tokenFile(tb, p.Token)},
+		"session_timeout": {cmp.Or(os.Getenv("OMNIBUS_KAFKA_SESSION"), "3s")},
+	}, more)
 }
 
 // tokenFile is where a token stands: each has its own.
@@ -67,7 +49,7 @@ func (s *server) tokenFile(tb testing.TB, token string) string {
 	if token == "" {
 		return ""
 	}
-	path := filepath.Join(s.tokens, token[max(len(token)-20, 0):])
+	path := filepath.Join(s.tokens, url.PathEscape(token[max(len(token)-20, 0):]))
 	if err := os.WriteFile(path, []byte(token), 0o600); err != nil {
 		tb.Fatal(err)
 	}

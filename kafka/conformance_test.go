@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -30,7 +31,7 @@ func TestConformance(t *testing.T) {
 		ServerVersion: s.Version(),
 		ClientVersion: clientVersion(),
 	}
-	h.Intruders, h.Secrets = s.intruders(t)
+	h.Intruders, h.Secrets = adaptertest.Intruders(t, s.Params, s.opens(t))
 	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 		h.Faults = s.networkFaults()

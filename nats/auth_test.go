@@ -3,26 +3,16 @@ package nats_test
 import (
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nkeys"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
-
-// write makes a file of the test's own.
-func write(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 func mustOpen(t *testing.T, address string) {
 	t.Helper()
@@ -44,28 +34,18 @@ func mustOpen(t *testing.T, address string) {
 // refused opens a URL that must not work, and looks for the secret in what it is told.
 func refused(t *testing.T, address string, code pubsub.Code, secret string) {
 	t.Helper()
-	b, err := nats.Open(t.Context(), address, nil)
-	if err == nil {
-		_ = b.Close()
-		t.Fatalf("opened, want %q", code.Error())
-	}
-	if pubsub.CodeOf(err) != code {
-		t.Errorf("%v (%+v), want %q", err, pubsub.CodeOf(err), code.Error())
-	}
-	if secret != "" && strings.Contains(err.Error(), secret) {
-		t.Errorf("the error tells the secret: %v", err)
-	}
+	adaptertest.Refused(t, nats.Open, address, code, secret)
 }
 
 func with(p containers.Params, s *server, change func(p *containers.Params)) string {
 	change(&p)
-	return (&server{Broker: s.Broker, params: &p}).address(nil)
+	return s.addressOf(p, nil)
 }
 
 func TestUserAndPassword(t *testing.T) {
 	s := startServer(t, "userpass")
 	mustOpen(t, s.address(nil))
-	file := url.Values{"password_file": {write(t, s.Params.Password+"\n")}}
+	file := url.Values{"password_file": {adaptertest.File(t, s.Params.Password+"\n")}}
 	mustOpen(t, "nats://"+s.Params.User+"@"+strings.TrimPrefix(s.URL(), "nats://")+"?"+file.Encode())
 	refused(t, with(s.Params, s, func(p *containers.Params) { p.Password = "wr0ng" }), pubsub.ErrUnauthenticated, "wr0ng")
 	refused(t, with(s.Params, s, func(p *containers.Params) { p.User, p.Token = "", "wr0ng" }), pubsub.ErrUnauthenticated, "wr0ng")
@@ -87,11 +67,11 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := write(t, string(seed))
+	other := adaptertest.File(t, string(seed))
 	s := startServer(t, "nkey")
 	mustOpen(t, s.address(nil))
 	refused(t, with(s.Params, s, func(p *containers.Params) { p.SeedFile = other }), pubsub.ErrUnauthenticated, string(seed))
-	refused(t, with(s.Params, s, func(p *containers.Params) { p.SeedFile = write(t, "no seed") }), pubsub.ErrUnauthenticated, "no seed")
+	refused(t, with(s.Params, s, func(p *containers.Params) { p.SeedFile = adaptertest.File(t, "no seed") }), pubsub.ErrUnauthenticated, "no seed")
 	refused(t, with(s.Params, s, func(p *containers.Params) { p.SeedFile = "/no/such/file" }), pubsub.ErrUnauthenticated, "")
 }
 
@@ -104,7 +84,7 @@ func TestCredentialsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	forged := strings.Replace(string(text), "eyJ", "eyK", 1)
-	refused(t, with(s.Params, s, func(p *containers.Params) { p.CredsFile = write(t, forged) }), pubsub.ErrUnauthenticated, "eyK")
+	refused(t, with(s.Params, s, func(p *containers.Params) { p.CredsFile = adaptertest.File(t, forged) }), pubsub.ErrUnauthenticated, "eyK")
 }
 
 func TestTLS(t *testing.T) {

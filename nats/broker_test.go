@@ -3,13 +3,13 @@ package nats_test
 import (
 	"context"
 	"net/url"
-	"strings"
 	"testing"
 
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -18,7 +18,6 @@ import (
 type server struct {
 	*containers.Broker
 	replicas string
-	params   *containers.Params // nil = the broker's
 }
 
 func startServer(t *testing.T, variant string) *server {
@@ -41,34 +40,13 @@ func newServer(b *containers.Broker, variant string) *server {
 }
 
 // address is the URL with the credentials that the variant asks for, and more parameters.
-func (s *server) address(more url.Values) string {
-	base, query, _ := strings.Cut(s.URL(), "?")
-	scheme, hosts, _ := strings.Cut(base, "://")
-	p := s.Params
-	if s.params != nil {
-		p = *s.params
-	}
-	if p.User != "" {
-		hosts = url.UserPassword(p.User, p.Password).String() + "@" + hosts
-	}
-	parameters := []string{}
-	if query != "" {
-		parameters = append(parameters, query)
-	}
-	own := url.Values{}
-	for name, value := range map[string]string{
-		"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile, "token": p.Token, "nkey": p.SeedFile, "creds": p.CredsFile, "replicas": s.replicas,
-	} {
-		if value != "" {
-			own.Set(name, value)
-		}
-	}
-	for _, values := range []url.Values{own, more} {
-		if len(values) > 0 {
-			parameters = append(parameters, values.Encode())
-		}
-	}
-	return scheme + "://" + hosts + "?" + strings.Join(parameters, "&")
+func (s *server) address(more url.Values) string { return s.addressOf(s.Params, more) }
+
+// addressOf is that of somebody who has p.
+func (s *server) addressOf(p containers.Params, more url.Values) string {
+	return adaptertest.Address(s.URL(), p, url.Values{
+		"ca": {p.CAFile}, "cert": {p.CertFile}, "key": {p.KeyFile}, "token": {p.Token}, "nkey": {p.SeedFile}, "creds": {p.CredsFile}, "replicas": {s.replicas},
+	}, more)
 }
 
 func (s *server) open(t *testing.T) *pubsub.Broker {

@@ -11,6 +11,7 @@ import (
 	client "github.com/nats-io/nats.go"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -35,7 +36,7 @@ func TestConformance(t *testing.T) {
 			"DeadLetters/BrowsingTakesNothing": "the same: it wants a topic of 50 kB among others of the stream",
 		},
 	}
-	h.Intruders, h.Secrets = s.intruders(t)
+	h.Intruders, h.Secrets = adaptertest.Intruders(t, s.Params, s.opens)
 	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 		h.Faults = s.networkFaults()

@@ -31,8 +31,7 @@ func TestDeniedPublish(t *testing.T) {
 	}
 	params := s.Params
 	params.User = containers.NATSLimited
-	limited := server{s.Broker, s.replicas, &params}
-	b, err := nats.Open(t.Context(), limited.address(nil), nil)
+	b, err := nats.Open(t.Context(), s.addressOf(params, nil), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

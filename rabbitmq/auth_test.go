@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
@@ -33,17 +34,7 @@ func mustOpen(t *testing.T, address string) {
 func refused(t *testing.T, address string, code pubsub.Code, secret string) {
 	t.Helper()
 	begin := time.Now()
-	b, err := rabbitmq.Open(t.Context(), address, nil)
-	if err == nil {
-		_ = b.Close()
-		t.Fatalf("opened, want %q", code.Error())
-	}
-	if pubsub.CodeOf(err) != code {
-		t.Errorf("%v (%+v), want %q", err, pubsub.CodeOf(err), code.Error())
-	}
-	if secret != "" && strings.Contains(err.Error(), secret) {
-		t.Errorf("the error tells the secret: %v", err)
-	}
+	adaptertest.Refused(t, rabbitmq.Open, address, code, secret)
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -52,7 +43,7 @@ func refused(t *testing.T, address string, code pubsub.Code, secret string) {
 func TestUserAndPassword(t *testing.T) {
 	s := startServer(t, "userpass")
 	mustOpen(t, s.address(nil))
-	secret := url.Values{"password_file": {file(t, s.Params.Password+"\n")}}
+	secret := url.Values{"password_file": {adaptertest.File(t, s.Params.Password+"\n")}}
 	mustOpen(t, "amqp://"+s.Params.User+"@"+strings.TrimPrefix(s.URL(), "amqp://")+"?"+secret.Encode())
 	refused(t, s.with(func(p *containers.Params) { p.Password = "wr0ng" }), pubsub.ErrUnauthenticated, "wr0ng")
 	refused(t, s.URL(), pubsub.ErrUnauthenticated, "") // guest
@@ -66,7 +57,7 @@ func TestTLS(t *testing.T) {
 	refused(t, s.with(func(p *containers.Params) { p.CAFile = other.Params.CAFile }), pubsub.ErrUnauthenticated, "")
 	refused(t, s.with(func(p *containers.Params) { p.Mechanism = "" }), pubsub.ErrUnauthenticated, "") // a password, where only certificates count
 	refused(t, other.with(func(p *containers.Params) { p.CAFile = "/no/such/file" }), pubsub.ErrUnauthenticated, "")
-	refused(t, other.with(func(p *containers.Params) { p.CAFile = file(t, "no certificate") }), pubsub.ErrUnauthenticated, "")
+	refused(t, other.with(func(p *containers.Params) { p.CAFile = adaptertest.File(t, "no certificate") }), pubsub.ErrUnauthenticated, "")
 	refused(t, "amqps://127.0.0.1:1", pubsub.ErrUnavailable, "")
 }
 

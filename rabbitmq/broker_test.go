@@ -9,54 +9,31 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
 
 // A server is a real broker that a test has, and how to reach it.
-type server struct {
-	*containers.Broker
-	params *containers.Params // nil = the broker's
-}
+type server struct{ *containers.Broker }
 
 func startServer(t *testing.T, variant string) *server {
 	t.Helper()
-	return &server{Broker: containers.ForTest(t, "rabbitmq", variant)}
+	return &server{containers.ForTest(t, "rabbitmq", variant)}
 }
 
 // ownServer is for a test that breaks the broker, or changes its settings.
 func ownServer(t *testing.T, variant string) *server {
 	t.Helper()
-	return &server{Broker: containers.OwnForTest(t, "rabbitmq", variant)}
+	return &server{containers.OwnForTest(t, "rabbitmq", variant)}
 }
 
 // address is the URL with the credentials that the variant asks for, and more parameters.
-func (s *server) address(more url.Values) string {
-	base, query, _ := strings.Cut(s.URL(), "?")
-	scheme, rest, _ := strings.Cut(base, "://")
-	p := s.Params
-	if s.params != nil {
-		p = *s.params
-	}
-	if p.User != "" {
-		rest = url.UserPassword(p.User, p.Password).String() + "@" + rest
-	}
-	parameters := []string{}
-	if query != "" {
-		parameters = append(parameters, query)
-	}
-	own := url.Values{}
-	for name, value := range map[string]string{"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile, "auth": strings.ToLower(p.Mechanism)} {
-		if value != "" {
-			own.Set(name, value)
-		}
-	}
-	for _, values := range []url.Values{own, more} {
-		if len(values) > 0 {
-			parameters = append(parameters, values.Encode())
-		}
-	}
-	return scheme + "://" + rest + "?" + strings.Join(parameters, "&")
+func (s *server) address(more url.Values) string { return s.addressOf(s.Params, more) }
+
+// addressOf is that of somebody who has p.
+func (s *server) addressOf(p containers.Params, more url.Values) string {
+	return adaptertest.Address(s.URL(), p, url.Values{"ca": {p.CAFile}, "cert": {p.CertFile}, "key": {p.KeyFile}, "auth": {strings.ToLower(p.Mechanism)}}, more)
 }
 
 func (s *server) open(t *testing.T, more url.Values, opts *pubsub.Options) *pubsub.Broker {

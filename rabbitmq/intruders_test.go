@@ -2,14 +2,11 @@ package rabbitmq_test
 
 import (
 	"context"
-	"encoding/pem"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
@@ -18,56 +15,27 @@ import (
 func (s *server) with(change func(p *containers.Params)) string {
 	p := s.Params
 	change(&p)
-	return (&server{Broker: s.Broker, params: &p}).address(nil)
+	return s.addressOf(p, nil)
 }
 
 // intruders are those that the variant turns away, and what neither they nor we want to read anywhere.
 func (s *server) intruders(t *testing.T) (all map[conformance.Intruder]func(context.Context, *pubsub.Options) (*pubsub.Broker, error), secrets []string) {
 	t.Helper()
-	const guess = "wr0ng/word"
-	all = map[conformance.Intruder]func(context.Context, *pubsub.Options) (*pubsub.Broker, error){}
-	add := func(who conformance.Intruder, change func(p *containers.Params)) {
-		address := s.with(change)
-		all[who] = func(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker, error) {
+	opens := func(p containers.Params) func(context.Context, *pubsub.Options) (*pubsub.Broker, error) {
+		if p.CertFile == "" {
+			p.Mechanism = ""
+		}
+		address := s.addressOf(p, nil)
+		return func(ctx context.Context, opts *pubsub.Options) (*pubsub.Broker, error) {
 			return rabbitmq.Open(ctx, address, opts)
 		}
 	}
-	p := s.Params
-	if p.CAFile != "" {
-		stranger := otherAuthority(t)
-		add(conformance.WrongCA, func(p *containers.Params) { p.CAFile = stranger })
-	}
-	if p.CertFile != "" {
-		add(conformance.NoCertificate, func(p *containers.Params) { p.CertFile, p.KeyFile, p.Mechanism = "", "", "" })
-		return all, nil
-	}
-	add(conformance.WrongPassword, func(p *containers.Params) {
-		if p.User == "" {
-			p.User = "guest"
-		}
-		p.Password = guess
-	})
-	secrets = []string{guess}
-	if p.Password != "" {
-		secrets = append(secrets, p.Password)
+	all, secrets = adaptertest.Intruders(t, s.Params, opens)
+	if s.Params.CertFile == "" && s.Params.User == "" { // guest's password is no secret, and another one does not get in
+		p := s.Params
+		p.User, p.Password = "guest", adaptertest.Guess
+		all[conformance.WrongPassword] = opens(p)
+		secrets = append(secrets, adaptertest.Guess)
 	}
 	return all, secrets
-}
-
-// otherAuthority is the file of a certificate that has nothing to do with the server.
-func otherAuthority(t *testing.T) (path string) {
-	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	defer s.Close()
-	return file(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
-}
-
-// file makes a file of the test's own.
-func file(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

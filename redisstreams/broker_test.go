@@ -3,67 +3,44 @@ package redisstreams_test
 import (
 	"context"
 	"net/url"
-	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/conformance"
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
 
 // A server is a real broker that a test has, and how to reach it.
-type server struct {
-	*containers.Broker
-	params *containers.Params // nil = the broker's
-}
+type server struct{ *containers.Broker }
 
 func startServer(t *testing.T, variant string) *server {
 	t.Helper()
-	return &server{Broker: containers.ForTest(t, "redis", variant)}
+	return &server{containers.ForTest(t, "redis", variant)}
 }
 
 // ownServer is for a test that breaks the broker, or changes its settings.
 func ownServer(t *testing.T, variant string) *server {
 	t.Helper()
-	return &server{Broker: containers.OwnForTest(t, "redis", variant)}
+	return &server{containers.OwnForTest(t, "redis", variant)}
 }
 
 // replicated says whether there are replicas.
 func (s *server) replicated() bool { return len(s.Nodes()) > 1 }
 
 // address is the URL with the credentials that the variant asks for, and more parameters.
-func (s *server) address(more url.Values) string {
-	base, query, _ := strings.Cut(s.URL(), "?")
-	scheme, hosts, _ := strings.Cut(base, "://")
-	p := s.Params
-	if s.params != nil {
-		p = *s.params
-	}
-	if p.User != "" || p.Password != "" {
-		hosts = url.UserPassword(p.User, p.Password).String() + "@" + hosts
-	}
-	parameters := []string{}
-	if query != "" {
-		parameters = append(parameters, query)
-	}
-	own := url.Values{}
-	for name, value := range map[string]string{"ca": p.CAFile, "cert": p.CertFile, "key": p.KeyFile} {
-		if value != "" {
-			own.Set(name, value)
-		}
-	}
+func (s *server) address(more url.Values) string { return s.addressOf(s.Params, more) }
+
+// addressOf is that of somebody who has p.
+func (s *server) addressOf(p containers.Params, more url.Values) string {
+	own := url.Values{"ca": {p.CAFile}, "cert": {p.CertFile}, "key": {p.KeyFile}}
 	if s.replicated() {
 		own.Set("wait", "1")
 	}
-	for _, values := range []url.Values{own, more} {
-		if len(values) > 0 {
-			parameters = append(parameters, values.Encode())
-		}
-	}
-	return scheme + "://" + hosts + "?" + strings.Join(parameters, "&")
+	return adaptertest.Address(s.URL(), p, own, more)
 }
 
 func (s *server) open(t *testing.T) *pubsub.Broker {

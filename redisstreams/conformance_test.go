@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
@@ -31,7 +32,7 @@ func TestConformance(t *testing.T) {
 		ServerVersion: s.Version(),
 		ClientVersion: redis.Version(),
 	}
-	h.Intruders, h.Secrets = s.intruders(t)
+	h.Intruders, h.Secrets = adaptertest.Intruders(t, s.Params, s.opens)
 	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
 		h.Faults = slices.DeleteFunc(s.Faults(), func(f conformance.Fault) bool { return f.Name != conformance.HalfOpen }) // the others are for TestSoak

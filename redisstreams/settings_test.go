@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/omnibus-go/omnibus/conformance/containers"
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/internal/dedup"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -26,17 +27,7 @@ func parameters(list ...string) url.Values {
 // refused opens a URL that must not work, and looks for the secret in what it is told.
 func refused(t *testing.T, address string, code pubsub.Code, secret string) {
 	t.Helper()
-	b, err := redisstreams.Open(t.Context(), address, nil)
-	if err == nil {
-		_ = b.Close()
-		t.Fatalf("opened, want %q", code.Error())
-	}
-	if pubsub.CodeOf(err) != code {
-		t.Errorf("%v (%+v), want %q", err, pubsub.CodeOf(err), code.Error())
-	}
-	if secret != "" && strings.Contains(err.Error(), secret) {
-		t.Errorf("the error tells the secret: %v", err)
-	}
+	adaptertest.Refused(t, redisstreams.Open, address, code, secret)
 }
 
 // What a confirmation covers is what the server is set to, and less than it is asked for is refused.
@@ -120,7 +111,7 @@ func TestLimitedUser(t *testing.T) {
 	limited := func(more url.Values) string {
 		p := s.Params
 		p.User = containers.RedisLimited
-		return (&server{Broker: s.Broker, params: &p}).address(more)
+		return s.addressOf(p, more)
 	}
 	refused(t, limited(nil), pubsub.ErrUnsupported, s.Params.Password)
 	b, err := redisstreams.Open(t.Context(), limited(parameters("durability", "disk")), nil)
@@ -177,7 +168,7 @@ func TestCredentials(t *testing.T) {
 	if err := b.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}
-	file := "redis://" + s.Params.User + "@" + strings.TrimPrefix(s.URL(), "redis://") + "?" + parameters("password_file", write(t, s.Params.Password+"\n")).Encode()
+	file := "redis://" + s.Params.User + "@" + strings.TrimPrefix(s.URL(), "redis://") + "?" + parameters("password_file", adaptertest.File(t, s.Params.Password+"\n")).Encode()
 	b, err := redisstreams.Open(t.Context(), file, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +176,7 @@ func TestCredentials(t *testing.T) {
 	_ = b.Close()
 	wrong := s.Params
 	wrong.Password = "wr0ng"
-	refused(t, (&server{Broker: s.Broker, params: &wrong}).address(nil), pubsub.ErrUnauthenticated, "wr0ng")
+	refused(t, s.addressOf(wrong, nil), pubsub.ErrUnauthenticated, "wr0ng")
 	refused(t, s.URL(), pubsub.ErrUnauthenticated, "")
 	refused(t, "redis://127.0.0.1:1", pubsub.ErrUnavailable, "")
 }
