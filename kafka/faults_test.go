@@ -4,16 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 
 	"github.com/omnibus-go/omnibus/conformance"
 )
-
-// networkFaults are those that the suite asks for by name. What else can be done to the server is for TestSoak.
-func (s *server) networkFaults() []conformance.Fault {
-	return slices.DeleteFunc(s.Faults(), func(f conformance.Fault) bool { return f.Name != conformance.HalfOpen })
-}
 
 // leadership asks who leads the topic.
 func (s *server) leadership(tb testing.TB) func(ctx context.Context, topic string) (pauseFollowers, wipeLeader conformance.Fault, err error) {

@@ -39,7 +39,7 @@ func TestConformance(t *testing.T) {
 	h.Intruders, h.Secrets = adaptertest.Intruders(t, s.Params, s.opens)
 	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
-		h.Faults = s.networkFaults()
+		h.Faults = s.Faults(conformance.HalfOpen) // the others are for TestSoak
 	}
 	if len(s.Nodes()) > 1 {
 		h.Replicas = s.leadership

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -73,31 +74,6 @@ func read(t *testing.T, s *server, topic string, count int) (list []foreign) {
 	return list
 }
 
-// receive takes n messages of a topic, which were there before its group.
-func receive(t *testing.T, b *pubsub.Broker, topic string, n int) (list []pubsub.Message) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	seq, err := b.Receive(ctx, pubsub.Subscription{Topic: topic, Group: "g", Start: pubsub.FromEarliest()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for d, err := range seq {
-		if err != nil {
-			t.Fatalf("after %d messages: %v", len(list), err)
-		}
-		list = append(list, d.Message)
-		if err := d.Settle(ctx, nil); err != nil {
-			t.Fatal(err)
-		}
-		if len(list) == n {
-			return list
-		}
-	}
-	t.Fatalf("%d messages, want %d", len(list), n)
-	return nil
-}
-
 // What we publish another client reads as header.go says, and what it copies is for us the same message.
 func TestForeignClientReads(t *testing.T) {
 	s := startServer(t, "default")
@@ -140,7 +116,7 @@ func TestForeignClientReads(t *testing.T) {
 		there[i].Headers = slices.DeleteFunc(there[i].Headers, func(h [2]string) bool { return h[0] == "Nats-Msg-Id" }) // else the stream has it already
 	}
 	javaScript(t, there, s.URL(), "publish")
-	back := receive(t, b, "copied", 3)
+	back := adaptertest.Receive(t, b, pubsub.Subscription{Topic: "copied", Group: "g", Start: pubsub.FromEarliest()}, 3)
 	if !reflect.DeepEqual(back[0], sent) {
 		t.Errorf("after its way through the other client:\n%.3000v, want\n%.3000v", back[0], sent)
 	}
@@ -164,7 +140,7 @@ func TestForeignClientPublishes(t *testing.T) {
 		}},
 		{"theirs", []byte{}, [][2]string{}},
 	}, s.URL(), "publish")
-	got := receive(t, b, "theirs", 2)
+	got := adaptertest.Receive(t, b, pubsub.Subscription{Topic: "theirs", Group: "g", Start: pubsub.FromEarliest()}, 2)
 	m := got[0]
 	if string(m.Payload) != "\x00\xff" || m.ID != "m1" || m.Key != "k" || m.ContentType != "text/plain" {
 		t.Errorf("got %+v", m)

@@ -15,6 +15,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -65,31 +66,6 @@ func read(t *testing.T, s *server, queue string, count int) (list []foreign) {
 		t.Fatalf("the other client read %d messages, want %d", len(list), count)
 	}
 	return list
-}
-
-// receive takes n messages of a group that is there.
-func receive(t *testing.T, b *pubsub.Broker, topic string, n int) (list []pubsub.Message) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	seq, err := b.Receive(ctx, pubsub.Subscription{Topic: topic, Group: "g"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for d, err := range seq {
-		if err != nil {
-			t.Fatalf("after %d messages: %v", len(list), err)
-		}
-		list = append(list, d.Message)
-		if err := d.Settle(ctx, nil); err != nil {
-			t.Fatal(err)
-		}
-		if len(list) == n {
-			return list
-		}
-	}
-	t.Fatalf("%d messages, want %d", len(list), n)
-	return nil
 }
 
 func ensure(t *testing.T, b *pubsub.Broker, topics ...string) {
@@ -145,7 +121,7 @@ func TestForeignClientReads(t *testing.T) {
 		there[i].Key = "copied"
 	}
 	python(t, s, there, "publish", "omnibus")
-	back := receive(t, b, "copied", 3)
+	back := adaptertest.Receive(t, b, pubsub.Subscription{Topic: "copied", Group: "g"}, 3)
 	if !reflect.DeepEqual(back[0], sent) {
 		t.Errorf("after its way through the other client:\n%.3000v, want\n%.3000v", back[0], sent)
 	}

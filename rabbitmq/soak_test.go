@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -28,11 +27,6 @@ func dial(ctx context.Context, address string) (pubsub.Driver, error) {
 		return nil, err
 	}
 	return cfg.Driver(ctx)
-}
-
-// networkFaults are those that the suite asks for by name. What else can be done to the server is for TestSoak.
-func (s *server) networkFaults() []conformance.Fault {
-	return slices.DeleteFunc(s.Faults(), func(f conformance.Fault) bool { return f.Name != conformance.HalfOpen })
 }
 
 // TestSoak runs fault schedules on the variant that OMNIBUS_VARIANT names.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net/url"
 	"os"
-	"slices"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -35,7 +34,7 @@ func TestConformance(t *testing.T) {
 	h.Intruders, h.Secrets = adaptertest.Intruders(t, s.Params, s.opens)
 	if s.Ours() {
 		h.Kill, h.Start = s.Kill, s.Restart
-		h.Faults = slices.DeleteFunc(s.Faults(), func(f conformance.Fault) bool { return f.Name != conformance.HalfOpen }) // the others are for TestSoak
+		h.Faults = s.Faults(conformance.HalfOpen) // the others are for TestSoak
 	}
 	if s.replicated() {
 		h.Replicas = s.leadership

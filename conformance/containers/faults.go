@@ -21,16 +21,20 @@ const (
 )
 
 // Faults is what can be done to the broker, for [conformance.Harness]: the network of all nodes, their processes, and in a cluster the
-// process and the data of each. Kill and Restart of all nodes are not among them: the Harness has these by name. There are none if the
-// broker was given by URL.
-func (b *Broker) Faults() []conformance.Fault {
-	if len(b.nodes) == 0 {
+// process and the data of each. Kill and Restart of all nodes are not among them: the Harness has these by name. Where names are given it is those
+// alone. There are none if the broker was given by URL.
+func (b *Broker) Faults(names ...string) []conformance.Fault {
+	if !b.Ours() {
 		return nil
 	}
 	all := b.faults()
-	if len(b.nodes) == 1 {
-		return all
+	if len(b.nodes) > 1 {
+		all = append(all, b.faultsOfNodes()...)
 	}
+	return slices.DeleteFunc(all, func(f conformance.Fault) bool { return len(names) > 0 && !slices.Contains(names, f.Name) })
+}
+
+func (b *Broker) faultsOfNodes() (all []conformance.Fault) {
 	for _, n := range b.nodes {
 		all = append(all,
 			conformance.Fault{Name: "kill " + n.name, Strike: b.killed(n, n.Kill)},

@@ -3,7 +3,6 @@ package containers_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,10 +147,7 @@ func TestReplicasOfNobody(t *testing.T) {
 // A fault that strikes nobody says so: no client speaks, so nothing vanishes.
 func TestFaultWithoutEffect(t *testing.T) {
 	b := start(t, "default")
-	for _, f := range b.Faults() {
-		if f.Name != "black hole" {
-			continue
-		}
+	for _, f := range b.Faults("black hole") {
 		end, err := f.Strike(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -168,9 +164,7 @@ func TestFaultThatStrikesOnlySome(t *testing.T) {
 	if err := b.Nodes()[1].Kill(t.Context()); err != nil { // what is dead cannot be paused
 		t.Fatal(err)
 	}
-	all := b.Faults()
-	pause := slices.IndexFunc(all, func(f conformance.Fault) bool { return f.Name == "pause" })
-	if _, err := all[pause].Strike(t.Context()); err == nil {
+	if _, err := b.Faults("pause")[0].Strike(t.Context()); err == nil {
 		t.Fatal("it says that it has paused a dead process")
 	}
 	for _, i := range []int{0, 2} {
@@ -186,9 +180,7 @@ func TestFaultThatStrikesOnlySome(t *testing.T) {
 // What does not last until it is ended had no effect: somebody else lets the broker go on.
 func TestPauseThatDoesNotLast(t *testing.T) {
 	b := start(t, "default")
-	all := b.Faults()
-	pause := slices.IndexFunc(all, func(f conformance.Fault) bool { return f.Name == "pause" })
-	end, err := all[pause].Strike(t.Context())
+	end, err := b.Faults("pause")[0].Strike(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

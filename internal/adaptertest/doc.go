@@ -2,11 +2,13 @@
 package adaptertest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -40,4 +42,29 @@ func Settled(tb testing.TB, b *pubsub.Broker, topic, group string) bool {
 	tb.Helper()
 	lag, err := b.Lag(tb.Context(), topic, group)
 	return err == nil && lag.Messages == 0
+}
+
+// Receive takes n messages of a subscription, and acks them.
+func Receive(tb testing.TB, b *pubsub.Broker, sub pubsub.Subscription, n int) (list []pubsub.Message) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), poll.Patience)
+	defer cancel()
+	seq, err := b.Receive(ctx, sub)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for d, err := range seq {
+		if err != nil {
+			tb.Fatalf("after %d messages: %v", len(list), err)
+		}
+		list = append(list, d.Message)
+		if err := d.Settle(ctx, nil); err != nil {
+			tb.Fatal(err)
+		}
+		if len(list) == n {
+			return list
+		}
+	}
+	tb.Fatalf("%d messages, want %d", len(list), n)
+	return nil
 }
