@@ -41,7 +41,7 @@ type Capabilities struct {
 // Message.Size counts, and lets copies through to the server, whose limit then counts.
 const Headroom = 16 << 10
 
-// Durability is what a nil from Publish covers.
+// Durability is what a nil from Publish covers. Each includes those before it.
 type Durability uint8
 
 const (
@@ -52,6 +52,7 @@ const (
 	Replicated                   // the loss of a machine
 )
 
+// String is the name that URLs and configuration files have: "none" to "replicated".
 func (d Durability) String() string {
 	return enumText(d, "none", "memory", "process", "disk", "replicated")
 }
@@ -60,32 +61,35 @@ func (d Durability) String() string {
 type OrderDomain uint8
 
 const (
-	OrderInMember OrderDomain = iota
-	OrderInGroup
+	OrderInMember OrderDomain = iota // among the messages that one member gets; in the group only where it is exclusive
+	OrderInGroup                     // in the whole group
 )
 
+// String is "member" or "group".
 func (o OrderDomain) String() string { return enumText(o, "member", "group") }
 
 // LagKind says how much a Lag knows.
 type LagKind uint8
 
 const (
-	LagUnknown LagKind = iota
-	LagPartial         // what is ready, not what is delivered and unsettled
-	LagExact
+	LagUnknown LagKind = iota // nothing
+	LagPartial                // what is ready, not what is delivered and unsettled
+	LagExact                  // everything that is not settled
 )
 
+// String is "unknown", "partial" or "exact".
 func (l LagKind) String() string { return enumText(l, "unknown", "partial", "exact") }
 
 // Stores says whose recorded failures the broker keeps.
 type Stores uint8
 
 const (
-	StoresNone Stores = iota
-	StoresHead        // of the first unsettled message of a lane
-	StoresAll
+	StoresNone Stores = iota // of none; a retry's copy carries its own
+	StoresHead               // of the first unsettled message of a lane
+	StoresAll                // of every message
 )
 
+// String is "none", "head" or "all".
 func (s Stores) String() string { return enumText(s, "none", "head", "all") }
 
 func enumText[E ~uint8](v E, names ...string) string {

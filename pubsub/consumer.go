@@ -321,35 +321,36 @@ func (c *Consumer) isPaused() bool {
 	return false
 }
 
-// Lag tells how far the group is behind, all members together.
+// Lag tells how far the group is behind, all members together. It asks the broker, see Broker.Lag.
 func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 	return c.b.Lag(ctx, c.sub.Topic, c.sub.Group)
 }
 
 // State is a snapshot of a consumer.
 type State struct {
-	Phase    Phase
-	Reason   error // why it is paused, blocked or reconnecting
+	Phase    Phase // what it does
+	Reason   error // why it is paused, blocked or reconnecting; nil otherwise, and after Consumer.Pause
 	InFlight int   // messages held: running, ready, parked and waiting
 	Parked   int   // behind a key that waits for its retry
 	Waiting  int   // for a retry
 	Stuck    int   // handlers past their timeout that go on
-	Bytes    int64
+	Bytes    int64 // of the messages held, see Message.Size
 }
 
-// Phase of a consumer's life.
+// Phase of a consumer's life. Where several hold, State has the last one of this list, and Reconnecting before Blocked.
 type Phase uint8
 
 const (
-	Running Phase = iota
-	Standby       // another member of the exclusive group is active
-	Paused
-	Reconnecting
-	Blocked // MaxParked is full, or the dead letters cannot be written
-	Draining
-	Stopped
+	Running      Phase = iota // it fetches and handles
+	Standby                   // another member of the exclusive group is active
+	Paused                    // by Consumer.Pause or by the outcome Pause
+	Reconnecting              // the broker is away; it tries again by itself
+	Blocked                   // MaxParked is full, or the dead letters cannot be written
+	Draining                  // it fetches nothing more and ends when its handlers have
+	Stopped                   // it has ended, see Consumer.Err
 )
 
+// String is the phase in lower case, as in "running".
 func (p Phase) String() string {
 	return enumText(p, "running", "standby", "paused", "reconnecting", "blocked", "draining", "stopped")
 }
@@ -357,7 +358,7 @@ func (p Phase) String() string {
 // slowMove is how long a dead letter may take to be confirmed before State says so: well within the 5 s in which it is to be seen.
 const slowMove = 2 * time.Second
 
-// State is a snapshot of what the consumer does now.
+// State is a snapshot of what the consumer does now. It asks nobody, so it is cheap.
 func (c *Consumer) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -398,11 +399,11 @@ func (c *Consumer) State() State {
 	return s
 }
 
-// Lag is how far a group is behind. Unknown is never 0.
+// Lag is how far a group is behind. Look at Kind first: unknown is not 0.
 type Lag struct {
-	Messages int64
-	Kind     LagKind
-	Oldest   time.Time // of the oldest message not yet settled; zero = unknown or none
+	Messages int64     // that the group has not settled, as far as Kind says; with LagUnknown it means nothing
+	Kind     LagKind   // what Messages counts
+	Oldest   time.Time // when the oldest message not yet settled was published; zero = none, or the broker does not say: most do not
 }
 
 func (c *Consumer) emit(ev Event) {

@@ -6,9 +6,9 @@ import "context"
 // Message to keep it for long). Payload and Headers belong to the delivery: read them, do not write into them.
 // A plain value such as &Delivery{Message: m} works in a unit test.
 type Delivery struct {
-	Message           // what the publisher sent, as the middleware left it
-	Topic      string // the topic it came from (with a pattern: the concrete one)
-	Group      string
+	Message             // what the publisher sent, as the middleware left it
+	Topic      string   // the topic it came from (with a pattern: the concrete one)
+	Group      string   // of the subscription; Broadcast, or a group's name
 	Attempt    int      // 1 + the failures recorded for this group, on every broker
 	Deliveries int      // the broker's own count, hand-backs and crashes included; 0 = unknown
 	Position   Position // where it is in the topic

@@ -1,6 +1,14 @@
 // Package pubsub publishes and consumes messages, the same way on every broker.
 //
-// A [Broker] is opened by an adapter (package memory, ...) or by a [Mux] that picks one by URL. It is a [Publisher] and a [Subscriber].
+//	b, err := brokers.Open(ctx, os.Getenv("BROKER_URL"), nil) // or kafka.Open, nats.Open, memory.New, ...: then no other client is linked
+//	_, err = b.Subscribe(ctx, pubsub.Subscription{Topic: "orders", Group: "billing"}, func(ctx context.Context, d *pubsub.Delivery) error {
+//		return bill(ctx, d.Payload) // nil acks; an error is retried, and given up in the end
+//	})
+//	err = b.Publish(ctx, "orders", pubsub.Message{Key: "c-42", Payload: order}) // nil: the broker has it
+//	err = b.Run(ctx)                                                            // until ctx ends; then it drains
+//
+// A [Broker] is opened by an adapter (packages kafka, rabbitmq, redisstreams, nats, memory) or by a [Mux] that picks one by URL. It is a [Publisher] and a
+// [Subscriber].
 //
 // # Guarantees
 //

@@ -34,6 +34,7 @@ type Driver interface {
 	// that what is published from then on will be received.
 	OpenSource(ctx context.Context, s SourceSpec) (Source, error)
 
+	// Ping returns nil when the server has answered.
 	Ping(ctx context.Context) error
 
 	// As stores the native client in target, a non-nil pointer to a type that the adapter documents.
@@ -51,17 +52,20 @@ type Browser interface {
 
 // A Lagger tells how far a group is behind. Needed where Capabilities.Lag is not LagUnknown.
 type Lagger interface {
+	// Lag counts what the group has not settled, whoever its members are. A group that does not exist is an ErrNotFound.
 	Lag(ctx context.Context, topic, group string) (Lag, error)
 }
 
 // A Seeker moves a group that has no members; with members it is an ErrConflict. Needed where Capabilities.History is set.
 type Seeker interface {
+	// Seek returns when the group will go on at to, whoever its next member is.
 	Seek(ctx context.Context, topic, group string, to Start) error
 }
 
 // A Purger removes the oldest dead letters of a group for good: up to a position, that one included, in the order in which Browse shows them. What is at
 // no such position is left alone, whoever adds to the place meanwhile. A driver whose server cannot do that leaves it out.
 type Purger interface {
+	// Purge is called with a PlaceDead and a position that is not zero; one that no dead letter of the group can have is an ErrInvalid.
 	Purge(ctx context.Context, p Place, upTo Position) error
 }
 
@@ -81,7 +85,7 @@ type Producer interface {
 
 // ProducerSpec says how a Producer confirms.
 type ProducerSpec struct {
-	Ack        Ack
+	Ack        Ack // the weakest answer that counts as accepted
 	MaxPending int // the engine never has more unanswered
 }
 
@@ -120,25 +124,25 @@ type Source interface {
 
 // SourceSpec says what a Source reads.
 type SourceSpec struct {
-	From             Place
-	Start            Start
-	Order            Order
-	AckWait          time.Duration
-	MaxInFlight      int // the engine holds no more of this place
-	MaxInFlightBytes int64
-	Member           string // unique per consumer
+	From             Place         // PlaceMain as the group sees it, PlaceQuarantine, or a Tier of PlaceRetry
+	Start            Start         // of a group that does not exist yet; one that does goes on where it is
+	Order            Order         // what the driver keeps of it is Order.Exclusive
+	AckWait          time.Duration // the length of a lease, from Recv or Renew on
+	MaxInFlight      int           // the engine holds no more of this place
+	MaxInFlightBytes int64         // the same in bytes, see Message.Size; one fetch may go beyond it
+	Member           string        // unique per consumer
 
 	// AllInFlight is for a driver whose settlements take a while to survive a crash. Those of all Sources of this Member that have it may together have
 	// so many records that are unsettled, or settled and not yet safe: what one place does not need another has. 0 = this Source has MaxInFlight for that.
 	AllInFlight int
 
-	Manage Manage
+	Manage Manage // whether what is missing is made
 }
 
 // A Place is where messages of a topic and group are. Only drivers know physical names.
 type Place struct {
-	Topic, Group string
-	Kind         PlaceKind
+	Topic, Group string        // as services call them; of PlaceMain as a target only Topic counts
+	Kind         PlaceKind     // which of their places
 	Tier         time.Duration // of PlaceRetry: one of Tiers; 0 = what is sent to the group alone, which comes with its other messages
 }
 
@@ -170,8 +174,8 @@ func (d Dedup) String() string { return hex.EncodeToString(d[:]) }
 
 // A Result is the broker's answer to one Out.
 type Result struct {
-	Seq  uint64
-	Fate Fate
+	Seq  uint64   // that of the Out
+	Fate Fate     // what became of it
 	Pos  Position // where it is stored, if the broker says so
 	Err  error    // of FateRefused and FateUnknown: the native error
 }
@@ -180,42 +184,42 @@ type Result struct {
 type Fate uint8
 
 const (
-	FateAccepted Fate = iota + 1
-	FateRefused       // certainly not stored; of a final ErrUnconfirmed: not wholly, and it is not to be sent again
-	FateUnknown       // perhaps stored; the session is dead
+	FateAccepted Fate = iota + 1 // stored at the durability that ProducerSpec.Ack asks for
+	FateRefused                  // certainly not stored; of a final ErrUnconfirmed: not wholly, and it is not to be sent again
+	FateUnknown                  // perhaps stored; the session is dead
 )
 
 // A LaneEvent says that a lane comes or goes.
 type LaneEvent struct {
-	Lane     int32
-	Gen      uint32 // tells one time that a lane is ours from the next, like Token.Gen
-	Kind     LaneChange
-	Deadline time.Time // of LaneLosing: LaneDone by then
+	Lane     int32      // its number, which means something to the driver only
+	Gen      uint32     // tells one time that a lane is ours from the next, like Token.Gen
+	Kind     LaneChange // what happens
+	Deadline time.Time  // of LaneLosing: LaneDone by then
 }
 
 // LaneChange is what happens to a lane.
 type LaneChange uint8
 
 const (
-	LaneGained LaneChange = iota + 1
-	LaneLosing            // no more records; settle what runs, then call LaneDone
-	LaneLost              // its tokens are stale
+	LaneGained LaneChange = iota + 1 // its records may come from now on
+	LaneLosing                       // no more records; settle what runs, then call LaneDone
+	LaneLost                         // its tokens are stale
 )
 
-// A Token names one record to its Source. A, B: offset, delivery tag, entry id, stream sequence.
+// A Token names one record to its Source, and to no other. The engine reads Lane only, and gives the whole back as it came.
 type Token struct {
-	Lane int32
-	Gen  uint32
-	A, B uint64
-	Ref  any
+	Lane int32  // that the record came from
+	Gen  uint32 // tells one time that the lane is ours from the next
+	A, B uint64 // the driver's: offset, delivery tag, entry id, stream sequence
+	Ref  any    // the driver's; nil = it needs none
 }
 
 // A Record is a message as it comes from the broker, with what the broker knows about it.
 type Record struct {
-	Msg        *Message // nobody changes it, also the driver from then on
-	Topic      string   // the concrete one
-	Pos        Position
-	Token      Token
+	Msg        *Message  // nobody changes it, also the driver from then on
+	Topic      string    // the concrete one
+	Pos        Position  // where it lies; zero = unknown
+	Token      Token     // names it in Settlement and Renewal
 	Deliveries int32     // this one included; 0 = unknown
 	Failed     int32     // failures stored at the broker, where it can
 	LeaseUntil time.Time // past it the engine says ErrLeaseLost; zero = no lease
@@ -224,8 +228,8 @@ type Record struct {
 
 // A Settlement ends the lease of one record.
 type Settlement struct {
-	Token  Token
-	As     SettleAs
+	Token  Token         // of the record
+	As     SettleAs      // how
 	Delay  time.Duration // of SettleRetryIn
 	Failed int32         // of SettleRelease and SettleRetryIn: kept where the broker can
 }
@@ -234,15 +238,15 @@ type Settlement struct {
 type SettleAs uint8
 
 const (
-	SettleAck     SettleAs = iota + 1
-	SettleRelease          // give it back; it is delivered again at once
-	SettleRetryIn          // deliver again after Delay, to this group; Delay is within Capabilities.RetryIn
+	SettleAck     SettleAs = iota + 1 // done with: it does not come again
+	SettleRelease                     // give it back; it is delivered again at once
+	SettleRetryIn                     // deliver again after Delay, to this group; Delay is within Capabilities.RetryIn
 )
 
 // A Renewal prolongs the lease of one record.
 type Renewal struct {
-	Token  Token
-	Failed int32
+	Token  Token // of the record
+	Failed int32 // its failures so far: kept where the broker can
 }
 
 // NewPosition makes a Position, for adapters. kind tells the adapters' positions apart; the zero value is no position.
@@ -255,10 +259,10 @@ func (p Position) Parts() (kind uint8, a, b int64, c int32) { return p.kind, p.a
 type StartKind uint8
 
 const (
-	StartNow StartKind = iota
-	StartEarliest
-	StartTime
-	StartPosition
+	StartNow      StartKind = iota // FromNow
+	StartEarliest                  // FromEarliest
+	StartTime                      // FromTime
+	StartPosition                  // FromPosition
 )
 
 // Parts takes a Start apart, for adapters.
@@ -266,5 +270,6 @@ func (s Start) Parts() (StartKind, time.Time, Position) { return s.kind, s.time,
 
 // A RecordAser is a Source that can show the native message behind a token, for Delivery.As.
 type RecordAser interface {
+	// RecordAs stores the native message in target, as Driver.As does the client; false where it has none of that type, or t is not its own any more.
 	RecordAs(t Token, target any) bool
 }

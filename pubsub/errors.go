@@ -44,7 +44,7 @@ func (c Code) Error() string {
 	return codeText[c]
 }
 
-// CodeOf returns the code of err; 0 for nil, ErrBroker for an error without one.
+// CodeOf returns the code of err; 0 for nil, ErrBroker for an error without one. Of a *BatchError it is that of the first message that failed.
 func CodeOf(err error) Code {
 	if err == nil {
 		return 0
@@ -61,13 +61,14 @@ func CodeOf(err error) Code {
 // An Error is every error of this module. Credentials never appear in it.
 type Error struct {
 	Op     string // "open", "publish", "subscribe", "settle", ...
-	Broker string // adapter: "kafka", "nats", ...
-	Topic  string
+	Broker string // adapter: "kafka", "nats", ...; "" = none was asked
+	Topic  string // that it is about; "" = none, or several
 	Code   Code   // the kind; errors.Is(err, code) finds it
 	Err    error  // the native error or the reason; may be nil
 	Hint   string // what to do about it, where that is known
 }
 
+// Error is "pubsub: ", what was asked, the code in words, the reason, and the hint in parentheses.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("pubsub: " + e.Op)
@@ -86,9 +87,14 @@ func (e *Error) Error() string {
 	}
 	return b.String()
 }
-func (e *Error) Unwrap() error        { return e.Err }
+
+// Unwrap is Err: errors.Is and errors.As find the native error.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is lets errors.Is compare with a Code.
 func (e *Error) Is(target error) bool { c, ok := target.(Code); return ok && c == e.Code }
 
+// Error says how many have failed, and why the first one has.
 func (e *BatchError) Error() string {
 	n, first := 0, -1
 	for i, err := range e.Errs {
@@ -103,6 +109,8 @@ func (e *BatchError) Error() string {
 	}
 	return fmt.Sprintf("pubsub: %d of %d messages failed, first message %d: %v", n, len(e.Errs), first, e.Errs[first])
 }
+
+// Unwrap is Errs, nil entries included: errors.Is finds a code that one of the messages failed with.
 func (e *BatchError) Unwrap() []error { return e.Errs }
 
 // invalid is the caller's own fault.

@@ -12,7 +12,8 @@ import (
 // Subscription.Concurrency allows it.
 type Handler func(ctx context.Context, d *Delivery) error
 
-// A BatchHandler processes several. An error goes for all; a *BatchError tells them apart.
+// A BatchHandler processes several. An error goes for all; a *BatchError tells them apart, with as many Errs as the batch has messages.
+// A panic counts as an error for all. Several run at once where Subscription.Concurrency allows it.
 type BatchHandler func(ctx context.Context, batch []*Delivery) error
 
 // ByType picks a handler by Message.Type. The entry "" takes the rest; without one they are dead-lettered.
@@ -68,12 +69,13 @@ func GiveUp(reason Reason, err error) error {
 	return &outcome{kind: OutcomePermanent, err: err, reason: reason}
 }
 
-// RetryAfter counts as a failed attempt and delivers again after d instead of the policy's delay.
+// RetryAfter counts as a failed attempt and delivers again after d instead of the policy's delay; where the policy's attempts are over it is given
+// up like any other failure. A negative d is 0. An err of nil is a failure, too.
 func RetryAfter(d time.Duration, err error) error {
 	return &outcome{kind: OutcomeRetry, after: max(d, 0), err: err}
 }
 
-// Snooze delivers again after d. It is not a failure and costs no attempt.
+// Snooze delivers again after d. It is not a failure and costs no attempt. A negative d is 0; the reason may be nil.
 func Snooze(d time.Duration, reason error) error {
 	return &outcome{kind: OutcomeSnooze, after: max(d, 0), err: reason}
 }
@@ -159,14 +161,15 @@ func classified(err error) *outcome {
 type Outcome uint8
 
 const (
-	OutcomeNone Outcome = iota
-	OutcomeAck
-	OutcomePermanent
-	OutcomeRetry
-	OutcomeSnooze
-	OutcomePause
+	OutcomeNone      Outcome = iota // not classified: the rules and the policy decide
+	OutcomeAck                      // done with; what a nil error says
+	OutcomePermanent                // to the dead letters now: Permanent, GiveUp
+	OutcomeRetry                    // again, counted: RetryAfter, RetryBy
+	OutcomeSnooze                   // again, not counted: Snooze
+	OutcomePause                    // kept, and the subscription stands still: Pause
 )
 
+// String is the outcome in a word, as in "retry"; "unclassified" for OutcomeNone.
 func (o Outcome) String() string {
 	return enumText(o, "unclassified", "ack", "permanent", "retry", "snooze", "pause")
 }

@@ -51,9 +51,9 @@ func (m *Message) Size() int64 {
 // "omnibus-" are reserved; only those of a dead letter, "omnibus-dlq-", and of a replay, "omnibus-replay", can be published.
 type Headers []Header
 
-// A Header is one name and value. Any bytes are allowed in Value.
+// A Header is one name and value. Any bytes are allowed in both: what a broker cannot carry its adapter encodes.
 type Header struct {
-	Name, Value string
+	Name, Value string     // as text; Value of a Kind other than HeaderText as that says
 	Kind        HeaderKind // how the broker types it; the zero value is text
 }
 
@@ -61,13 +61,13 @@ type Header struct {
 type HeaderKind uint8
 
 const (
-	HeaderText HeaderKind = iota
-	HeaderNull
-	HeaderInt
-	HeaderFloat
-	HeaderBool
-	HeaderTime
-	HeaderNative // the adapter's own encoding of a value no other broker has, e.g. an AMQP table
+	HeaderText   HeaderKind = iota // Value as it is
+	HeaderNull                     // no value; Value is ""
+	HeaderInt                      // decimal, as in "-7"
+	HeaderFloat                    // decimal, as in "3.25"
+	HeaderBool                     // "true" or "false"
+	HeaderTime                     // RFC 3339 in UTC, to the second
+	HeaderNative                   // the adapter's own encoding of a value no other broker has, e.g. an AMQP table
 )
 
 // Get returns the first value of name, or "".

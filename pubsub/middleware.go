@@ -27,15 +27,15 @@ type Middleware struct {
 	// After names layers that, where present, must be listed before this one; Why says what would go wrong. Open and Subscribe
 	// refuse any other order and say it.
 	After []string
-	Why   string
+	Why   string // in a few words, for the error; "" = "it says so"
 
 	Err error // why the layer cannot be used as it was configured: Open and Subscribe refuse it; nil = it can
 }
 
 // An Event is something that has happened: a confirmation, a settlement, a retry, a reconnect.
 type Event struct {
-	Kind         EventKind
-	Topic, Group string
+	Kind         EventKind     // what has happened
+	Topic, Group string        // of the subscription, whose Topic may be a pattern; of EventPublished Topic alone, the message's
 	Count        int           // messages that it is about; 0 for connections
 	Bytes        int64         // payload bytes of those
 	Attempt      int           // of EventDelivered, EventSettled, EventRetried and EventDeadLettered
@@ -53,10 +53,11 @@ const (
 	EventRetried                       // failed or snoozed; it will be delivered again
 	EventDeadLettered                  // given up, and stored (or dropped, where that was asked for)
 	EventExpired                       // its TTL was over: acked without a handler
-	EventDisconnected
-	EventReconnected
+	EventDisconnected                  // a session of a subscription ended; Err says why
+	EventReconnected                   // it has another one
 )
 
+// String is the event in a word, as in "settled".
 func (k EventKind) String() string {
 	return enumText(k, "published", "delivered", "settled", "retried", "dead-lettered", "expired", "disconnected", "reconnected")
 }

@@ -10,9 +10,12 @@ import (
 
 // An Opener opens URLs of certain schemes. Every adapter has one.
 type Opener struct {
-	Schemes []string
-	Open    func(ctx context.Context, url string, opts *Options) (*Broker, error)
-	Check   func(url string) error // what Open would say of the URL itself, without connecting; nil = nothing
+	Schemes []string // in lower case, without "://"
+
+	// Open connects, as Mux.Open says.
+	Open func(ctx context.Context, url string, opts *Options) (*Broker, error)
+
+	Check func(url string) error // what Open would say of the URL itself, without connecting; nil = nothing
 }
 
 // A Mux chooses the opener by the URL's scheme. There is no global one.

@@ -24,9 +24,9 @@ const Unlimited = -1
 
 // A Rule gives a kind of failure a category and its own policy.
 type Rule struct {
-	Category string // kept in the dead letter; Route goes by it
-	When     func(error) bool
-	Retry    Policy
+	Category string           // kept in the dead letter; Route goes by it
+	When     func(error) bool // whether this is the kind; required; one that panics says no
+	Retry    Policy           // zero = the default policy; its Name, where it has none, is Category
 }
 
 // Classify does for middleware what a subscription's rules do: where When matches, err is retried by Retry and has the category.
@@ -42,7 +42,7 @@ func (r Rule) Classify(err error) (matched bool, _ error) {
 	return true, &outcome{kind: OutcomeRetry, policy: &r.Retry, category: r.Category, err: err}
 }
 
-// Check is nil, or an error that names the field that is out of its bounds.
+// Check is nil, or an error that names the first field that is out of its bounds.
 func (p Policy) Check() error { return p.check("Policy") }
 
 func (p Policy) withDefaults() Policy {

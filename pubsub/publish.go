@@ -29,8 +29,8 @@ type Publisher interface {
 
 // A Receipt is the broker's answer to one message. It is filled in as far as known even with an error.
 type Receipt struct {
-	Topic    string
-	ID       string   // Message.ID as sent
+	Topic    string   // that it was published to
+	ID       string   // Message.ID as sent; "" = it was refused before it got one
 	Key      string   // Message.Key as sent
 	Position Position // where the broker put it; zero where it does not say
 }
@@ -44,14 +44,15 @@ const (
 	AckNone               // handed to the network; nil then promises nothing
 )
 
+// String is "durable", "leader" or "none".
 func (a Ack) String() string { return enumText(a, "durable", "leader", "none") }
 
 // PublisherOptions tunes one publisher. The zero value is the Broker's own.
 type PublisherOptions struct {
 	Ack             Ack           // 0 = AckDurable
 	DedupByID       bool          // a Message.ID sent twice is stored once within the window; needs Dedup, and an ID on each message
-	MaxPending      int           // unconfirmed messages; 0 = 4096
-	MaxPendingBytes int64         // 0 = 64 MiB; a single larger message passes alone
+	MaxPending      int           // unconfirmed messages; at more publishing waits; 0 = 4096
+	MaxPendingBytes int64         // the same in bytes, see Message.Size; 0 = 64 MiB; a single larger message passes alone
 	Timeout         time.Duration // until an unconfirmed message becomes ErrUnconfirmed; 0 = 30s
 }
 
@@ -74,7 +75,7 @@ func (o PublisherOptions) withDefaults() PublisherOptions {
 	return o
 }
 
-// A BatchError says which of several messages failed. PublishBatch returns it; a BatchHandler may.
+// A BatchError says which of several messages failed. PublishBatch returns it; a BatchHandler may, with one entry a message of its batch.
 type BatchError struct {
-	Errs []error // one per message, in order; nil = accepted
+	Errs []error // one per message, in order; nil = accepted, or handled
 }

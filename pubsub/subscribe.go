@@ -11,11 +11,11 @@ import (
 
 // A Subscriber consumes messages. *Broker is one.
 type Subscriber interface {
-	// Subscribe returns once the subscription is live: what is published from then on is delivered to h.
+	// Subscribe returns once the subscription is live: what is published from then on is delivered to h. It has 10 s where ctx has no deadline.
 	// When ctx ends the consumer drains: no new deliveries, running handlers finish.
 	Subscribe(ctx context.Context, sub Subscription, h Handler) (*Consumer, error)
 
-	// SubscribeBatch delivers several messages per call.
+	// SubscribeBatch is Subscribe for a handler that takes several messages per call.
 	SubscribeBatch(ctx context.Context, sub Subscription, batch Batch, h BatchHandler) (*Consumer, error)
 
 	// Receive returns once the subscription is live. The loop pulls; leaving it, or ending ctx, drains.
@@ -26,7 +26,7 @@ type Subscriber interface {
 // A Subscription says what to consume and how failures are handled. Topic and Group are required;
 // the zero value of every other field is safe, and the same on every broker that has Redelivery.
 type Subscription struct {
-	Topic string // or a pattern: "*" one segment, ">" the rest (needs Patterns)
+	Topic string // required; or a pattern: "*" one segment, ">" the rest (needs Patterns)
 	Group string // required: its members share the messages, each group gets all; or Broadcast
 
 	Start       Start // where a group begins that the broker does not know yet; zero = FromNow
@@ -36,7 +36,7 @@ type Subscription struct {
 	MaxInFlight      int           // messages held, running or waiting; 0 = max(256, 16×Concurrency); with retry tiers see Capabilities
 	MaxParked        int           // of those, how many may wait behind a key that is being retried; 0 = half
 	OnParkedFull     ParkedFull    // zero = ParkBlock: fetching stops until there is room, visible in State
-	MaxInFlightBytes int64         // 0 = 64 MiB
+	MaxInFlightBytes int64         // the same in bytes, see Message.Size; one fetch may go beyond it; 0 = 64 MiB
 	AckWait          time.Duration // how long a dead consumer keeps a message from others; renewed while a handler runs; 0 = 30s
 
 	HandlerTimeout time.Duration // its context ends with ErrTimeout as its cause; then it is a failure; 0 = 5min; Forever = none
@@ -230,6 +230,7 @@ func (o Order) ordered() bool { return o == OrderByKey || o == OrderPerMember ||
 // Exclusive says whether a lane of the group has one active member at a time, for adapters.
 func (o Order) Exclusive() bool { return o == OrderByKey || o == OrderByKeyLoose || o == OrderStrict }
 
+// String is the order in words, as in "by key".
 func (o Order) String() string {
 	return enumText(o, "by key", "by key per member", "by key, loosely", "none", "strict")
 }

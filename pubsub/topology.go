@@ -9,8 +9,8 @@ import (
 
 // Topology is what a service needs to exist.
 type Topology struct {
-	Topics []TopicSpec
-	Groups []Subscription // Topic, Group, Start, Order and AckWait count
+	Topics []TopicSpec    // nil = none
+	Groups []Subscription // Topic, Group, Start, Order and AckWait count; Broadcast is refused
 }
 
 // Manage says who owns topology.
@@ -22,18 +22,20 @@ const (
 	Off                  // do not look
 )
 
+// String is "create", "verify" or "off".
 func (m Manage) String() string { return enumText(m, "create", "verify", "off") }
 
-// TopicSpec describes a topic. Zero = the broker's default, or what an existing topic has.
+// TopicSpec describes a topic. Zero = the default, or what an existing topic has. What an adapter cannot set it refuses as ErrUnsupported; see its
+// package for what a retention means there.
 type TopicSpec struct {
-	Name       string
-	Partitions int // lanes, on every broker that has Partitions; 0 = 1
-	Replicas   int
-	Retention  time.Duration
-	MaxBytes   int64
+	Name       string        // segments of A-Z a-z 0-9 _ - joined by dots; required
+	Partitions int           // lanes, on every broker that has Partitions; 0 = 1
+	Replicas   int           // machines that have a copy; 0 = the adapter's Config, else the broker's
+	Retention  time.Duration // how long messages are kept; 0 = the adapter's Config, else the broker's
+	MaxBytes   int64         // how much is kept; 0 = the adapter's Config, else the broker's
 }
 
-// Check is nil, or an error that says what is wrong whatever the broker.
+// Check is nil, or an error that says what is wrong whatever the broker: the name, or a negative setting.
 func (t TopicSpec) Check() error { return t.check() }
 
 func (t TopicSpec) check() error {

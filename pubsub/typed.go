@@ -27,7 +27,7 @@ func (t Typed[T]) Message(v T) (Message, error) {
 	return m, nil
 }
 
-// Publish encodes v and publishes it to topic.
+// Publish encodes v and publishes it to topic. Its errors are those of Message and of Publisher.Publish.
 func (t Typed[T]) Publish(ctx context.Context, p Publisher, topic string, v T) error {
 	m, err := t.Message(v)
 	if err != nil {
@@ -122,14 +122,19 @@ func (t Typed[T]) codec() Codec {
 
 // A Codec turns values into payloads and back. Unmarshal gets a pointer. Safe for concurrent use.
 type Codec interface {
-	ContentType() string // a media type, e.g. "application/json"
-	Marshal(v any) ([]byte, error)
-	Unmarshal(data []byte, v any) error
+	ContentType() string                // a media type, e.g. "application/json"
+	Marshal(v any) ([]byte, error)      // an error is an ErrInvalid of Typed.Message
+	Unmarshal(data []byte, v any) error // an error sends the message to the dead letters, as undecodable
 }
 
-// JSON is encoding/json.
+// JSON is the Codec of encoding/json.
 type JSON struct{}
 
-func (JSON) ContentType() string             { return "application/json" }
-func (JSON) Marshal(v any) ([]byte, error)   { return json.Marshal(v) }
+// ContentType is application/json.
+func (JSON) ContentType() string { return "application/json" }
+
+// Marshal is json.Marshal.
+func (JSON) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+// Unmarshal is json.Unmarshal.
 func (JSON) Unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
