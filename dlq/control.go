@@ -12,9 +12,9 @@ import (
 // A Running is a replay that has begun and not said that it has ended, in whatever process. One whose process was killed looks like one that runs, but that Seen is
 // long ago: who runs says something every ten seconds, also while it is paused, and within 30 s where it waits for the broker.
 type Running struct {
-	Plan    string // its ID
-	By, Why string
-	Started time.Time
+	Plan    string    // its ID
+	By, Why string    // its Note
+	Started time.Time // by the clock of the process that began it first
 	Seen    time.Time // when it said something last
 	Total   int       // of messages
 	Done    int       // confirmed by the broker
@@ -88,7 +88,9 @@ func (q *Queue) ask(ctx context.Context, what Operation, plan string, n Note) er
 
 // Outcomes counts what became of the messages that a plan has replayed.
 type Outcomes struct {
-	Pending, Resolved, FailedAgain int
+	Pending     int // sent, and the handler has not succeeded yet, or nobody has heard of it
+	Resolved    int // the handler has succeeded
+	FailedAgain int // given up again: a new dead letter is there
 }
 
 // Outcomes tells what became of what a plan has replayed so far, in whatever process.

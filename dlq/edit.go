@@ -15,7 +15,7 @@ import (
 type Edit struct {
 	Allow  bool                        // whoever sets it answers for what the group is to be given under another's name
 	Change func(*pubsub.Message) error // gets a copy of Record.Message; an error of it ends the edit
-	Note   Note
+	Note   Note                        // who edits, and why, for the audit record
 }
 
 // Headers of middleware that binds or hides what a message has in it.

@@ -54,20 +54,20 @@ const (
 
 // An Entry is an audit record: one thing that was done to the dead letters of a group, or that the engine has told of them.
 type Entry struct {
-	ID        string // its own
-	Operation Operation
-	At        time.Time // by the clock of who did it
-	By, Why   string
+	ID        string      // its own
+	Operation Operation   // what was done; one that a later version knows may be none of the constants
+	At        time.Time   // by the clock of who did it
+	By, Why   string      // who did it and why, see Note
 	IDs       []string    // of dead letters, at most some hundred: an operation on more of them has several entries
 	Messages  []string    // of OpResolved: the IDs of their messages
 	Plan      string      // the replay
 	Group     string      // its fingerprint
 	Status    GroupStatus // of it
 	Through   time.Time   // of it: the latest failure that whoever set the status knew of
-	Total     int
-	Done      int
-	Failed    int
-	Text      string
+	Total     int         // messages of a plan, or dead letters of a purge
+	Done      int         // of a plan: confirmed by the broker
+	Failed    int         // of a plan: cannot be sent
+	Text      string      // why a plan has ended before its end, or up to where a purge went; "" = nothing to say
 }
 
 // Audit yields what was done to the dead letters, the oldest first. It is kept as long as they are; where a broker can bound that, see its adapter. Of a

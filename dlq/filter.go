@@ -8,21 +8,21 @@ import (
 
 // A Filter selects dead letters: those for which all that is set holds. The zero value selects every one, also what cannot be read.
 type Filter struct {
-	IDs         []string          // Record.ID is one of them; nil = any
-	Topic       string            // Record.Topic
-	Group       string            // Record.Group
-	Reason      string            // Record.Reason
-	Category    string            // Record.Category
-	ErrorType   string            // Record.ErrorType
-	Fingerprint string            // Record.Fingerprint
-	Type        string            // Message.Type
-	Key         string            // Message.Key
-	Error       string            // is part of Record.Error
-	Header      map[string]string // each is a header of Message, with that value
-	Since       time.Time         // not before this; the time is LastFailed, else FirstFailed, else when the message was published
-	Before      time.Time         // before this
-	States      []State           // Record.State is one of them; nil = any, but see Queue.Plan, Discard and Restore
-	Where       func(*Record) bool
+	IDs         []string           // Record.ID is one of them; nil = any
+	Topic       string             // Record.Topic
+	Group       string             // Record.Group
+	Reason      string             // Record.Reason
+	Category    string             // Record.Category
+	ErrorType   string             // Record.ErrorType
+	Fingerprint string             // Record.Fingerprint
+	Type        string             // Message.Type
+	Key         string             // Message.Key
+	Error       string             // is part of Record.Error
+	Header      map[string]string  // each is a header of Message, with that value
+	Since       time.Time          // not before this; the time is LastFailed, else FirstFailed, else when the message was published
+	Before      time.Time          // before this
+	States      []State            // Record.State is one of them; nil = any, but see Queue.Plan, Discard and Restore
+	Where       func(*Record) bool // what only code can say, asked last; nil = any
 }
 
 func (f *Filter) match(r *Record) bool {

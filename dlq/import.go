@@ -22,8 +22,8 @@ type Imported struct {
 
 // An InvalidLine is a line that was passed over.
 type InvalidLine struct {
-	Line int // the first is 1
-	Err  error
+	Line int   // the first is 1
+	Err  error // why
 }
 
 // maxLine bounds a line: a message of 64 MiB, in base64.

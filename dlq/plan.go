@@ -15,7 +15,7 @@ type Plan struct {
 	ID      string   // names it in tokens and journals
 	Count   int      // of messages
 	Sample  []Record // up to ten of the first; nil after Queue.Resume
-	Skipped Skipped
+	Skipped Skipped  // what the filter selects besides, and why it is not in the plan
 
 	q     *Queue
 	opts  Replay

@@ -95,13 +95,13 @@ func (q *Queue) Show(ctx context.Context, id string) (Record, error) {
 // A Group is dead letters with one fingerprint. By pubsub.Fingerprint all errors that errors.New makes are of one kind, but for their categories: give
 // failures types of their own, or call pubsub.WithStack.
 type Group struct {
-	Fingerprint string
-	Count       int
-	First, Last time.Time // of their failures
-	Reason      string    // as Category, ErrorType and Error that of Sample
-	Category    string
-	ErrorType   string
-	Error       string
+	Fingerprint string        // of all of them, see pubsub.Fingerprint; "" = they have none
+	Count       int           // how many the filter selects
+	First, Last time.Time     // of their failures
+	Reason      string        // as Category, ErrorType and Error that of Sample
+	Category    string        // see Record.Category
+	ErrorType   string        // see Record.ErrorType
+	Error       string        // see Record.Error
 	Sample      Record        // the latest of them
 	States      map[State]int // how many of Count have which state
 

@@ -32,25 +32,25 @@ type Record struct {
 	// where the broker has no positions.
 	AtSource bool
 
-	Topic, Group   string // where it failed: the concrete topic, and the group
-	SourcePosition string // where it lay there, see pubsub.Position
-	Broker         string // the adapter that it failed on
-	Reason         string // why it was given up: "max-attempts", "permanent", ...
-	Category       string // of the rule that its failure matched
-	Error          string // the text of its last failure
-	ErrorType      string // the type of that error, a class in other languages
-	Fingerprint    string // the same for failures of the same kind, whatever their texts
-	Stack          string
-	Attempts       int
+	Topic, Group   string    // where it failed: the concrete topic, and the group
+	SourcePosition string    // where it lay there, see pubsub.Position
+	Broker         string    // the adapter that it failed on
+	Reason         string    // why it was given up: "max-attempts", "permanent", ...
+	Category       string    // of the rule that its failure matched
+	Error          string    // the text of its last failure
+	ErrorType      string    // the type of that error, a class in other languages
+	Fingerprint    string    // the same for failures of the same kind, whatever their texts
+	Stack          string    // of a panic, or where pubsub.WithStack was called; "" = there is none, or no room for it
+	Attempts       int       // handler calls that failed; 0 = unknown
 	History        []Attempt // the latest of them, the oldest first: those that its last member knew of
 	FirstFailed    time.Time // the first of those
-	LastFailed     time.Time
-	Service, Host  string // whose handler it was
-	Version        string // of that program, or the revision that it was built from
-	Trace          string // the trace that the message belongs to, 32 hexadecimal digits
-	Replays        int    // how often it has been replayed before
-	ReplayOf       string // the dead letter that it was replayed from
-	EditOf         string // the dead letter that it was made from, see Queue.Edit
+	LastFailed     time.Time // when it was given up
+	Service, Host  string    // whose handler it was
+	Version        string    // of that program, or the revision that it was built from
+	Trace          string    // the trace that the message belongs to, 32 hexadecimal digits
+	Replays        int       // how often it has been replayed before
+	ReplayOf       string    // the dead letter that it was replayed from
+	EditOf         string    // the dead letter that it was made from, see Queue.Edit
 
 	State             State     // what became of it
 	StateSince        time.Time // by the clock of who did it; zero = always, or unknown
@@ -61,10 +61,10 @@ type Record struct {
 
 // An Attempt is a call of the handler that failed. Its texts are short.
 type Attempt struct {
-	Number    int       `json:"attempt"`
-	At        time.Time `json:"at"`
-	ErrorType string    `json:"type"`
-	Error     string    `json:"error"`
+	Number    int       `json:"attempt"` // the first is 1
+	At        time.Time `json:"at"`      // when it ended
+	ErrorType string    `json:"type"`    // see Record.ErrorType
+	Error     string    `json:"error"`   // the beginning of its text
 }
 
 // The headers of a replayed message.

@@ -29,9 +29,9 @@ type Replay struct {
 
 	// Note is who replays, and why, for the audit record. Canary lets a few messages go first, and the others when these have succeeded. DryRun lets Run
 	// send and write nothing: its report says what would be sent, and what cannot be.
-	Note   Note
-	Canary Canary
-	DryRun bool
+	Note   Note   // zero = the user of this process, without a reason
+	Canary Canary // zero = all at once
+	DryRun bool   // false = it sends
 
 	// Journal is written what another process needs to go on where this one was killed, see Queue.Resume: the plan before its first message is sent,
 	// then what was confirmed, a line at a time. It should be opened for appending. An error of it stops the replay. nil = only this process can go on.
@@ -70,13 +70,13 @@ func (o Replay) check() error {
 
 // A Report says what became of the messages of a plan, those of earlier runs included.
 type Report struct {
-	Plan     string // its ID
-	Total    int    // in the plan
-	Replayed int    // confirmed by the broker
-	Skipped  int    // not in the plan, though the filter selects them, see Plan.Skipped
-	Failed   int    // cannot be sent; they are dead letters as before
-	Failures []Failure
-	DryRun   bool // nothing was sent: Replayed are those that would be
+	Plan     string    // its ID
+	Total    int       // in the plan
+	Replayed int       // confirmed by the broker
+	Skipped  int       // not in the plan, though the filter selects them, see Plan.Skipped
+	Failed   int       // cannot be sent; they are dead letters as before
+	Failures []Failure // each of Failed, with the reason
+	DryRun   bool      // nothing was sent: Replayed are those that would be
 
 	// Untold is why StatePending could not be stored of what was replayed, in a way that trying again does not mend; nil if it could. Nothing else is
 	// wrong then, but until the handler has succeeded or failed another plan selects these messages, too, and nobody can pause or cancel this one.
@@ -85,9 +85,9 @@ type Report struct {
 
 // A Failure is a message that cannot be sent. Filter.IDs selects it for another plan.
 type Failure struct {
-	ID       string // of the dead letter
-	Position pubsub.Position
-	Err      error
+	ID       string          // of the dead letter
+	Position pubsub.Position // where it lies; zero where the broker does not say
+	Err      error           // why
 }
 
 // Replay makes a plan of what a filter selects and runs it. Who needs to look at it before, to change its rate or to go on with it, calls Plan.
