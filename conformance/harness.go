@@ -21,7 +21,7 @@ type Harness struct {
 	// it had stored, and returns once it answers. Both or none. They ask what a crash of the broker loses, and whether
 	// everybody goes on by themselves afterwards. A broker of its own is needed: others would be killed too.
 	Kill  func(ctx context.Context) error
-	Start func(ctx context.Context) error
+	Start func(ctx context.Context) error // see Kill
 
 	// Faults are what else can be done to the broker. Soak and Faults/Schedules use them, and Faults/HalfOpen the one that is named HalfOpen; a
 	// broker of its own is needed.

@@ -43,20 +43,20 @@ func Mutants() []Mutant {
 
 // A MutantResult is a mutant's row in the report.
 type MutantResult struct {
-	Name         string   `json:"name"`
-	Breaks       string   `json:"breaks"`
-	CaughtBy     []string `json:"caught_by"`
-	FirstFailure string   `json:"first_failure"`
-	Seconds      float64  `json:"seconds"`
+	Name         string   `json:"name"`          // what it does, in words
+	Breaks       string   `json:"breaks"`        // the property that is to notice
+	CaughtBy     []string `json:"caught_by"`     // that property; empty = nothing noticed
+	FirstFailure string   `json:"first_failure"` // the assertion that failed first; "" = none did
+	Seconds      float64  `json:"seconds"`       // how long it took
 
 	escaped string // why it does not count as caught; "" = it does
 }
 
 // A MutantsReport says which mutants the suite finds.
 type MutantsReport struct {
-	Schema    string         `json:"schema"`
-	Mutants   []MutantResult `json:"mutants"`
-	Unguarded []string       `json:"properties_without_mutant"`
+	Schema    string         `json:"schema"`                    // "omnibus.mutants/1"
+	Mutants   []MutantResult `json:"mutants"`                   // all of them, in the order of the catalogue
+	Unguarded []string       `json:"properties_without_mutant"` // properties that no mutant breaks; there should be none
 
 	broker, variant string
 	seed            uint64

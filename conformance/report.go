@@ -20,26 +20,26 @@ import (
 type Status string
 
 const (
-	Passed       Status = "pass"
-	Failed       Status = "fail"
+	Passed       Status = "pass"          // it holds; or what it is about is not declared, and refused
+	Failed       Status = "fail"          // it does not hold, or could not be asked; Reason says which
 	KnownFailing Status = "known-failing" // failed as Harness.KnownFailing says
 	Gated        Status = "gated"         // the broker does not claim it, and nobody can ask for it
-	NotRun       Status = "not-run"
+	NotRun       Status = "not-run"       // the harness cannot cause what it takes; Reason says what
 )
 
 // A PropertyResult is a property's row in the report.
 type PropertyResult struct {
-	Name            string  `json:"name"`
-	Gate            string  `json:"gate"`
-	Status          Status  `json:"status"`
-	Seconds         float64 `json:"seconds"`
-	Reason          string  `json:"reason"`
-	Confirmed       int     `json:"confirmed"`
-	Received        int     `json:"received"`
-	Lost            int     `json:"lost"`
-	Duplicates      int     `json:"duplicates"`
-	DuplicateBound  int     `json:"duplicate_bound"`
-	OrderViolations int     `json:"order_violations"`
+	Name            string  `json:"name"`             // as in "Order/PerKey"
+	Gate            string  `json:"gate"`             // the capabilities that it asks for, in words; "" = none
+	Status          Status  `json:"status"`           // what became of it
+	Seconds         float64 `json:"seconds"`          // how long it took
+	Reason          string  `json:"reason"`           // why it did not pass; "" where it did
+	Confirmed       int     `json:"confirmed"`        // messages that Publish returned nil for
+	Received        int     `json:"received"`         // messages that a handler has succeeded with, once for each group
+	Lost            int     `json:"lost"`             // confirmed, and never handled
+	Duplicates      int     `json:"duplicates"`       // successes beyond the first of a message in a group
+	DuplicateBound  int     `json:"duplicate_bound"`  // how many duplicates the promise allows
+	OrderViolations int     `json:"order_violations"` // times that a handler began before its predecessor in the key was settled, or a message came first after a later one
 
 	failures []string
 	logs     []string
@@ -55,18 +55,18 @@ func (p PropertyResult) Verdict() bool { return isVerdict(p.Reason) }
 
 // A Report is what a run of the suite found out about a broker.
 type Report struct {
-	Schema        string           `json:"schema"`
-	Broker        string           `json:"broker"`
-	Variant       string           `json:"variant"`
-	ServerVersion string           `json:"server_version"`
-	ClientVersion string           `json:"client_version"`
-	Go            string           `json:"go"`
-	Race          bool             `json:"race"`
-	Seed          uint64           `json:"seed"`
-	Seconds       float64          `json:"seconds"`
-	Capabilities  map[string]any   `json:"capabilities"`
-	Properties    []PropertyResult `json:"properties"`
-	Totals        map[Status]int   `json:"totals"`
+	Schema        string           `json:"schema"`         // "omnibus.conformance/1"
+	Broker        string           `json:"broker"`         // the adapter's name; "unknown" = it was never reached
+	Variant       string           `json:"variant"`        // Harness.Variant, else "default"
+	ServerVersion string           `json:"server_version"` // Harness.ServerVersion; "" = there is no server, or nobody says
+	ClientVersion string           `json:"client_version"` // Harness.ClientVersion; "" = unknown
+	Go            string           `json:"go"`             // the version of Go
+	Race          bool             `json:"race"`           // with the race detector
+	Seed          uint64           `json:"seed"`           // of all random choices; SEED repeats them
+	Seconds       float64          `json:"seconds"`        // of all properties together
+	Capabilities  map[string]any   `json:"capabilities"`   // what the driver has declared, by the names of pubsub.Capabilities; durations and kinds as text
+	Properties    []PropertyResult `json:"properties"`     // in the order of Properties
+	Totals        map[Status]int   `json:"totals"`         // how many properties have which status
 
 	test       string // that ran it; "" = Check
 	deselected int    // properties that the test run left out: then it is not worth keeping

@@ -21,9 +21,9 @@ import (
 type Intruder string
 
 const (
-	WrongCA       Intruder = "a client that trusts another authority"
-	NoCertificate Intruder = "a client without a certificate"
-	WrongPassword Intruder = "a client with a wrong password" // or a wrong token, or another key
+	WrongCA       Intruder = "a client that trusts another authority" // it has to turn away from the broker
+	NoCertificate Intruder = "a client without a certificate"         // where the broker asks for one
+	WrongPassword Intruder = "a client with a wrong password"         // or a wrong token, or another key
 )
 
 func secured() []Property {

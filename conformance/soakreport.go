@@ -13,11 +13,11 @@ import (
 
 // A SoakReport is what a run of fault schedules found out about a broker.
 type SoakReport struct {
-	Schema    string         `json:"schema"`
-	Broker    string         `json:"broker"`
-	Variant   string         `json:"variant"`
-	Minutes   float64        `json:"minutes"` // that were asked for; 0 = a taste
-	Schedules []SoakSchedule `json:"schedules"`
+	Schema    string         `json:"schema"`    // "omnibus.soak/1"
+	Broker    string         `json:"broker"`    // the adapter's name
+	Variant   string         `json:"variant"`   // Harness.Variant, else "default"
+	Minutes   float64        `json:"minutes"`   // that were asked for; 0 = a taste
+	Schedules []SoakSchedule `json:"schedules"` // in the order in which they ran
 
 	base    *Report // versions and seed, for the table
 	test    string
@@ -26,19 +26,19 @@ type SoakReport struct {
 
 // A SoakSchedule is one schedule of faults, and what the broker's users made of it.
 type SoakSchedule struct {
-	Seed            uint64      `json:"seed"`
-	Faults          []SoakFault `json:"faults"`
-	Published       int         `json:"published"`
-	Confirmed       int         `json:"confirmed"`
-	Unknown         int         `json:"unknown"` // publishes that failed, and nobody knows what became of them
-	Lost            int         `json:"lost"`    // confirmed, and never handled
-	Duplicates      int         `json:"duplicates"`
-	DuplicateBound  int         `json:"duplicate_bound"`
-	OrderViolations int         `json:"order_violations"`
-	Reconnects      int         `json:"reconnects"`     // sessions that were opened again
-	Goroutines      int         `json:"goroutines_end"` // of the process, when all was closed
-	RSS             int         `json:"rss_mb_end"`     // of the process, in MiB
-	Failures        []string    `json:"failures"`       // what broke a promise, or was in the way, in sentences
+	Seed            uint64      `json:"seed"`             // that its faults follow from
+	Faults          []SoakFault `json:"faults"`           // in the order in which they struck
+	Published       int         `json:"published"`        // messages that Publish was called with
+	Confirmed       int         `json:"confirmed"`        // of these, for which it returned nil
+	Unknown         int         `json:"unknown"`          // publishes that failed, and nobody knows what became of them
+	Lost            int         `json:"lost"`             // confirmed, and never handled
+	Duplicates      int         `json:"duplicates"`       // successes beyond the first of a message
+	DuplicateBound  int         `json:"duplicate_bound"`  // how many duplicates these faults allow
+	OrderViolations int         `json:"order_violations"` // see PropertyResult.OrderViolations
+	Reconnects      int         `json:"reconnects"`       // sessions that were opened again
+	Goroutines      int         `json:"goroutines_end"`   // of the process, when all was closed
+	RSS             int         `json:"rss_mb_end"`       // of the process, in MiB
+	Failures        []string    `json:"failures"`         // what broke a promise, or was in the way, in sentences
 
 	seconds float64
 	history history.History // of a schedule that failed
@@ -46,9 +46,9 @@ type SoakSchedule struct {
 
 // A SoakFault is one fault of a schedule.
 type SoakFault struct {
-	Kind       string `json:"kind"`
-	AtMS       int64  `json:"at_ms"` // since the schedule's begin
-	TookEffect bool   `json:"took_effect"`
+	Kind       string `json:"kind"`             // its name: a Fault's of the Harness, or one of the suite's own, such as a consumer that is killed
+	AtMS       int64  `json:"at_ms"`            // since the schedule's begin
+	TookEffect bool   `json:"took_effect"`      // as Fault says; false = the schedule does not count
 	InFlight   int    `json:"in_flight_at_hit"` // publishes without an answer and unsettled deliveries; 0 unless there were both
 }
 

@@ -9,23 +9,24 @@ import (
 	"sync"
 )
 
-// A T is what a property needs of a test. *testing.T is one; the suite brings its own for programs that link no package testing.
+// A T is what a property needs of a test. *testing.T is one; the suite brings its own for programs that link no package testing. Each method means
+// what it means there.
 type T interface {
-	Helper()
-	Name() string
-	Context() context.Context
-	Cleanup(func())
-	Logf(format string, args ...any)
-	Errorf(format string, args ...any)
-	Fatalf(format string, args ...any)
-	Failed() bool
+	Helper()                           // marks the caller as a helper
+	Name() string                      // as in TestConformance/Order/PerKey
+	Context() context.Context          // ends just before the functions of Cleanup are called
+	Cleanup(func())                    // is called when the property has ended, the last one first
+	Logf(format string, args ...any)   // says something
+	Errorf(format string, args ...any) // says what failed; the property goes on
+	Fatalf(format string, args ...any) // the same, and ends the goroutine, which must be the property's own
+	Failed() bool                      // whether Errorf or Fatalf was called
 }
 
-// A Runner is a T that has subtests of its own kind. *testing.T is one.
+// A Runner is a T that has subtests of its own kind. *testing.T is one, and each method means what it means there.
 type Runner[R any] interface {
 	T
-	Skipf(format string, args ...any)
-	Run(name string, f func(R)) bool
+	Skipf(format string, args ...any) // ends the property, which was not asked, and says why
+	Run(name string, f func(R)) bool  // runs f as a subtest, and says whether it passed
 }
 
 // A failure that begins so is not a property's verdict: the suite could not ask its question.

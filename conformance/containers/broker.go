@@ -40,8 +40,8 @@ type Params struct {
 	CertFile  string `json:",omitempty"` // PEM; the client's, where the broker asks for one
 	KeyFile   string `json:",omitempty"` // PEM; of CertFile
 	Mechanism string `json:",omitempty"` // of SASL, where there are several: "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" or "OAUTHBEARER" for Kafka, "EXTERNAL" for RabbitMQ
-	User      string `json:",omitempty"`
-	Password  string `json:",omitempty"`
+	User      string `json:",omitempty"` // who clients are
+	Password  string `json:",omitempty"` // of User
 	Token     string `json:",omitempty"` // for OAUTHBEARER a JWT that is valid for a day
 	SeedFile  string `json:",omitempty"` // the private NKey
 	CredsFile string `json:",omitempty"` // JWT and private NKey in one

@@ -28,8 +28,8 @@
 // # Kafka
 //
 // Its nodes are brokers and controllers at once; kafka-1 has the node id 1. They talk among themselves past the proxies, on a listener that
-// asks nobody for credentials and can be reached from 127.0.0.1 only. They give each other up after 2 s, in a cluster after 3 s, and groups may
-// choose a session of 1 s; topics are not made by who uses them. A node is ready once it has caught up with all partitions that it keeps: then
+// asks nobody for credentials and can be reached from 127.0.0.1 only. They give each other up after 5 s instead of Kafka's 9, unless they are for work by
+// hand or lent, and groups may choose a session of 1 s; topics are not made by who uses them. A node is ready once it has caught up with all partitions that it keeps: then
 // another one may lose its data. A topic of a cluster has three replicas, of which one may be away. Where [Broker.Version] has "4.3", Kafka
 // says no more.
 //

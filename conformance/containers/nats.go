@@ -82,8 +82,8 @@ jetstream { store_dir: "/data" }
 
 // Of the variant userpass: another user, with the same password, who may not publish to dead letters nor to that topic.
 const (
-	NATSLimited   = "limited"
-	NATSForbidden = "forbidden"
+	NATSLimited   = "limited"   // the user
+	NATSForbidden = "forbidden" // the topic
 )
 
 // natsAuth returns what a variant adds to the configuration, the files that this names, and what clients need to know.

@@ -12,8 +12,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Traffic counts bytes. Up is what clients said and the broker got, Down the other way, Dropped what vanished between.
-type Traffic struct{ Up, Down, Dropped int64 }
+// Traffic counts bytes.
+type Traffic struct {
+	Up      int64 // what clients said and the broker got
+	Down    int64 // the other way
+	Dropped int64 // what vanished between
+}
 
 // A proxy stands between clients and a node.
 type proxy struct {

@@ -37,7 +37,7 @@ const (
 	// RedisLimited is another user of the variant "acl", with the same password, who may neither read settings nor touch keys but those of topics
 	// that begin with RedisGranted; and not their dead letters.
 	RedisLimited = "limited"
-	RedisGranted = "granted"
+	RedisGranted = "granted" // see RedisLimited
 
 	redisProbe = "omnibus-probe" // may ask nothing but how the server is
 )
