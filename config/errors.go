@@ -10,14 +10,15 @@ import (
 // An Error is one thing that is wrong with a file. errors.Is finds [pubsub.ErrInvalid], or the code of the broker's own error. It never shows what came
 // from the environment or a file, nor the broker's URL.
 type Error struct {
-	File    string
+	File    string // as it was named to Load
 	Line    int    // 0 = of no line
 	Path    string // of keys, as in subscriptions.billing; "" = the file as a whole
-	Problem string
-	Remedy  string // what to do about it
+	Problem string // what is wrong, in words
+	Remedy  string // what to do about it; "" = that is plain
 	Err     error  // the broker's own, where that is what is wrong; else nil
 }
 
+// Error is file:line: path: problem; remedy.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -34,8 +35,10 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Unwrap is Err.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Is lets errors.Is find pubsub.ErrInvalid, unless Err has a code of its own.
 func (e *Error) Is(target error) bool {
 	c, ok := target.(pubsub.Code)
 	return ok && c == pubsub.ErrInvalid && e.Err == nil
@@ -53,6 +56,7 @@ func (p Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// Unwrap lets errors.Is and errors.As look into each.
 func (p Errors) Unwrap() []error {
 	all := make([]error, len(p))
 	for i, e := range p {

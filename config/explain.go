@@ -25,7 +25,7 @@ type Setting struct {
 	Path    string // as in subscriptions.billing.concurrency
 	Value   string // a text that came from elsewhere is shown as its reference; the broker's user, password and parameters as ***
 	Default bool   // it is not in the file
-	Origin  Origin
+	Origin  Origin // where the value comes from
 
 	exact string // the value itself, secret or not; to compare
 }

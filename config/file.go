@@ -129,8 +129,8 @@ type Policy struct {
 
 // PolicyRef is a policy: the name of one under policies, or one in place.
 type PolicyRef struct {
-	Name   string
-	Inline *Policy
+	Name   string  // of one under policies; "" = it is in place, or the default
+	Inline *Policy // in place; nil = it is named, or the default
 }
 
 // Rule gives a kind of failure a category and its own policy.

@@ -197,6 +197,7 @@ func size(text string) (int64, error) {
 	return x * unit, err
 }
 
+// String is the size in the largest unit that it is a whole number of, as in "64MiB".
 func (b Bytes) String() string {
 	for _, u := range []struct {
 		size Bytes

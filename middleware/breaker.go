@@ -37,9 +37,9 @@ type BreakerOptions struct {
 
 // A Circuit is what OnChange is told.
 type Circuit struct {
-	Topic, Group, Key string
-	State             CircuitState
-	Reason            error // the last failure that counted; nil when it closes
+	Topic, Group, Key string       // of the subscription; Key is what BreakerOptions.Key said, "" without one
+	State             CircuitState // that it has changed to
+	Reason            error        // the last failure that counted; nil when it closes
 }
 
 // CircuitState is what a circuit does.
@@ -51,6 +51,7 @@ const (
 	CircuitProbing                     // passes a few, to see
 )
 
+// String is "closed", "open" or "probing".
 func (s CircuitState) String() string {
 	return [...]string{"closed", "open", "probing"}[min(s, CircuitProbing)]
 }

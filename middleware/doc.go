@@ -1,6 +1,12 @@
 // Package middleware has the small layers, one file each. Each is a pubsub.Middleware, made by a function whose arguments are what it
 // needs; options that cannot work are refused by Open and Subscribe, in words.
 //
+//	b, err := brokers.Open(ctx, url, &pubsub.Options{Use: []pubsub.Middleware{
+//		middleware.Breaker(middleware.BreakerOptions{}),
+//		middleware.Log(slog.Default()),
+//		middleware.Timeout(30 * time.Second),
+//	}})
+//
 // # Order
 //
 // Layers are listed from the wire inwards. Each names those that must stand before it where both are used, and says why; a harmful

@@ -1,6 +1,12 @@
 // Package security signs and encrypts messages, and lets services publish and consume only what they may: what arrives is what its producer has sent, to
 // this topic, unread on its way, on every broker, through retries and dead letters.
 //
+//	keys, err := security.OpenKeyring("orders.keys", security.KeyringOptions{}) // of `omnibus keys new`
+//	use := []pubsub.Middleware{
+//		security.Sign(security.SignOptions{Keys: keys, Producer: "orders"}),
+//		security.Encrypt(security.EncryptOptions{Producer: "orders", Recipients: []security.KMS{keys.KMS("billing")}}),
+//	}
+//
 // # Layers
 //
 // Listed from the wire inwards; each names those that must stand before it:

@@ -22,9 +22,9 @@ const (
 // writes that. The zero value is no key.
 type Key struct {
 	ID     string // names the key on the wire, in one Keyring only once; 1 to 255 bytes
-	Suite  Suite
+	Suite  Suite  // what it is for: to sign, or to wrap
 	Owner  string // who signs with it, or for whom it wraps; 1 to 255 bytes
-	Status Status
+	Status Status // Active, Passive or Revoked
 
 	signature primitive.Signature // of a suite that signs
 	wrap      primitive.Wrap      // of the others
@@ -32,7 +32,7 @@ type Key struct {
 
 const maxName = 255 // bytes of what stands behind a length of one byte
 
-// GenerateKey makes a new key, which is active.
+// GenerateKey makes a new key, which is active. An unknown suite is an error, and so is an ID or an owner of no bytes or more than 255.
 func GenerateKey(suite Suite, id, owner string) (Key, error) {
 	var private []byte
 	switch suite {
@@ -82,7 +82,7 @@ func newKey(suite Suite, id, owner string, status Status, private, public []byte
 	return k, nil
 }
 
-// With returns the key with another status.
+// With returns the key with another status. One that is none of the three counts as Passive.
 func (k Key) With(s Status) Key {
 	k.Status = s
 	return k

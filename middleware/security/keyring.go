@@ -27,7 +27,7 @@ type keySet struct {
 	wraps   map[string]*Key   // by owner; the one that wraps
 }
 
-// NewKeyring makes a Keyring. An owner has at most maxEntries active keys that sign, with each of which a message is signed, and one that wraps.
+// NewKeyring makes a Keyring. An owner has at most four active keys that sign, with each of which a message is signed, and one that wraps.
 func NewKeyring(keys ...Key) (*Keyring, error) {
 	r := &Keyring{}
 	if err := r.Replace(keys...); err != nil {

@@ -39,7 +39,9 @@ type Unbound interface {
 
 // Versioned is implemented by a KMS whose keys can be revoked from one moment to the next: another version than before, and no data key that was unwrapped
 // earlier is used again without asking.
-type Versioned interface{ Version() uint64 }
+type Versioned interface {
+	Version() uint64 // asked for each message, so it must not wait for anything
+}
 
 const keyringProvider = "keyring"
 
