@@ -1,5 +1,7 @@
 // Package kafka is the adapter for Kafka, kafka://host:9092.
 //
+//	b, err := kafka.Open(ctx, "kafka://127.0.0.1:9092", nil) // a *pubsub.Broker: package pubsub says what it does
+//
 // # Meaning
 //
 // A topic is the Kafka topic of the same name. A group is the consumer group TOPIC__GROUP. What else it needs are topics beside it, whose names begin with

@@ -1,6 +1,9 @@
 // Package memory is a broker inside the process: the default for tests and small programs, and the adapter that shows what the
 // contract of package pubsub means.
 //
+//	b := memory.New(nil) // a *pubsub.Broker, with a server of its own; NewServer is for several that meet, and for faults
+//	defer b.Close()
+//
 // It keeps every promise but durability: a nil from Publish covers the life of this process ([pubsub.Memory]), which whoever opens
 // mem:// accepts by that name. Topics are logs with partitions; groups read them with a cursor, leases and stored attempts. Nothing is
 // done in the background but timers, so it runs in the virtual time of testing/synctest.

@@ -1,5 +1,7 @@
 // Package nats is the adapter for NATS JetStream, nats://host:4222, and for core NATS, nats+core://host:4222.
 //
+//	b, err := nats.Open(ctx, "nats://127.0.0.1:4222", nil) // a *pubsub.Broker: package pubsub says what it does
+//
 // # Meaning
 //
 // A topic is a subject in one stream, named by the stream parameter; what captures it may also be a stream that somebody else has made, with

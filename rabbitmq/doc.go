@@ -1,5 +1,7 @@
 // Package rabbitmq is the adapter for RabbitMQ, amqp://host:5672.
 //
+//	b, err := rabbitmq.Open(ctx, "amqp://guest:guest@127.0.0.1:5672", nil) // a *pubsub.Broker: package pubsub says what it does
+//
 // # Meaning
 //
 // A topic is a routing key of one topic exchange, "omnibus" unless ?exchange= names another. A group is a durable queue TOPIC__GROUP that is bound to it, a

@@ -1,5 +1,7 @@
 // Package redisstreams is the adapter for Redis Streams, redis://host:6379, of Redis 7.0 and later, and Valkey.
 //
+//	b, err := redisstreams.Open(ctx, "redis://127.0.0.1:6379/0", nil) // a *pubsub.Broker: package pubsub says what it does
+//
 // # Meaning
 //
 // A topic is a stream of its own name; of a topic with several partitions that stream is the first one, and {topic:1} and so on are the others. A group is a
