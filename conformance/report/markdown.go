@@ -8,11 +8,8 @@ import (
 	"strings"
 )
 
-// typical is the size of message, in bytes, whose benchmark rows Markdown has.
-const typical = 256
-
-// Markdown writes tables for a README: what each broker's suite, fault schedules and benchmarks said. Of the benchmarks it has the rows of
-// 256 bytes, with Watermill's for comparison.
+// Markdown writes tables for a README: what each broker's suite and fault schedules said, and of its benchmarks the few rows of comparisons; the page has
+// all of them. A peer that was measured with several settings has the figure of its best.
 func (s *Set) Markdown(w io.Writer) {
 	table(w, []string{"suite", "properties", "confirmed", "lost", "duplicates, of allowed", "out of order", "seconds"}, len(s.Conformance), func(i int) []string {
 		c := s.Conformance[i]
@@ -30,60 +27,128 @@ func (s *Set) Markdown(w io.Writer) {
 			fmt.Sprintf("%d of %d", f.Duplicates, f.DuplicateBound), strconv.Itoa(f.OrderViolations),
 		}
 	})
-	rows := s.compared()
-	table(w, []string{"benchmark", "messages/s", "of raw (min to max)", "Watermill, of raw", "CPU above raw", "allocations above raw", "p50 / p99"}, len(rows), func(i int) []string {
-		return rows[i].cells()
-	})
+	rows, peers := s.comparisons()
+	head := []string{"benchmark", "omnibus", "of raw (min to max)"}
+	for _, p := range peers {
+		head = append(head, named(p)+", of raw")
+	}
+	table(w, head, len(rows), func(i int) []string { return rows[i].cells(peers) })
 }
 
-// A compared row is ours with those of others in the same kind of work; nil = there is none.
-type compared struct {
-	broker               string
-	own, raw, watermills *BenchRow
+// A work is one kind of work of the benchmarks.
+type work struct {
+	name, op, shape string
+	callers         int
 }
 
-func (s *Set) compared() (all []compared) {
+// typical is the size of message, in bytes, that the comparisons are about.
+const typical = 256
+
+// works are those that a README has of each broker.
+func works() []work {
+	return []work{
+		{"publish, handed over", "publish", "async", 1},
+		{"publish, 64 callers wait", "publish", "blocking", 64},
+		{"consume", "consume", "workers=1", 1},
+		{"consume, 16 workers, keys in order", "consume", "workers=16/keys=1000", 16},
+		{"p99 of the delay at 1,000 a second", latency, "rate=1000", 16},
+	}
+}
+
+// A comparison is our own row of a kind of work, and the ratios of the peers.
+type comparison struct {
+	name  string
+	own   BenchRow
+	peers map[string]float64
+}
+
+// comparisons has the rows that were compared with the broker's own client, and the peers that take part in any.
+func (s *Set) comparisons() (all []comparison, peers []string) {
 	for _, b := range s.Bench {
-		find := func(like *BenchRow, impl string) *BenchRow {
-			i := slices.IndexFunc(b.Rows, func(r BenchRow) bool {
-				return r.Impl == impl && r.Op == like.Op && r.Shape == like.Shape && r.Callers == like.Callers && r.Size == like.Size
-			})
-			if i < 0 {
-				return nil
+		for _, k := range works() {
+			c := comparison{name: b.Label() + ": " + k.name, peers: map[string]float64{}}
+			for _, r := range b.Rows {
+				if r.Op != k.op || r.Shape != k.shape || r.Callers != k.callers || r.Size != typical || r.RatioToRaw == nil {
+					continue
+				}
+				switch r.Impl {
+				case ours:
+					c.own = r
+				case "raw":
+				default:
+					c.note(peerOf(r.Impl), r)
+				}
 			}
-			return &b.Rows[i]
-		}
-		for i := range b.Rows {
-			if r := &b.Rows[i]; r.Impl == ours && r.Size == typical {
-				all = append(all, compared{b.Broker, r, find(r, "raw"), find(r, "watermill")})
+			if c.own.RatioToRaw == nil {
+				continue
+			}
+			all = append(all, c)
+			for p := range c.peers {
+				if !slices.Contains(peers, p) {
+					peers = append(peers, p)
+				}
 			}
 		}
 	}
-	return all
+	slices.Sort(peers)
+	return all, peers
 }
 
-func (c compared) cells() []string {
-	what := fmt.Sprintf("%s: %s %s", c.broker, c.own.Op, c.own.Shape)
-	if c.own.Callers > 1 && !strings.Contains(c.own.Shape, "workers=") {
-		what += fmt.Sprintf(" × %d", c.own.Callers)
+// note keeps the best ratio of a peer: the least of delays, else the most.
+func (c *comparison) note(peer string, r BenchRow) {
+	x, known := c.peers[peer]
+	if best := r.RatioToRaw.Median; !known || (r.Op == latency) == (best < x) {
+		c.peers[peer] = best
 	}
-	cells := []string{what, fmt.Sprintf("%.0f", c.own.MsgsPerS), "", "", "", "", ""}
-	if x := c.own.RatioToRaw; x != nil {
-		cells[2] = fmt.Sprintf("%.2f (%.2f to %.2f)", x.Median, x.Min, x.Max)
-	}
-	if c.watermills != nil && c.watermills.RatioToRaw != nil {
-		cells[3] = fmt.Sprintf("%.3f", c.watermills.RatioToRaw.Median)
-	}
-	if c.raw != nil {
-		if c.raw.CPUPerMsg != nil && c.own.CPUPerMsg != nil {
-			cells[4] = fmt.Sprintf("%+.0f ns", *c.own.CPUPerMsg-*c.raw.CPUPerMsg)
+}
+
+// peerOf is whose row it is: those of a peer with other settings than its own have more behind its name.
+func peerOf(impl string) string {
+	for _, peer := range []string{"watermill", "gocloud"} {
+		if strings.HasPrefix(impl, peer+"-") {
+			return peer
 		}
-		cells[5] = fmt.Sprintf("%+.1f", c.own.AllocsPerMsg-c.raw.AllocsPerMsg)
 	}
-	if c.own.P50 != nil && c.own.P99 != nil {
-		cells[6] = fmt.Sprintf("%.0f / %.0f µs", *c.own.P50, *c.own.P99)
+	return impl
+}
+
+// named is a peer as its authors write it.
+func named(peer string) string {
+	switch peer {
+	case "watermill":
+		return "Watermill"
+	case "gocloud":
+		return "go-cloud"
+	}
+	return peer
+}
+
+func (c comparison) cells(peers []string) []string {
+	figure := grouped(int(c.own.MsgsPerS+0.5)) + "/s"
+	if c.own.Op == latency {
+		figure = nobody
+		if c.own.P99 != nil {
+			figure = duration(*c.own.P99)
+		}
+	}
+	q := c.own.RatioToRaw
+	cells := []string{c.name, figure, fmt.Sprintf("%.2f (%.2f to %.2f)", q.Median, q.Min, q.Max)}
+	for _, p := range peers {
+		text := nobody
+		if x, ok := c.peers[p]; ok {
+			text = ratio(x)
+		}
+		cells = append(cells, text)
 	}
 	return cells
+}
+
+// ratio writes two figures that mean something.
+func ratio(x float64) string {
+	if x >= 10 {
+		return grouped(int(x + 0.5))
+	}
+	return strconv.FormatFloat(x, 'g', 2, 64)
 }
 
 // table writes nothing if it would have no rows.

@@ -1,6 +1,8 @@
 // Package report makes one page, and one table, of the reports that runs of the conformance suite, of its mutants, of fault schedules and of
 // the benchmarks have left in a folder.
 //
+//	set, err := report.Make("build/reports") // writes index.html there
+//
 // The page is a single file that refers to nothing outside: it can be sent, attached to a build, or served by anything.
 package report
 
@@ -23,17 +25,17 @@ import (
 
 // A Set is what was found in a folder. Its lists are sorted by broker, variant and version.
 type Set struct {
-	Conformance []Conformance
-	Mutants     []Mutants
-	Soak        []Soak
-	Bench       []Bench
-	Others      []Other
+	Conformance []Conformance // runs of the suite
+	Mutants     []Mutants     // runs of the mutants
+	Soak        []Soak        // runs of fault schedules
+	Bench       []Bench       // runs of the benchmarks
+	Others      []Other       // what is not shown, and why
 }
 
 // A File says where a report comes from.
 type File struct {
-	Name    string // without the folder and ".json"
-	Written time.Time
+	Name    string    // without the folder and ".json"
+	Written time.Time // when the file was changed last; zero = unknown
 }
 
 // Conformance is a run of the suite.
@@ -57,25 +59,25 @@ type Soak struct {
 // Bench is a run of the benchmarks: the schema omnibus.bench/1.
 type Bench struct {
 	File   `json:"-"`
-	Broker string     `json:"broker"`
-	Rows   []BenchRow `json:"rows"`
+	Broker string     `json:"broker"` // as in "nats"
+	Rows   []BenchRow `json:"rows"`   // in the order in which they were measured
 }
 
 // A BenchRow is what one implementation did in one way of working. Nil is unknown.
 type BenchRow struct {
-	Op           string   `json:"op"`
-	Shape        string   `json:"shape"`
-	Callers      int      `json:"callers"`
-	Size         int      `json:"size"` // of a message, in bytes
-	Impl         string   `json:"impl"`
-	Reps         int      `json:"reps"`
-	MsgsPerS     float64  `json:"msgs_per_s"`
-	RatioToRaw   *Ratio   `json:"ratio_to_raw"` // of msgs_per_s, or of p99 where it is about latency
-	CPUPerMsg    *float64 `json:"cpu_ns_per_msg"`
-	AllocsPerMsg float64  `json:"allocs_per_msg"`
-	WirePerMsg   *float64 `json:"wire_bytes_per_msg"`
-	P50          *float64 `json:"p50_us"`
-	P99          *float64 `json:"p99_us"`
+	Op           string   `json:"op"`                 // "publish", "consume", "latency" or "roundtrip"
+	Shape        string   `json:"shape"`              // what else tells this kind of work from others, as in "workers=16/keys=1000"
+	Callers      int      `json:"callers"`            // goroutines at work on the side that is measured
+	Size         int      `json:"size"`               // of a payload, in bytes
+	Impl         string   `json:"impl"`               // "omnibus", "raw" (the broker's own client), or a peer's name
+	Reps         int      `json:"reps"`               // repetitions, of which the figures are medians
+	MsgsPerS     float64  `json:"msgs_per_s"`         // messages a second
+	RatioToRaw   *Ratio   `json:"ratio_to_raw"`       // of msgs_per_s, or of p99 where it is about latency
+	CPUPerMsg    *float64 `json:"cpu_ns_per_msg"`     // of the whole process, in nanoseconds
+	AllocsPerMsg float64  `json:"allocs_per_msg"`     // allocations
+	WirePerMsg   *float64 `json:"wire_bytes_per_msg"` // bytes both ways
+	P50          *float64 `json:"p50_us"`             // of latency: what half of the messages did not exceed, in microseconds
+	P99          *float64 `json:"p99_us"`             // the same of 99 in a hundred
 
 	// what `omnibus bench` says besides, which measures a broker alone
 	Rates  *Ratio  `json:"msgs_per_s_of_reps,omitempty"` // over the repetitions
@@ -85,21 +87,21 @@ type BenchRow struct {
 // A Delay is one that a share of the messages did not exceed.
 type Delay struct {
 	Share float64 `json:"share"` // 0.5 to 1
-	Us    float64 `json:"us"`
+	Us    float64 `json:"us"`    // in microseconds
 }
 
 // A Ratio compares with the broker's own client in the same run; 1 is as fast. As BenchRow.Rates it is no ratio but the spread itself.
 type Ratio struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
+	Median float64 `json:"median"` // over the repetitions
+	Min    float64 `json:"min"`    // the smallest of them
+	Max    float64 `json:"max"`    // the largest
 }
 
 // Other is a file that is not shown, and why.
 type Other struct {
 	File
-	Why    string
-	Broken bool // it should be shown, and cannot be read
+	Why    string // in words
+	Broken bool   // it should be shown, and cannot be read
 }
 
 // Read reads the reports in the root of dir, the files *.json. What it cannot read or does not know is in Set.Others; an

@@ -22,11 +22,18 @@ type measured struct {
 	Reports []json.RawMessage `json:"reports"`
 }
 
-// The lines of a README between which its tables are generated.
-const (
-	tablesBegin = "<!-- measured: written by make measured -->\n"
-	tablesEnd   = "<!-- end of measured -->\n"
-)
+// A part of a README is generated, between two lines.
+type part struct {
+	begin, end string
+	write      func(*report.Set, io.Writer)
+}
+
+func parts() []part {
+	return []part{
+		{"<!-- capabilities: written by make measured -->\n", "<!-- end of capabilities -->\n", (*report.Set).Capabilities},
+		{"<!-- measured: written by make measured -->\n", "<!-- end of measured -->\n", (*report.Set).Markdown},
+	}
+}
 
 // keepMeasured puts the reports of dir into file, and tables of all that file then has into readme, if one is named. What file has of others,
 // measured at another time or machine, stays.
@@ -94,18 +101,22 @@ func keepMeasured(file, dir, readme string, out, errOut io.Writer) int {
 
 // withTables is a README with the tables of these reports.
 func withTables(readme []byte, all map[string]json.RawMessage) ([]byte, error) {
-	before, rest, ok := bytes.Cut(readme, []byte(tablesBegin))
-	_, after, ends := bytes.Cut(rest, []byte(tablesEnd))
-	if !ok || !ends {
-		return nil, fmt.Errorf("it has no lines %q and %q for the tables to stand between", strings.TrimSpace(tablesBegin), strings.TrimSpace(tablesEnd))
-	}
 	files := map[string][]byte{}
 	for name, text := range all {
 		files[name] = text
 	}
-	var tables bytes.Buffer
-	report.Of(files).Markdown(&tables)
-	return slices.Concat(before, []byte(tablesBegin), tables.Bytes(), []byte("\n"+tablesEnd), after), nil
+	set := report.Of(files)
+	for _, p := range parts() {
+		before, rest, ok := bytes.Cut(readme, []byte(p.begin))
+		_, after, ends := bytes.Cut(rest, []byte(p.end))
+		if !ok || !ends {
+			return nil, fmt.Errorf("it has no lines %q and %q for tables to stand between", strings.TrimSpace(p.begin), strings.TrimSpace(p.end))
+		}
+		var tables bytes.Buffer
+		p.write(set, &tables)
+		readme = slices.Concat(before, []byte(p.begin), tables.Bytes(), []byte("\n"+p.end), after)
+	}
+	return readme, nil
 }
 
 func readMeasured(file string) (map[string]json.RawMessage, error) {
