@@ -193,17 +193,17 @@ func (o *output) wipe() {
 	}
 }
 
-// bar draws how much of something is done, with the time that the rest takes at the same pace.
+// bar draws how much of something is done, with the time that the rest takes at the same pace: not of the first moment, which says nothing of it.
 func bar(done, total int, since time.Duration) string {
-	const width = 30
+	const width, moment = 30, 50 * time.Millisecond
 	part := 1.0
 	if total > 0 {
 		part = float64(done) / float64(total)
 	}
 	full := int(part * width)
 	eta := ""
-	if done > 0 && done < total {
-		eta = ", " + round(time.Duration(float64(since)/float64(done)*float64(total-done))).String() + " left"
+	if done > 0 && done < total && since >= moment {
+		eta = ", " + time.Duration(float64(since)/float64(done)*float64(total-done)).Round(100*time.Millisecond).String() + " left"
 	}
 	return fmt.Sprintf("[%s%s] %3.0f %%  %d of %d%s", strings.Repeat("=", full), strings.Repeat(" ", width-full), 100*part, done, total, eta)
 }
