@@ -1,30 +1,18 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
-	"unsafe"
+
+	"github.com/omnibus-go/omnibus/internal/pty"
 )
 
 // terminal opens a pseudo-terminal: what is written to tty comes out of master.
 func terminal(t *testing.T) (master, tty *os.File) {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n uint32
-	var unlock int32
-	for request, arg := range map[uintptr]unsafe.Pointer{syscall.TIOCGPTN: unsafe.Pointer(&n), syscall.TIOCSPTLCK: unsafe.Pointer(&unlock)} {
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, master.Fd(), request, uintptr(arg)); errno != 0 {
-			t.Fatal(errno)
-		}
-	}
-	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	master, tty, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,11 +25,8 @@ import (
 
 // TestBrokers is run for one kind at a time by the Makefile, which knows what a machine has: -run TestBrokers/nats.
 func TestBrokers(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "omnibus")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", program, "..").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, kind := range []string{"nats", "kafka", "rabbitmq", "redis"} {
+	program := build(t)
+	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			b := containers.ForTest(t, kind, "default")
 			c := command{program: program, dir: t.TempDir(), url: b.URL(), topic: fmt.Sprintf("orders-%d", time.Now().UnixNano())}
@@ -41,6 +38,18 @@ func TestBrokers(t *testing.T) {
 			t.Run("absent", c.testAbsent)
 		})
 	}
+}
+
+func kinds() []string { return []string{"nats", "kafka", "rabbitmq", "redis"} }
+
+// build builds the program, and returns where it is.
+func build(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "omnibus")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", program, "..").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
 
 // A command is the program with the broker that it is to run on.
