@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -77,8 +78,8 @@ func (c *counter) add(e event) {
 	case "build-output":
 		c.build[e.ImportPath] = append(c.build[e.ImportPath], e.Output)
 	case "run":
-		if parent, ok := parentOf(e.Test); ok {
-			c.open[testKey{e.Package, parent}] = true
+		for above := range ancestors(e.Test) {
+			c.open[testKey{e.Package, above}] = true
 		}
 		c.output[k] = nil
 	case "output":
@@ -104,8 +105,8 @@ func (c *counter) endTest(k testKey, verdict string) {
 			t.failed++
 			c.step.fails(text, c.out)
 		}
-		if parent, ok := parentOf(k.test); ok {
-			c.bad[testKey{k.pkg, parent}] = true
+		for above := range ancestors(k.test) {
+			c.bad[testKey{k.pkg, above}] = true
 		}
 	case verdict == "skip":
 		t.skipped++
@@ -143,12 +144,15 @@ func (c *counter) endPackage(e event) {
 	}
 }
 
-func parentOf(test string) (parent string, ok bool) {
-	i := strings.LastIndexByte(test, '/')
-	if i < 0 {
-		return "", false
+// ancestors are the tests that a subtest may lie in: one that has a slash in its own name skips some of them.
+func ancestors(test string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range test {
+			if test[i] == '/' && !yield(test[:i]) {
+				return
+			}
+		}
 	}
-	return test[:i], true
 }
 
 // notes drops the lines that the test tool writes itself.

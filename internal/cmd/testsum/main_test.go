@@ -20,6 +20,7 @@ func TestCount(t *testing.T) {
 		{"timeout.json", 1, 1, 0, []string{"test timed out after 2s", "goroutine ", "c.TestHang"}},
 		{"main.json", 1, 1, 0, []string{"example.com/fx/e"}},
 		{"notests.json", 0, 0, 0, nil},
+		{"slashes.json", 2, 1, 0, []string{"--- FAIL example.com/fx/f TestSuite/Order/Strict", "broken"}}, // subtests with a slash in their own names, side by side
 	} {
 		t.Run(c.file, func(t *testing.T) {
 			f, err := os.Open(filepath.Join("testdata", c.file))
