@@ -46,3 +46,14 @@ func HasAcked(ctx context.Context, d pubsub.Driver, topic, group string, stored 
 	own.owe(nil, map[consumerName]map[uint64]uint64{{stream: own.names.stream, name: all[0].Name, made: all[0].Created}: stored})
 	return nil
 }
+
+// WhileTopicsRest calls f while no adapter changes the topics of the driver's stream.
+func WhileTopicsRest(ctx context.Context, d pubsub.Driver, f func() error) error {
+	own := d.(*driver)
+	ends, err := own.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer own.unlock(ctx, ends)
+	return f()
+}
