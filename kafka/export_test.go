@@ -213,6 +213,16 @@ func Parse(b *sarama.FetchResponseBlock, from int64) (records int, next int64) {
 	return len(all), next
 }
 
+// Messages are those of a response, made by one reader.
+func Messages(b *sarama.FetchResponseBlock) (all []*pubsub.Message) {
+	r := reader{many: true}
+	list, _ := parse(b, 0, true)
+	for i := range list {
+		all = append(all, r.message(&list[i]))
+	}
+	return all
+}
+
 // FetchFrom makes a fetch at an address; bad says that its answer makes no sense.
 func FetchFrom(ctx context.Context, address string) (bad bool, err error) {
 	conf := sarama.NewConfig()

@@ -117,7 +117,7 @@ func (r *reader) block(need, most int) int {
 func (r *reader) payload(b []byte) []byte {
 	n := len(b)
 	if b == nil || n > smallPayload {
-		return b
+		return slices.Clip(b) // behind it the next record begins
 	}
 	if r.payloads == nil || n > len(r.payloads) {
 		r.payloads = make([]byte, r.block(n, payloadBlock))

@@ -1,7 +1,10 @@
 package kafka_test
 
 import (
+	"bytes"
+	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,5 +100,34 @@ func TestSmallPayloadIsCopied(t *testing.T) {
 	}
 	if m := kafka.Decode(nil, []byte{}, nil, time.Time{}); m.Payload == nil {
 		t.Error("an empty payload became null")
+	}
+}
+
+// TestFetchSharesNothing: what a handler appends to one message, or writes into it, changes no other message of its fetch.
+func TestFetchSharesNothing(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{10, 5000} { // copied, and a part of the response still
+		b := batchAt(5, 7, 3)
+		for i, r := range b.Records {
+			r.Key, r.Value = fmt.Append(nil, "key ", i), bytes.Repeat(fmt.Append(nil, i), size)
+			r.Headers = []*sarama.RecordHeader{{Key: []byte("n"), Value: fmt.Append(nil, "value ", i)}}
+		}
+		res, err := fetched(t, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := kafka.Messages(res.GetBlock("t", 0))
+		for i, m := range all {
+			_ = append(m.Payload, bytes.Repeat([]byte("x"), 2*size)...)
+			_ = append(m.Headers, pubsub.Header{Name: "more"})
+			if want := bytes.Repeat(fmt.Append(nil, i), size); !bytes.Equal(m.Payload, want) || m.Key != fmt.Sprint("key ", i) || !slices.Equal(m.Headers, pubsub.Headers{{Name: "n", Value: fmt.Sprint("value ", i)}}) {
+				t.Errorf("message %d of %d bytes is %.20q with the key %q and the headers %v", i, size, m.Payload, m.Key, m.Headers)
+			}
+			clear(m.Payload)
+			m.Headers[0] = pubsub.Header{}
+		}
+		if len(all) != 3 {
+			t.Errorf("%d messages came", len(all))
+		}
 	}
 }

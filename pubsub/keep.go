@@ -17,9 +17,7 @@ func (p *publisher) keep(m *Message, owned bool) *Message {
 	p.slab = p.slab[1:]
 	*k = *m
 	switch n := len(m.Payload); {
-	case owned:
-		return k
-	case m.Payload == nil:
+	case owned || m.Payload == nil:
 	case n > bufPayload:
 		k.Payload = bytes.Clone(m.Payload)
 	default:
@@ -29,7 +27,11 @@ func (p *publisher) keep(m *Message, owned bool) *Message {
 		copy(p.buf, m.Payload)
 		k.Payload, p.buf = p.buf[:n:n], p.buf[n:]
 	}
-	k.Headers = slices.Clone(m.Headers)
+	if !owned {
+		k.Headers = slices.Clone(m.Headers)
+	}
+	// Handlers of several groups may get this one where the broker is in this process. What one of them appends must not be what another one has.
+	k.Payload, k.Headers = slices.Clip(k.Payload), slices.Clip(k.Headers)
 	return k
 }
 
