@@ -103,10 +103,10 @@ func (c *Consumer) judge(ctx context.Context, it *item, err error) (v verdict) {
 			v.kind, v.reason = verdictDead, o.reason
 			return v
 		case OutcomeSnooze:
-			v.kind, v.delay, v.counts = verdictRetry, o.after, false
+			v.kind, v.delay, v.counts = verdictRetry, min(o.after, longestDelay), false
 			return v
 		case OutcomePause:
-			v.kind, v.delay, v.counts = verdictPause, o.after, false
+			v.kind, v.delay, v.counts = verdictPause, min(o.after, longestDelay), false
 			return v
 		}
 		if o.policy != nil {

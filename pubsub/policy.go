@@ -19,6 +19,10 @@ type Policy struct {
 	Delays      []time.Duration // instead of Initial, Factor and Max: as written, no jitter, the last one repeats
 }
 
+// longestDelay is what longer ones are, Forever too: a century. Brokers count time in nanoseconds since 1970 or in milliseconds, and what is to wait for longer than
+// they can count comes at once.
+const longestDelay = 100 * 365 * 24 * time.Hour
+
 // Unlimited attempts: a message is retried until it succeeds or MaxElapsed is over.
 const Unlimited = -1
 
@@ -93,9 +97,9 @@ func (p Policy) longest(n int) time.Duration {
 		return 0
 	}
 	if len(p.Delays) > 0 {
-		return p.Delays[min(n, len(p.Delays))-1]
+		return min(p.Delays[min(n, len(p.Delays))-1], longestDelay)
 	}
-	d, limit := float64(p.Initial), float64(p.Max)
+	d, limit := float64(p.Initial), float64(min(p.Max, longestDelay))
 	for ; n > 1 && d < limit; n-- {
 		d *= p.Factor
 	}
@@ -119,7 +123,7 @@ func (p Policy) Span() (mean, longest time.Duration) {
 		return Forever, Forever
 	}
 	for n := 1; n < p.MaxAttempts || p.MaxAttempts == Unlimited; n++ {
-		longest += p.longest(n)
+		longest += min(p.longest(n), Forever-longest)
 		if p.MaxElapsed > 0 && longest >= p.MaxElapsed || p.MaxAttempts == Unlimited {
 			longest = p.MaxElapsed
 			break

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -298,7 +299,7 @@ func (p *publisher) intake(ctx context.Context, topic string, m *Message, now ti
 		if m.Time.IsZero() {
 			m.Time = now
 		}
-		m.Time = m.Time.Round(0).UTC()
+		m.Time, m.Delay = m.Time.Round(0).UTC(), min(m.Delay, longestDelay)
 		if len(p.b.opts.Use) > 0 {
 			if *m, err = p.outgoing(ctx, topic, *m); err != nil {
 				return false, err
@@ -368,11 +369,12 @@ func (p *publisher) outgoing(ctx context.Context, topic string, msg Message) (_ 
 }
 
 // headerExpires carries the moment (Unix nanoseconds) and the TTL it comes from: brokers do not keep the time to the
-// nanosecond, and some have no TTL.
+// nanosecond, and some have no TTL. A moment that is further away than can be told, as with Forever, is the last that can be: it would come out before now.
 const headerExpires = reservedHeader + "expires"
 
 func expires(now time.Time, ttl time.Duration) string {
-	return strconv.FormatInt(now.Add(ttl).UnixNano(), 10) + " " + ttl.String()
+	at := now.UnixNano()
+	return strconv.FormatInt(at+min(int64(ttl), math.MaxInt64-at), 10) + " " + ttl.String()
 }
 
 // enqueue waits for room and puts a copy of m at the end of the queue. mu is held, and held again when it returns.

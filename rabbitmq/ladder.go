@@ -94,7 +94,7 @@ func (d *driver) makeLadder(ch *amqp.Channel) error {
 // delay lets a message wait, and returns the exchange to which it goes. What waits for longer than the ladder is comes back earlier; who gets it then sends it
 // on its way again.
 func (n names) delay(p *amqp.Publishing, d time.Duration) (exchange string) {
-	units := uint64((d + unit - 1) / unit)
+	units := uint64(d/unit) + min(uint64(d%unit), 1)
 	if units >= 1<<steps {
 		units = 1<<steps - 1
 		p.Headers[hdrDue] = time.Now().Add(d).UnixMilli()

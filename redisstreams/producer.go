@@ -151,7 +151,7 @@ func (p *producer) viaScript(o *pubsub.Out, key string, lane int32) {
 		}
 	}
 	if o.To.Kind == pubsub.PlaceMain && o.Msg.Delay > 0 {
-		delay = int64((o.Msg.Delay + time.Millisecond - 1) / time.Millisecond)
+		delay = millis(o.Msg.Delay)
 		p.d.deliverLater(key, o.To.Topic, lane, o.Msg.Delay)
 	}
 	p.args = append(p.args, "EVAL", addScript.text, 4, key, topicKey("later", o.To.Topic, lane), topicKey("laterdue", o.To.Topic, lane),

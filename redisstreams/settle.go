@@ -72,7 +72,7 @@ func (s *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 			if st.As == pubsub.SettleRelease || st.Failed == f.failed {
 				deliveries--
 			}
-			x.what, x.count, x.delay = "wait", f.count(st.Failed, deliveries), int64((max(st.Delay, 0)+time.Millisecond-1)/time.Millisecond)
+			x.what, x.count, x.delay = "wait", f.count(st.Failed, deliveries), millis(max(st.Delay, 0))
 		}
 		asks[f.part] = append(asks[f.part], x)
 	}
@@ -153,6 +153,11 @@ func (s *source) ask(ctx context.Context, p *part, steps []step) (lost map[entry
 		}
 	}
 	return lost, nil
+}
+
+// millis is no less than d, which may be the longest there is.
+func millis(d time.Duration) int64 {
+	return int64(d/time.Millisecond) + min(int64(d%time.Millisecond), 1)
 }
 
 // mostSteps keeps what a script hands on within what it can.
