@@ -36,6 +36,8 @@ func checkGroup(group string) error {
 		return fmt.Errorf("no group")
 	case strings.Contains(group, "."):
 		return fmt.Errorf("group %q has a dot", group)
+	case strings.HasPrefix(group, "_"): // what is theirs at the broker is named TOPIC__GROUP
+		return fmt.Errorf("group %q begins with an underscore: on some brokers it could not be told from a group of a topic that ends in one", group)
 	case len(group) > maxName:
 		return fmt.Errorf("group of %d bytes, at most %d with the topic", len(group), maxName)
 	}

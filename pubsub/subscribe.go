@@ -27,7 +27,7 @@ type Subscriber interface {
 // the zero value of every other field is safe, and the same on every broker that has Redelivery.
 type Subscription struct {
 	Topic string // required; or a pattern: "*" one segment, ">" the rest (needs Patterns)
-	Group string // required: its members share the messages, each group gets all; or Broadcast
+	Group string // required: its members share the messages, each group gets all; or Broadcast. It does not begin with "_"
 
 	Start       Start // where a group begins that the broker does not know yet; zero = FromNow
 	Order       Order // zero = OrderByKey

@@ -78,6 +78,7 @@ func TestWrongUse(t *testing.T) {
 		{"no topic", subscribe(pubsub.Subscription{Group: "g"}), pubsub.ErrInvalid, "no topic"},
 		{"no group", subscribe(pubsub.Subscription{Topic: "t"}), pubsub.ErrInvalid, "no group"},
 		{"group with a dot", subscribe(pubsub.Subscription{Topic: "t", Group: "a.b"}), pubsub.ErrInvalid, "dot"},
+		{"group with an underscore", subscribe(pubsub.Subscription{Topic: "t", Group: "_b"}), pubsub.ErrInvalid, "begins with an underscore"},
 		{"reserved topic", subscribe(pubsub.Subscription{Topic: "omnibus.x", Group: "g"}), pubsub.ErrInvalid, "reserved"},
 		{"double underscore", publish("a__b", pubsub.Message{}), pubsub.ErrInvalid, "double underscore"},
 		{"empty topic", publish("", pubsub.Message{}), pubsub.ErrInvalid, "no topic"},
