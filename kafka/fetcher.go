@@ -204,13 +204,16 @@ func (f *fetcher) take(res *sarama.FetchResponse, err error, logs map[*plog]int6
 	}
 }
 
-// failed looks for the leader again, and gives up when that has gone on for too long. mu is held.
+// failed looks for the leader again: at once, and then less and less often, since the broker that was it is named until the others have found that it is gone.
+// It gives up when that has gone on for too long, and nothing else is read. mu is held.
 func (m *member) failed(l *plog, err error) {
-	if l.failing.IsZero() {
-		l.failing = time.Now()
-	}
 	l.leader = -1
-	if time.Since(l.failing) > m.d.cfg.SessionTimeout {
+	if now := time.Now(); l.failing.IsZero() {
+		l.failing = now
+	} else {
+		l.again = now.Add(min(max(now.Sub(l.failing)/2, joinRetry), time.Second))
+	}
+	if time.Since(l.failing) > m.d.cfg.SessionTimeout && !m.readsSome() {
 		go m.die(err)
 		return
 	}

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -267,6 +268,7 @@ func (m *member) detach(ln *lane) {
 		s.wake()
 	}
 	ln.src = nil
+	m.roomy()
 }
 
 // watchAlone gives a live tail all partitions that there are.
@@ -316,16 +318,19 @@ func (m *member) locate() {
 		if absent {
 			again = time.After(unitsEvery)
 		}
+		searches := errors.Is(err, errSearch)
 		switch {
 		case m.life.Err() != nil:
 			return
 		case err == nil:
 			since = time.Time{}
 			continue
+		case searches && m.reads(): // who has the others goes on
+			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
 		}
-		if time.Since(since) > m.d.cfg.SessionTimeout || !passes(err) && !errors.Is(err, errSearch) {
+		if !since.IsZero() && time.Since(since) > m.d.cfg.SessionTimeout || !passes(err) && !searches {
 			m.die(err)
 			return
 		}
@@ -346,45 +351,49 @@ const vanishes = 2 * time.Second
 // added to that is read without them, and they are read when they are made.
 func (m *member) locateOnce() (absent bool, err error) {
 	var names []string
+	now := time.Now()
 	m.mu.Lock()
 	m.eachLog(func(l *plog) {
-		if l.leader < 0 {
+		switch {
+		case l.leader >= 0:
+		case now.Before(l.again):
+			err = errSearch
+		default:
 			names = append(names, l.topic)
 		}
 	})
 	m.mu.Unlock()
 	if len(names) == 0 {
-		return false, nil
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(m.life, answerWithin)
 	defer cancel()
-	all, err := m.d.describe(ctx, names)
-	if err != nil {
-		return false, err
+	all, failed := m.d.describe(ctx, names)
+	if failed != nil {
+		return false, failed
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.eachLog(func(l *plog) {
-		if l.leader >= 0 {
+		if l.leader >= 0 || now.Before(l.again) {
 			return
 		}
 		info, ok := all[l.topic]
+		there := ok && l.partition < info.n()
 		switch {
-		case ok && l.partition >= info.n() && l != l.ln.logs[0]:
+		case ok && !there && l != l.ln.logs[0]:
 			absent = true
-		case (!ok || l.partition >= info.n()) && l.missing.IsZero():
+		case !there && l.missing.IsZero():
 			l.missing = time.Now()
-			err = errSearch
+			err = cmp.Or(err, errSearch)
 		case !ok && time.Since(l.missing) < vanishes:
-			err = errSearch
-		case !ok || l.partition >= info.n():
+			err = cmp.Or(err, errSearch)
+		case !there && pubsub.IsPattern(m.place.Topic) && l.ln.place.Kind == pubsub.PlaceMain && l.store == 0:
+			m.vanish(l.ln)
+		case !there:
 			err = &brokerError{pubsub.ErrNotFound, false, "topic " + l.topic + " is not there any more"}
-			if pubsub.IsPattern(m.place.Topic) && l.ln.place.Kind == pubsub.PlaceMain && l.store == 0 {
-				m.vanish(l.ln)
-				err = nil
-			}
 		case info.parts[l.partition].leader < 0:
-			err = errSearch
+			l.failing, err = time.Time{}, cmp.Or(err, errSearch) // nobody is there who could fail
 		default:
 			l.missing = time.Time{}
 			l.leader = info.parts[l.partition].leader
@@ -392,6 +401,22 @@ func (m *member) locateOnce() (absent bool, err error) {
 		}
 	})
 	return absent, err
+}
+
+// reads says whether some partitions of the topic are read: then it is no reason to end the session that others cannot be.
+func (m *member) reads() (some bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.readsSome()
+}
+
+// readsSome is reads. mu is held.
+func (m *member) readsSome() (some bool) {
+	for _, ln := range m.lanes {
+		l := ln.logs[0]
+		some = some || ln.place.Kind == pubsub.PlaceMain && ln.src != nil && l.leader >= 0 && l.failing.IsZero()
+	}
+	return some
 }
 
 // vanish ends the lane of a topic that a pattern covered and that is gone. mu is held.

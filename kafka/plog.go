@@ -18,10 +18,11 @@ type plog struct {
 	id        sarama.Uuid // of its topic when it was claimed
 	each      bool        // of the quarantine
 
-	claimed   bool  // its offset is known
-	offset    int64 // of the next fetch
-	leader    int32 // -1 = to be found
-	failing   time.Time
+	claimed   bool      // its offset is known
+	offset    int64     // of the next fetch
+	leader    int32     // -1 = to be found
+	failing   time.Time // since when fetches fail
+	again     time.Time // its leader is not looked for before
 	missing   time.Time
 	alone     bool      // the next fetch asks for nothing else
 	broken    time.Time // when what it sends could not be read: it is asked again after brokenEvery

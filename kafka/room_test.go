@@ -31,3 +31,16 @@ func TestRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomWakesOthers: of sources that share their room one that has none looks again whenever another one holds less.
+func TestRoomWakesOthers(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"acked", "handed back", "lane lost", "topic gone", "closed"} {
+		if !kafka.Woken(how) {
+			t.Errorf("%s: the other source sleeps on", how)
+		}
+	}
+	if kafka.Woken("nothing") {
+		t.Error("it looks again although nothing has changed")
+	}
+}
