@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,8 +152,8 @@ func (c *Config) check() error {
 		return errors.New("cert and key belong together")
 	case c.Replicas < 0 || c.Retention < 0:
 		return errors.New("replicas and retention cannot be negative")
-	case c.SessionTimeout < 0 || c.SessionTimeout > 0 && c.SessionTimeout < time.Second:
-		return errors.New("session_timeout is at least 1s")
+	case c.SessionTimeout != 0 && (c.SessionTimeout < time.Second || c.SessionTimeout > 24*time.Hour):
+		return errors.New("session_timeout is 1s to 24h")
 	}
 	return nil
 }
@@ -214,9 +215,10 @@ func (c Config) Driver(ctx context.Context) (pubsub.Driver, error) {
 	if len(c.Servers) == 0 {
 		c.Servers = []string{defaultServer}
 	}
+	c.Servers = slices.Clone(c.Servers) // the caller's stays as it is
 	for i, s := range c.Servers {
 		if _, _, err := net.SplitHostPort(s); err != nil {
-			c.Servers[i] = net.JoinHostPort(s, "9092")
+			c.Servers[i] = net.JoinHostPort(strings.Trim(s, "[]"), "9092")
 		}
 	}
 	if c.SessionTimeout == 0 {

@@ -25,6 +25,8 @@ func TestParseURL(t *testing.T) {
 		"kafka://h?replicas=1&replicas=2":   `parameter "replicas" is there more than once`,
 		"kafka://h?durability=eternal":      "durability",
 		"kafka://h?compression=secret":      "compression is",
+		"kafka://h?session_timeout=1ms":     "session_timeout is",
+		"kafka://h?session_timeout=600h":    "session_timeout is", // of milliseconds the protocol has 31 bits
 		"kafka://h/path":                    "no path",
 		"kafka://u:secret@h:port":           "cannot be parsed",
 		"kafka://u:secret@h,u:secret@i":     "a user once",
@@ -39,5 +41,25 @@ func TestParseURL(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, want %q", url, err, says)
 		}
+	}
+}
+
+// TestServersStayAsTheyAre: what is opened with a Config does not change it.
+func TestServersStayAsTheyAre(t *testing.T) {
+	f := newFake(t)
+	host, _, _ := strings.Cut(f.address, ":")
+	c := kafka.Config{Servers: []string{f.address, host, "[::1]"}}
+	d, err := c.Driver(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close(t.Context()) }()
+	if got := strings.Join(c.Servers, " "); got != f.address+" "+host+" [::1]" {
+		t.Errorf("the servers became %s", got)
+	}
+	var addresses []string
+	d.As(&addresses)
+	if got := strings.Join(addresses, " "); got != f.address+" "+host+":9092 [::1]:9092" {
+		t.Errorf("it knows the servers %s", got)
 	}
 }
