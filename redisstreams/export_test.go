@@ -87,3 +87,23 @@ func Claim(ctx context.Context, c redis.UniversalClient, topic, group, consumer 
 func LeaseKey(topic, group string) string {
 	return groupKey("lease", pubsub.Place{Topic: topic, Group: group}, 0)
 }
+
+// LookedAfter is how many partitions a driver looks after for messages that wait there.
+func LookedAfter(d pubsub.Driver) int {
+	l := d.(*driver).later
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.parts)
+}
+
+// LaterStay lets a minute pass in which a source says that it reads, and nothing is published.
+func LaterStay(src pubsub.Source) {
+	s := src.(*source)
+	l := s.d.later
+	l.mu.Lock()
+	for _, p := range l.parts {
+		p.until = time.Time{}
+	}
+	l.mu.Unlock()
+	s.deliverLater()
+}

@@ -25,6 +25,7 @@ func (s *source) tend(life context.Context) {
 		case <-tick.C:
 			err = s.round(ctx)
 		case <-trim.C:
+			s.deliverLater()
 			err = s.trim(ctx)
 		case <-life.Done():
 		}
@@ -211,6 +212,15 @@ func (f *flight) overdue() {
 		again.deliveries++
 		s.hold(&again)
 		f.leg.back(&again)
+	}
+}
+
+// deliverLater says that what waits in these partitions is to be delivered.
+func (s *source) deliverLater() {
+	for _, ln := range s.legs {
+		if p := s.spec.From; p.Kind == pubsub.PlaceMain {
+			s.d.deliverLater(streamKey(p.Topic, ln.lane), p.Topic, ln.lane, laterPoll)
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package redisstreams
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -12,15 +14,23 @@ type later struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	mu   sync.Mutex
-	keys map[string][]string // by stream: the keys of laterScript
-	at   time.Time           // when to look next
+	mu    sync.Mutex
+	parts map[string]*waitingPart // by stream
+	at    time.Time               // when to look next
 }
 
-// laterPoll is how often is looked for what others have put there, and then not delivered.
-const laterPoll = time.Second
+// A waitingPart is a partition that is looked after, until nobody reads it or has published to it for a while and nothing waits there.
+type waitingPart struct {
+	keys  []string // of laterScript
+	until time.Time
+}
 
-// deliverLater has the driver look after a partition, the next time after so long.
+const (
+	laterPoll = time.Second // how often is looked for what others have put there, and then not delivered
+	laterStay = time.Minute // longer than a publisher takes to store a message, and than a source to say again that it reads
+)
+
+// deliverLater has the driver look after a partition, the next time after so long. Who reads it says so again and again.
 func (d *driver) deliverLater(stream, topic string, lane int32, after time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -29,15 +39,19 @@ func (d *driver) deliverLater(stream, topic string, lane int32, after time.Durat
 	}
 	if d.later == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		d.later = &later{kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{}), keys: map[string][]string{}, at: time.Now().Add(laterPoll)}
+		d.later = &later{kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{}), parts: map[string]*waitingPart{}, at: time.Now().Add(laterPoll)}
 		go d.later.run(ctx, d)
 	}
-	l, at := d.later, time.Now().Add(after)
+	now := time.Now()
+	l, at := d.later, now.Add(after)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.keys[stream] == nil {
-		l.keys[stream] = []string{stream, topicKey("later", topic, lane), topicKey("laterdue", topic, lane)}
+	p := l.parts[stream]
+	if p == nil {
+		p = &waitingPart{keys: []string{stream, topicKey("later", topic, lane), topicKey("laterdue", topic, lane)}}
+		l.parts[stream] = p
 	}
+	p.until = now.Add(laterStay)
 	if at.Before(l.at) {
 		l.at = at
 		wake(l.kick)
@@ -66,24 +80,23 @@ func (l *later) run(ctx context.Context, d *driver) {
 func (l *later) deliver(ctx context.Context, d *driver) {
 	l.mu.Lock()
 	l.at = time.Now().Add(laterPoll)
-	all := make([][]string, 0, len(l.keys))
-	for _, keys := range l.keys {
-		all = append(all, keys)
-	}
+	all := slices.Collect(maps.Values(l.parts))
 	l.mu.Unlock()
-	for _, keys := range all {
-		r, err := d.run(ctx, laterScript, keys)
+	for _, p := range all {
+		r, err := d.run(ctx, laterScript, p.keys)
 		if err != nil {
 			continue // the server is away, and what waits waits there
 		}
-		if ms := r.number(); ms >= 0 {
-			at := time.Now().Add(time.Duration(ms) * time.Millisecond)
-			l.mu.Lock()
-			if at.Before(l.at) {
-				l.at = at
-			}
-			l.mu.Unlock()
+		ms := r.number()
+		now := time.Now()
+		l.mu.Lock()
+		if ms < 0 && now.After(p.until) {
+			delete(l.parts, p.keys[0])
 		}
+		if at := now.Add(time.Duration(ms) * time.Millisecond); ms >= 0 && at.Before(l.at) {
+			l.at = at
+		}
+		l.mu.Unlock()
 	}
 }
 

@@ -102,10 +102,8 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 		if broadcast {
 			err = ln.begin(ctx)
 		}
-		if spec.From.Kind == pubsub.PlaceMain {
-			d.deliverLater(streamKey(spec.From.Topic, lane), spec.From.Topic, lane, laterPoll)
-		}
 	}
+	s.deliverLater()
 	if err == nil {
 		err = d.add(s)
 	}
