@@ -57,3 +57,13 @@ func WhileTopicsRest(ctx context.Context, d pubsub.Driver, f func() error) error
 	defer own.unlock(ctx, ends)
 	return f()
 }
+
+// Remembered is of how many consumers a driver remembers what a session before has acked, and forgets it.
+func Remembered(d pubsub.Driver) int {
+	own := d.(*driver)
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	n := len(own.done)
+	clear(own.done)
+	return n
+}

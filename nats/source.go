@@ -189,8 +189,12 @@ func (s *source) die(err error) {
 
 // owe tells the next link what this one could not: the last acks, once more, then who is to have the rest. A server that was killed has
 // forgotten the acks of its last moments, and an exclusive group would wait for the leases of what is done. To a server that has not
-// forgotten they say nothing; one that has forgotten the deliveries too delivers those again, and they are acked at once.
+// forgotten they say nothing; one that has forgotten the deliveries too delivers those again, and they are acked at once. The consumer of a live tail ends with
+// its session.
 func (s *source) owe() {
+	if s.spec.From.Group == pubsub.Broadcast {
+		return
+	}
 	var list []answer
 	done := map[consumerName]map[uint64]uint64{}
 	s.mu.Lock()
