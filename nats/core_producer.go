@@ -11,6 +11,7 @@ import (
 
 	client "github.com/nats-io/nats.go"
 
+	"github.com/omnibus-go/omnibus/internal/stuck"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -29,6 +30,7 @@ type coreProducer struct {
 	dropped int             // replies that did not fit; only confirm uses it
 	kick    chan struct{}   // one token: there is something to confirm
 	stop    context.CancelFunc
+	writes  *stuck.Watch
 	ended   chan struct{} // closed when confirm has returned
 
 	mu      sync.Mutex
@@ -64,7 +66,7 @@ func (d *coreDriver) OpenProducer(ctx context.Context, spec pubsub.ProducerSpec,
 	}
 	p := &coreProducer{
 		link: at, d: d.links, report: report, ack: spec.Ack, inbox: at.nc.NewRespInbox() + ".", replies: make(chan *client.Msg, spec.MaxPending+replyRoom), nobody: map[uint64]bool{},
-		kick: make(chan struct{}, 1), ended: make(chan struct{}), heard: at.nc.LastError(), hears: make(chan struct{}, 1), denied: map[string]denial{},
+		kick: make(chan struct{}, 1), ended: make(chan struct{}), heard: at.nc.LastError(), hears: make(chan struct{}, 1), denied: map[string]denial{}, writes: stuck.New(at.cut),
 	}
 	if p.sub, err = at.nc.ChanSubscribe(p.inbox+"*", p.replies); err != nil {
 		return nil, err
@@ -79,7 +81,9 @@ func (d *coreDriver) OpenProducer(ctx context.Context, spec pubsub.ProducerSpec,
 }
 
 // Send implements pubsub.Producer.
-func (p *coreProducer) Send(_ context.Context, run []pubsub.Out) (int, error) {
+func (p *coreProducer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	p.writes.Begin(ctx)
+	defer p.writes.End()
 	p.setSending(true)
 	defer func() {
 		p.setSending(false)
@@ -294,6 +298,7 @@ func (p *coreProducer) die(err error) {
 
 // Close implements pubsub.Producer.
 func (p *coreProducer) Close(ctx context.Context) error {
+	p.writes.Close()
 	quiet := make(chan struct{})
 	p.mu.Lock()
 	p.quiet = quiet

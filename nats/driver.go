@@ -174,9 +174,13 @@ func classifyAPI(e *jetstream.APIError) (pubsub.Code, bool) {
 // A link is one connection from its beginning to its end: the client's own way to reconnect would let what was written before the break,
 // or during it, be stored behind what is sent again. A session belongs to one link, and ends with it.
 type link struct {
-	nc *client.Conn
-	js api
+	nc  *client.Conn
+	js  api
+	raw net.Conn
 }
+
+// cut ends the connection while the client writes to it, and would not let go of it for anything else.
+func (l *link) cut() { _ = l.raw.Close() }
 
 // An answer is a settlement that could not be sent before the connection broke.
 type answer struct {
@@ -240,7 +244,14 @@ func (d *driver) dial(ctx context.Context, servers []string, opts ...client.Opti
 	opts = append(opts, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
 		<-broke
 		d.complain(at, err)
-	}))
+	}), func(o *client.Options) error {
+		dial := o.CustomDialer
+		o.CustomDialer = dialer(func(network, address string) (_ net.Conn, err error) {
+			at.raw, err = dial.Dial(network, address)
+			return at.raw, err
+		})
+		return nil
+	})
 	nc, err := d.cfg.connect(ctx, servers, func(err error) {
 		<-broke // at is complete
 		d.dropped(at, err)

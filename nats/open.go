@@ -52,6 +52,7 @@ const (
 	framing      = 16 << 10 // of MaxPayload: what the wire format adds to a message's own bytes
 	dialTimeout  = 10 * time.Second
 	pingInterval = 20 * time.Second // two without an answer end the connection
+	writeTimeout = 10 * time.Second // a server that reads nothing for so long has failed: everything else waits for the client meanwhile
 )
 
 func opening() drivers.Opening[Config] {
@@ -205,7 +206,7 @@ func (c *Config) connect(ctx context.Context, more []string, broke func(error), 
 	if at, ok := ctx.Deadline(); ok {
 		o.Timeout = max(time.Until(at), time.Millisecond)
 	}
-	o.PingInterval = pingInterval
+	o.PingInterval, o.FlusherTimeout = pingInterval, writeTimeout
 	o.CustomDialer = dialer(func(network, address string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	})

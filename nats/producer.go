@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/omnibus-go/omnibus/internal/drivers"
+	"github.com/omnibus-go/omnibus/internal/stuck"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -31,6 +32,7 @@ type producer struct {
 	ended  chan struct{}   // closed when answer is called no more
 	told   []pubsub.Result // answers that are gathered; only answer uses it, until then
 	rr     uint32          // of messages without a key
+	writes *stuck.Watch
 
 	mu      sync.Mutex
 	pending map[uint64]flown // what has no answer
@@ -72,7 +74,7 @@ func (d *driver) OpenProducer(ctx context.Context, spec pubsub.ProducerSpec, rep
 }
 
 func (d *driver) newProducer(at *link, spec pubsub.ProducerSpec, report func([]pubsub.Result)) (*producer, error) {
-	p := &producer{d: d, link: at, spec: spec, report: report, inbox: at.nc.NewRespInbox() + ".", pending: map[uint64]flown{}, ended: make(chan struct{})}
+	p := &producer{d: d, link: at, spec: spec, report: report, inbox: at.nc.NewRespInbox() + ".", pending: map[uint64]flown{}, ended: make(chan struct{}), writes: stuck.New(at.cut)}
 	sub, err := at.nc.Subscribe(p.inbox+"*", p.answer)
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1) // the engine bounds what is unanswered
@@ -90,6 +92,8 @@ func (d *driver) newProducer(at *link, spec pubsub.ProducerSpec, report func([]p
 
 // Send implements pubsub.Producer.
 func (p *producer) Send(ctx context.Context, run []pubsub.Out) (int, error) {
+	p.writes.Begin(ctx)
+	defer p.writes.End()
 	for i := range run {
 		o := &run[i]
 		m, err := p.message(ctx, o)
@@ -335,6 +339,7 @@ func (p *producer) die(err error) {
 
 // Close implements pubsub.Producer.
 func (p *producer) Close(ctx context.Context) error {
+	p.writes.Close()
 	quiet := make(chan struct{})
 	p.mu.Lock()
 	if len(p.pending) == 0 {

@@ -3,19 +3,15 @@ package rabbitmq
 import (
 	"context"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
+	"github.com/omnibus-go/omnibus/internal/stuck"
 )
 
-const (
-	window     = 1024                   // messages without an answer: the client goes through all of them when several are confirmed at once
-	stuckAfter = 200 * time.Millisecond // a write that takes so long after it was to end
-)
+const window = 1024 // messages without an answer: the client goes through all of them when several are confirmed at once
 
 // A producer publishes on a channel of its own, so that what one publisher sends stays in its order, and waits for the answers in that order. Two
 // goroutines share it: the one that calls Send, and answer.
@@ -32,11 +28,9 @@ type producer struct {
 	ended  chan struct{}    // closed when answer is over
 
 	// of Send
-	rr      uint32          // of messages without a key
-	singles int             // how many may still go one by one, see driver.careful
-	watched <-chan struct{} // the end of its context
-	unwatch func() bool
-	sends   atomic.Uint64 // counts twice; odd while it goes on
+	rr      uint32 // of messages without a key
+	singles int    // how many may still go one by one, see driver.careful
+	writes  *stuck.Watch
 
 	// of answer
 	returns  chan amqp.Return // holds as many as there can be, so that the client never waits with one, and none is lost
@@ -98,7 +92,7 @@ func (d *driver) newProducer(ctx context.Context, spec pubsub.ProducerSpec, repo
 	}
 	p := &producer{
 		link: at, d: d, spec: spec, report: report, closed: make(chan *amqp.Error, 1), work: make(chan struct{}, 1), room: make(chan struct{}, 1),
-		alone: make(chan struct{}, 1), ended: make(chan struct{}), unwatch: func() bool { return true }, returns: make(chan amqp.Return, n), stop: make(chan struct{}),
+		alone: make(chan struct{}, 1), ended: make(chan struct{}), writes: stuck.New(at.cut), returns: make(chan amqp.Return, n), stop: make(chan struct{}),
 		ring: make([]flight, n),
 	}
 	if d.careful.Load() {
@@ -169,9 +163,8 @@ func (p *producer) Send(ctx context.Context, run []pubsub.Out) (n int, err error
 
 // hold writes what f publishes at once, after look, and once the broker takes messages. The end of ctx ends a write that the broker does not read.
 func (p *producer) hold(ctx context.Context, look, f func() error) (err error) {
-	p.sends.Add(1)
-	defer p.sends.Add(1)
-	p.watch(ctx)
+	p.writes.Begin(ctx)
+	defer p.writes.End()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -210,26 +203,6 @@ func (p *producer) look(ctx context.Context, run []pubsub.Out) (err error) {
 		}
 	}
 	return nil
-}
-
-// watch lets the end of ctx end a write that the broker does not read. The engine has one context for all of a session.
-func (p *producer) watch(ctx context.Context) {
-	if ctx.Done() == p.watched {
-		return
-	}
-	p.unwatch()
-	p.watched = ctx.Done()
-	p.unwatch = context.AfterFunc(ctx, func() {
-		n := p.sends.Load()
-		if n%2 == 0 {
-			return
-		}
-		time.AfterFunc(stuckAfter, func() {
-			if p.sends.Load() == n {
-				p.cut()
-			}
-		})
-	})
 }
 
 // message finds out where o goes, and writes it down.
@@ -368,7 +341,7 @@ func (p *producer) wait(ctx context.Context, token chan struct{}, taken bool) er
 
 // Close implements pubsub.Producer.
 func (p *producer) Close(ctx context.Context) error {
-	p.unwatch()
+	p.writes.Close()
 	p.mu.Lock()
 	p.closing = true
 	poke(p.work)
