@@ -36,7 +36,7 @@ type Config struct {
 	Queues    string            // "queues": what the groups' queues are called that are there, with {topic} and {group}, to use them as they are; "" = they are ours
 	Classic   bool              // "queue_type=classic" instead of quorum: of groups that are made
 	Replicas  int               // "replicas": of quorum queues and streams that are made; 0 = the broker's
-	Heartbeat time.Duration     // "heartbeat": a connection that is silent for 1.5 times as long is broken; 0 = 10s
+	Heartbeat time.Duration     // "heartbeat": a connection that is silent for twice as long is broken; 0 = 10s
 	MaxSize   int64             // "max_size": the server's max_message_size, where it is not the default; 0 = that of its version
 	Accept    pubsub.Durability // "durability": the least that is accepted, by its name; 0 = process
 }

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"net"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -34,6 +35,14 @@ func (w *wire) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// SetReadDeadline implements net.Conn. The client lets three heartbeats pass in which it hears nothing, and the server sends one in half the time: two are enough.
+func (w *wire) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = time.Now().Add(time.Until(t) * 2 / 3)
+	}
+	return w.Conn.SetReadDeadline(t)
 }
 
 // flush writes what is held back. mu is held.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
@@ -14,6 +15,7 @@ type sink struct {
 	writes []string
 	err    error
 	closed bool
+	until  time.Time
 }
 
 func (s *sink) Write(b []byte) (int, error) {
@@ -25,6 +27,8 @@ func (s *sink) Write(b []byte) (int, error) {
 }
 
 func (s *sink) Close() error { s.closed = true; return nil }
+
+func (s *sink) SetReadDeadline(t time.Time) error { s.until = t; return nil }
 
 func write(t *testing.T, c net.Conn, texts ...string) {
 	t.Helper()
@@ -66,5 +70,22 @@ func TestCork(t *testing.T) {
 	s.err = errors.New("broken")
 	if err := uncork(); !errors.Is(err, s.err) || !s.closed {
 		t.Errorf("what cannot be written is %v, closed %v", err, s.closed)
+	}
+}
+
+// The client would wait for three heartbeats.
+func TestReadDeadline(t *testing.T) {
+	t.Parallel()
+	const heartbeat = 10 * time.Second
+	s := &sink{}
+	c, _, _ := rabbitmq.Corked(s)
+	if err := c.SetReadDeadline(time.Now().Add(3 * heartbeat)); err != nil {
+		t.Fatal(err)
+	}
+	if wait := time.Until(s.until); wait > 2*heartbeat || wait < 2*heartbeat-time.Second {
+		t.Errorf("a connection may be silent for %v", wait)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil || !s.until.IsZero() {
+		t.Errorf("no deadline became %v (%v)", s.until, err)
 	}
 }
