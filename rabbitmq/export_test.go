@@ -1,6 +1,8 @@
 package rabbitmq
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"time"
 
@@ -79,4 +81,69 @@ func Refused(src pubsub.Source) (n int) {
 		}
 	}
 	return n - len(s.moves) - len(s.copies)
+}
+
+// AttachDead lets a session die while it attaches a lane.
+func AttachDead(ctx context.Context, src pubsub.Source) error {
+	s := src.(*source)
+	s.die(errGone)
+	return s.lanes[0].attach(ctx)
+}
+
+// Away is how many lanes are given up and not attached again.
+func Away(src pubsub.Source) (n int) {
+	s := src.(*source)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ln := range s.lanes {
+		if ln.away {
+			n++
+		}
+	}
+	return n
+}
+
+// Share tells a source of an exclusive group how many members there are.
+func Share(src pubsub.Source, members int) { src.(*source).share(members, time.Now()) }
+
+// Silent lets a while pass in which nothing comes, and lets lanes begin anew that are to.
+func Silent(ctx context.Context, src pubsub.Source) error {
+	s := src.(*source)
+	s.mu.Lock()
+	for _, ln := range s.lanes {
+		ln.heard = time.Time{}
+	}
+	s.mu.Unlock()
+	if s.exclusive {
+		_, err := s.look(ctx)
+		return err
+	}
+	return s.lanes[0].anew(ctx)
+}
+
+// PartsOf is how many partitions a topic has.
+func PartsOf(ctx context.Context, d pubsub.Driver, topic string) (int, error) {
+	return d.(*driver).partsOf(ctx, topic)
+}
+
+// Later lets time pass since topics were looked at.
+func Later(d pubsub.Driver, passed time.Duration) {
+	own := d.(*driver)
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	for name, t := range own.topics {
+		own.topics[name] = seenTopic{t.parts, t.at.Add(-passed)}
+	}
+}
+
+// Unknown is how many topics are remembered that there are not, when so many were looked for, then time passed, and then some more were.
+func Unknown(before int, passed time.Duration, then int) int {
+	d := &driver{names: names{exchange: "of others"}, topics: map[string]seenTopic{}}
+	for i := range before + then {
+		if i == before {
+			Later(d, passed)
+		}
+		d.note(fmt.Sprint(i), notOurs)
+	}
+	return len(d.topics)
 }

@@ -14,6 +14,7 @@ const (
 	syncTag    = "omnibus.sync"
 	maxArrived = 64          // messages that are taken in at once
 	pollPause  = time.Second // where there is none
+	silence    = time.Minute // after which a lane begins anew, see idle
 	unheard    = 32          // commands to a queue, of which a channel has heard nothing yet, until it keeps the next ones to itself
 )
 
@@ -32,6 +33,7 @@ type lane struct {
 	losing   time.Time     // until when it is ours; zero = it stays
 	away     bool          // it is given up, and not attached again yet
 	back     bool          // something goes back with the channel
+	heard    time.Time     // when something came last, or it was attached
 	told     int           // commands since the last one that is known to be carried out
 	buf      []*delivery   // not handed out
 	held     []*delivery   // what the broker does not know to be settled, in the order of their tags
@@ -74,8 +76,8 @@ func (ln *lane) attach(ctx context.Context) error {
 	}
 	ln.gen++
 	gen, ended := ln.gen, make(chan struct{})
-	ln.ch, ln.tag, ln.ended, ln.canceled, ln.told, ln.away = c.ch, tag, ended, false, 0, false
-	if !s.exclusive {
+	ln.ch, ln.tag, ln.ended, ln.canceled, ln.told, ln.away, ln.heard = c.ch, tag, ended, false, 0, false, time.Now()
+	if !s.exclusive && !ln.gained {
 		ln.gain()
 	}
 	s.mu.Unlock()
@@ -263,6 +265,59 @@ func (ln *lane) close(ctx context.Context) {
 	if ch != nil {
 		shut(ctx, ch)
 	}
+}
+
+// ages says whether lanes that bring nothing for a while are to begin anew. When another node begins to lead a quorum queue, or one has lost sight of another, the
+// queue may believe that it has sent a consumer messages that were lost on their way, or that the consumer is gone: and the client is told nothing of it. The
+// messages come when the next one does, or when the consumer's channel is closed.
+func (s *source) ages() bool {
+	return !s.d.cfg.Classic && !s.polls && s.spec.From.Group != pubsub.Broadcast
+}
+
+// idle says whether the lane is to begin anew: nothing is lost by that. The source's mu is held.
+func (ln *lane) idle(now time.Time) bool {
+	s := ln.s
+	return s.ages() && s.dead == nil && !s.quiet && ln.losing.IsZero() && !ln.away && len(ln.held) == 0 && now.Sub(ln.heard) > silence
+}
+
+// freshen lets idle lanes begin anew, where members compete. Of an exclusive group tend does it.
+func (s *source) freshen(life context.Context) {
+	tick := time.NewTicker(silence / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-life.Done():
+			return
+		}
+		for _, ln := range s.lanes {
+			ctx, cancel := context.WithTimeout(life, dialTimeout)
+			err := ln.anew(ctx)
+			cancel()
+			if err != nil {
+				s.die(err) // nothing, where it is dead
+				return
+			}
+		}
+	}
+}
+
+// anew attaches an idle lane again.
+func (ln *lane) anew(ctx context.Context) error {
+	s := ln.s
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	idle := ln.idle(time.Now())
+	if idle {
+		ln.gen++ // what comes yet goes back with the channel
+	}
+	s.mu.Unlock()
+	if !idle {
+		return nil
+	}
+	ln.close(ctx)
+	return ln.attach(ctx)
 }
 
 // leave gives the lane up to who stands by, and stands by itself. told says that the engine knows.

@@ -69,15 +69,20 @@ func (s *source) look(ctx context.Context) (members int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, ln := range s.share(q.Consumers, time.Now()) {
-		if err := ln.leave(ctx, false); err != nil {
-			return 0, err
+	for again := true; again; {
+		again = false
+		for _, ln := range s.share(q.Consumers, time.Now()) {
+			if err := ln.leave(ctx, false); err != nil {
+				return 0, err
+			}
+			again = true // who is alone has it at once
 		}
 	}
 	return q.Consumers, nil
 }
 
-// share does what so many members mean for the lanes, and returns those that have taken too long to go.
+// share does what so many members mean for the lanes, and returns those that are to go: they have taken too long, or are to begin anew. The latter would be another
+// member's then, so it is left to who is alone.
 func (s *source) share(members int, now time.Time) (late []*lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,6 +101,11 @@ func (s *source) share(members int, now time.Time) (late []*lane) {
 		switch {
 		case !ln.losing.IsZero() && now.After(ln.losing):
 			late = append(late, ln)
+		case ln.gained && members == 1 && ln.idle(now):
+			ln.losing = now
+			late = append(late, ln)
+		case ln.gained && ln.idle(now):
+			ln.heard = now
 		case ln.gained && ln.losing.IsZero() && stay > fair && !s.quiet && s.dead == nil:
 			stay--
 			ln.losing = now.Add(s.spec.AckWait) // a handler that is stuck holds it up no longer
@@ -110,7 +120,7 @@ func (s *source) share(members int, now time.Time) (late []*lane) {
 	return late
 }
 
-// tend looks again and again: at several lanes, which are to be shared, and at one until it is ours.
+// tend looks again and again: at several lanes, which are to be shared, and at one until it is ours, and when it is to begin anew.
 func (s *source) tend(life context.Context) {
 	tick := time.NewTicker(memberCheck)
 	defer tick.Stop()
@@ -126,7 +136,7 @@ func (s *source) tend(life context.Context) {
 			return
 		}
 		s.mu.Lock()
-		settled := len(s.lanes) == 1 && s.lanes[0].gained
+		settled := len(s.lanes) == 1 && s.lanes[0].gained && !s.lanes[0].idle(time.Now())
 		s.mu.Unlock()
 		if settled {
 			continue

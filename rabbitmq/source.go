@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 
+	"time"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -28,7 +29,8 @@ type source struct {
 	freed     chan struct{} // the same for poll
 	end       context.CancelFunc
 	over      <-chan struct{} // closed by end
-	helpers   sync.WaitGroup  // carry, its later, and tend
+	helpers   sync.WaitGroup  // carry, its later, and tend or freshen
+	turn      sync.Mutex      // of Quiesce and freshen; taken before mu
 
 	mu     sync.Mutex
 	lanes  []*lane
@@ -120,9 +122,12 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	}
 	s.mu.Unlock()
 	s.helpers.Go(func() { s.carry(life) })
-	if s.exclusive {
+	switch {
+	case s.exclusive:
 		s.helpers.Go(func() { s.tend(life) })
 	}
+	case s.ages():
+		s.helpers.Go(func() { s.freshen(life) })
 	return s, nil
 }
 
@@ -204,6 +209,7 @@ func (s *source) arrive(ln *lane, gen uint32, list []*delivery) {
 		return // it goes back with its channel
 	}
 	if !ln.gained {
+	ln.heard = time.Now()
 		ln.gain()
 	}
 	pattern := pubsub.IsPattern(s.spec.From.Topic)
@@ -310,6 +316,8 @@ func (s *source) Quiesce(ctx context.Context) error {
 			for _, dl := range ln.buf {
 				dl.state, ln.back = deliveryBack, true
 			}
+	s.turn.Lock()
+	defer s.turn.Unlock()
 			ln.buf = nil
 		}
 		return s.dead
