@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -133,6 +134,13 @@ func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want i
 	if want > 0 || !there {
 		first = max(want, 1)
 		last = first
+	} else if parts = d.had(topic); parts > 1 { // most likely it has as many still: each wrong guess is an error in the server's log
+		if err = d.mark(ctx, at, topic, parts); err == nil {
+			d.note(topic, parts)
+		}
+		if !is(err, amqp.PreconditionFailed) {
+			return parts, err
+		}
 	}
 	for parts = first; parts <= last; parts++ {
 		if err = d.mark(ctx, at, topic, parts); err == nil {
@@ -153,11 +161,21 @@ func (d *driver) ensureTopic(ctx context.Context, at *link, topic string, want i
 func (d *driver) note(topic string, parts int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if parts == notOurs {
+		maps.DeleteFunc(d.topics, func(_ string, t seenTopic) bool { return t.parts == notOurs && time.Since(t.at) >= topicAge })
+	}
 	if parts == notOurs && d.names.exchange == defaultExchange {
 		delete(d.topics, topic)
 	} else {
 		d.topics[topic] = seenTopic{parts, time.Now()}
 	}
+}
+
+// had is how many partitions a topic had when it was looked at last; 0 = nobody has looked.
+func (d *driver) had(topic string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.topics[topic].parts
 }
 
 // partsOf is how many partitions a topic has to which something is published, or notOurs.
