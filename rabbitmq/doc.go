@@ -47,7 +47,11 @@
 //   - A queue keeps no history: groups start when they are made. TopicSpec.Retention, MaxBytes and Replicas are refused; policies of the server bound queues.
 //   - All groups of an exchange share the ladder. A step keeps what a queue has no room for: one group's full queue, with a few dozen retries for it, can stop
 //     the step, and the retries of the others with it, until there is room.
-//   - A message with a delay is confirmed when it waits: where the topic has no group when it is due, it is dropped, and nobody is told.
+//   - A message with a delay needs a group of its topic, or of a pattern that covers it, when it is published; else it is [pubsub.ErrUnroutable]. A live tail is none,
+//     nor is a queue that others have bound to the topics: for such a one, bind the exchange omnibus.wait.19 to omnibus.later by the topic. A group that is removed
+//     before the message is due does not get it, and nobody is told.
+//   - When another node begins to lead a quorum queue, messages may be lost on their way to a consumer, which is told nothing. So a consumer that gets nothing for
+//     a minute begins anew, and gets them. Where members of an ordered group share it out, they come with the partition's next message.
 //   - Lag is what no member has got yet. What members hold, and what waits in the ladder, AMQP does not count.
 //   - Dead letters lie in a stream, which the server leaves to the system to write to the disk, and which it keeps for ever unless a policy ends that. Purge
 //     is refused: AMQP removes a stream as a whole or not at all. What becomes of them lies in a stream of its own: let a policy keep that as long.

@@ -32,6 +32,7 @@ type driver struct {
 	lanes    map[pubsub.Place]int // queues of the groups that were seen; Kind is PlaceMain
 	exchange bool                 // it was seen
 	ladder   bool                 // it was seen
+	later    bool                 // the exchanges of what has a delay were seen
 }
 
 // A seenTopic is what was found when a topic was looked for.
@@ -73,7 +74,7 @@ func (d *driver) readCapabilities(at *link) error {
 		MaxMessage: limit - min(pubsub.Headroom, limit/2), Lag: pubsub.LagPartial,
 	}
 	if d.names.queues != "" { // used as they are: nothing of ours brings a retry back to them, and what they are nobody knows
-		d.caps.RetryIn, d.caps.RetryLate, d.caps.Deliveries, d.caps.Patterns, d.caps.Partitions, d.caps.Exclusive = 0, 0, false, false, false, false
+		d.caps.RetryIn, d.caps.RetryLate, d.caps.Schedule, d.caps.Deliveries, d.caps.Patterns, d.caps.Partitions, d.caps.Exclusive = 0, 0, false, false, false, false, false
 		d.caps.Durability = pubsub.Process
 	}
 	if d.cfg.Accept > d.caps.Durability {
@@ -102,7 +103,7 @@ func (d *driver) forget() {
 	defer d.mu.Unlock()
 	clear(d.topics)
 	clear(d.lanes)
-	d.exchange, d.ladder = false, false
+	d.exchange, d.ladder, d.later = false, false, false
 }
 
 // forgetTopic lets a topic be looked for again, and a group.

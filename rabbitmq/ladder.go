@@ -22,6 +22,10 @@ import (
 //
 // The steps are quorum queues that let nothing go before it is confirmed. One that finds no place for a message keeps it and, after a few, stops: so there is void,
 // which keeps nothing, for what nobody wants any more.
+//
+// Nobody is told any more when a message is due that no queue takes. So what is published with a delay goes to later, a topic exchange: each queue of a group has a
+// taker, an exchange that is bound there as the queue is to the topics, that hands what it gets on to the ladder, and that the broker removes with the queue. What no
+// group takes is returned at once.
 const (
 	steps = 20
 	unit  = 100 * time.Millisecond
@@ -89,6 +93,62 @@ func (d *driver) makeLadder(ch *amqp.Channel) error {
 		below = name
 	}
 	return nil
+}
+
+// declareLater makes the exchanges of what is published with a delay.
+func (d *driver) declareLater(ch *amqp.Channel) error {
+	for lane := range int32(2) {
+		if err := ch.ExchangeDeclare(d.names.later(lane), amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// declareTaker makes the taker of a queue. What holds it is a binding to the queue, by a key that no message has: the queue's own name.
+func (d *driver) declareTaker(ch *amqp.Channel, taker, queue string, bindings []binding) error {
+	args := amqp.Table{"alternate-exchange": d.names.step(steps - 1)}
+	if err := ch.ExchangeDeclare(taker, amqp.ExchangeDirect, true, true, true, false, args); err != nil {
+		return err
+	}
+	if err := ch.QueueBind(queue, queue, taker, false, nil); err != nil {
+		return err
+	}
+	for _, b := range bindings {
+		from := d.names.later(0)
+		if b.exchange == d.names.lanes() {
+			from = d.names.later(1)
+		}
+		if err := ch.ExchangeBind(taker, b.key, from, false, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// delays says whether there is where to publish what has a delay: before there is any group there is not.
+func (d *driver) delays(ctx context.Context) (bool, error) {
+	d.mu.Lock()
+	seen := d.later
+	d.mu.Unlock()
+	if seen {
+		return true, nil
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	at, err := d.in.connected(ctx)
+	if err != nil {
+		return false, err
+	}
+	there, err := at.found(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(d.names.later(0), amqp.ExchangeTopic, true, false, false, false, nil)
+	})
+	if there {
+		d.mu.Lock()
+		d.later = true
+		d.mu.Unlock()
+	}
+	return there, err
 }
 
 // delay lets a message wait, and returns the exchange to which it goes. What waits for longer than the ladder is comes back earlier; who gets it then sends it

@@ -68,6 +68,22 @@ func (n names) topics() string { return n.own("due.topics") }
 // void is a queue that keeps nothing.
 func (n names) void() string { return n.own("void") }
 
+// later is the exchange to which a partition of a topic is published with a delay; taker is one that is there as long as a queue of a group: see ladder.go.
+func (n names) later(lane int32) string {
+	if lane == 0 {
+		return n.own("later")
+	}
+	return n.own("later.lanes")
+}
+
+func (n names) taker(p pubsub.Place, lane int) string {
+	name := n.own("taker." + of(p))
+	if lane > 0 {
+		name += "__" + strconv.Itoa(lane)
+	}
+	return name
+}
+
 // lanes is the exchange of all partitions but the first.
 func (n names) lanes() string { return n.own("lanes") }
 

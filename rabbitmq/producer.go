@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/omnibus-go/omnibus/internal/drivers"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/internal/stuck"
+	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 const window = 1024 // messages without an answer: the client goes through all of them when several are confirmed at once
@@ -188,6 +190,11 @@ func (p *producer) look(ctx context.Context, run []pubsub.Out) (err error) {
 	var last pubsub.Place
 	for i := range run {
 		to := run[i].To
+		if to.Kind == pubsub.PlaceMain && run[i].Msg.Delay > 0 {
+			if _, err := p.d.delays(ctx); err != nil {
+				return err
+			}
+		}
 		if to == last {
 			continue
 		}
@@ -241,10 +248,11 @@ func (p *producer) message(ctx context.Context, o *pubsub.Out) (m amqp.Publishin
 	}
 	exchange = d.names.exchangeOf(lane)
 	if o.Msg.Delay > 0 {
-		if parts == notOurs { // whether somebody takes it would show when nobody is told any more
-			return m, "", "", errReturned
+		if there, err := d.delays(ctx); err != nil || !there {
+			return m, "", "", cmp.Or(err, error(errReturned))
 		}
-		exchange = d.names.delay(&m, o.Msg.Delay)
+		d.names.delay(&m, o.Msg.Delay)
+		exchange = d.names.later(lane)
 	}
 	return m, exchange, key(o.To.Topic, lane), nil
 }

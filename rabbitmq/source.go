@@ -5,9 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"math"
+	"strings"
 	"sync"
-
 	"time"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -125,9 +126,9 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	switch {
 	case s.exclusive:
 		s.helpers.Go(func() { s.tend(life) })
-	}
 	case s.ages():
 		s.helpers.Go(func() { s.freshen(life) })
+	}
 	return s, nil
 }
 
@@ -208,15 +209,15 @@ func (s *source) arrive(ln *lane, gen uint32, list []*delivery) {
 	if s.dead != nil || ln.gen != gen {
 		return // it goes back with its channel
 	}
-	if !ln.gained {
 	ln.heard = time.Now()
+	if !ln.gained {
 		ln.gain()
 	}
 	pattern := pubsub.IsPattern(s.spec.From.Topic)
 	for _, dl := range list {
 		ln.held = append(ln.held, dl)
 		switch wait := dueIn(dl.native.Headers); {
-		case pattern && dl.native.RoutingKey != ln.queue && !pubsub.MatchPattern(s.spec.From.Topic, dl.topic):
+		case pattern && dl.native.RoutingKey != ln.queue && (!pubsub.MatchPattern(s.spec.From.Topic, dl.topic) || isLost(dl)):
 			dl.state = deliveryAcked // what had a delay comes through both exchanges: where it is not a lane, it may pass for a topic
 		case wait > 0 && s.d.caps.RetryIn > 0:
 			s.move(copyOf{dl: dl, delay: wait, failed: dl.failed})
@@ -232,6 +233,13 @@ func (s *source) arrive(ln *lane, gen uint32, list []*delivery) {
 		}
 	}
 	poke(s.ready)
+}
+
+// isLost says whether a message is the retry of another group whose queue is gone: the ladder lets go whatever finds no queue, and the name of a queue may pass
+// for a topic.
+func isLost(dl *delivery) bool {
+	_, retry := dl.native.Headers[hdrFailed]
+	return retry && strings.Contains(dl.topic, "__")
 }
 
 // Recv implements pubsub.Source.
@@ -308,6 +316,8 @@ func (s *source) out() (n int) {
 // Quiesce implements pubsub.Source. Members that compete get at once what was not handed out; the next member of an exclusive group gets it, in order, when this
 // one has closed.
 func (s *source) Quiesce(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.quiet = true
@@ -316,8 +326,6 @@ func (s *source) Quiesce(ctx context.Context) error {
 			for _, dl := range ln.buf {
 				dl.state, ln.back = deliveryBack, true
 			}
-	s.turn.Lock()
-	defer s.turn.Unlock()
 			ln.buf = nil
 		}
 		return s.dead

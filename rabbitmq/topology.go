@@ -304,6 +304,18 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 				return nil, err
 			}
 		}
+		for i := range queues {
+			name := d.names.taker(p, i)
+			there, err := at.found(ctx, func(ch *amqp.Channel) error {
+				return ch.ExchangeDeclarePassive(name, amqp.ExchangeDirect, true, true, true, false, nil)
+			})
+			if err == nil && !there {
+				err = says(pubsub.ErrNotFound, "there is no exchange %q of group %q of %q", name, p.Group, p.Topic)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
 	}
 	if spec.Manage == pubsub.Create {
 		if err := d.ensureStreams(ctx, at, streams); err != nil {
@@ -314,6 +326,9 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 	err = at.with(ctx, func(ch *amqp.Channel) error {
 		if spec.Manage == pubsub.Create { // where the group is there, so is what it needs
 			if err := d.declareOwn(ch, own, lost); err != nil {
+				return err
+			}
+			if err := d.declareLater(ch); err != nil {
 				return err
 			}
 		}
@@ -330,10 +345,14 @@ func (d *driver) ensureGroup(ctx context.Context, at *link, spec pubsub.SourceSp
 			if err := d.declareLanes(ch); err != nil {
 				return err
 			}
-			for _, b := range d.names.bindings(p.Topic, min(lane, 0)+int32(i)) {
+			bindings := d.names.bindings(p.Topic, min(lane, 0)+int32(i))
+			for _, b := range bindings {
 				if err := ch.QueueBind(name, b.key, b.exchange, false, nil); err != nil {
 					return err
 				}
+			}
+			if err := d.declareTaker(ch, d.names.taker(p, i), name, bindings); err != nil {
+				return err
 			}
 		}
 		return nil
