@@ -2,9 +2,8 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/omnibus-go/omnibus/internal/dedup"
@@ -47,10 +46,7 @@ type DedupOptions struct {
 
 const (
 	defaultDedupWindow = 10 * time.Minute
-	defaultDedupLease  = 5 * time.Minute
 	defaultDedupAgain  = time.Second
-
-	storeGrace = 5 * time.Second // to tell the store how it ended, whatever has become of the handler's context
 )
 
 // Dedup lets the handler have a message once: what it has handled successfully within Window is acked without it, once per group. A
@@ -82,14 +78,10 @@ func Dedup(opts DedupOptions) pubsub.Middleware {
 	if opts.Window == 0 {
 		opts.Window = defaultDedupWindow
 	}
-	if opts.Lease == 0 {
-		opts.Lease = defaultDedupLease
-	}
 	if opts.Again == 0 {
 		opts.Again = defaultDedupAgain
 	}
-	s := &dedupLayer{DedupOptions: opts}
-	s.claims.Store(rand.Uint64()) // other processes begin elsewhere
+	s := &dedupLayer{opts, dedup.NewOnce(opts.Store, opts.Lease)}
 	m.Incoming = func(next pubsub.Handler) pubsub.Handler {
 		return func(ctx context.Context, d *pubsub.Delivery) error { return s.handle(ctx, d, next) }
 	}
@@ -98,8 +90,10 @@ func Dedup(opts DedupOptions) pubsub.Middleware {
 
 type dedupLayer struct {
 	DedupOptions
-	claims atomic.Uint64
+	once *dedup.Once
 }
+
+var errRunning = errors.New("another copy of the message is being handled")
 
 func (s *dedupLayer) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
 	key := DedupKey{Topic: d.Topic, Group: d.Group, ID: d.ID}
@@ -109,43 +103,18 @@ func (s *dedupLayer) handle(ctx context.Context, d *pubsub.Delivery, next pubsub
 	if key.ID == "" {
 		return next(ctx, d)
 	}
-	claim := s.claims.Add(1)
-	state, err := s.Store.Begin(ctx, key, claim, s.Lease)
+	r, err := s.once.Do(ctx, key, s.window, func() error { return next(ctx, d) })
 	switch {
 	case err != nil:
-		return fmt.Errorf("the store of handled messages: %w", err)
-	case state == DedupDone:
-		if s.OnDrop != nil {
-			s.OnDrop(d)
-		}
-		return nil
-	case state == DedupRunning:
-		return pubsub.Snooze(s.Again, fmt.Errorf("message %s is being handled", key.ID))
-	}
-	handled := false
-	defer func() { // also when the handler calls runtime.Goexit
-		if !handled {
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
-			defer cancel()
-			_ = s.Store.Abort(end, key, claim) // else its lease ends it
-		}
-	}()
-	if err := next(ctx, d); err != nil {
 		return err
-	}
-	handled = true
-	return s.done(ctx, d, key)
-}
-
-// done notes a success, also when ctx has ended meanwhile.
-func (s *dedupLayer) done(ctx context.Context, d *pubsub.Delivery, key DedupKey) error {
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
-		defer cancel()
-	}
-	if err := s.Store.Done(ctx, key, s.Window); err != nil && s.OnFail != nil {
-		s.OnFail(d, err)
+	case r.State == DedupRunning:
+		return pubsub.Snooze(s.Again, errRunning)
+	case r.State == DedupDone && s.OnDrop != nil:
+		s.OnDrop(d)
+	case r.Unnoted != nil && s.OnFail != nil:
+		s.OnFail(d, r.Unnoted)
 	}
 	return nil
 }
+
+func (s *dedupLayer) window() time.Duration { return s.Window }

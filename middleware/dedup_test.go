@@ -122,13 +122,19 @@ func TestDedupConcurrentCopies(t *testing.T) {
 type store struct {
 	middleware.DedupStore
 	begin, done error
+	loses       bool // the answer to the next claim
 }
 
 func (s *store) Begin(ctx context.Context, key middleware.DedupKey, claim uint64, lease time.Duration) (middleware.DedupState, error) {
 	if s.begin != nil {
 		return 0, s.begin
 	}
-	return s.DedupStore.Begin(ctx, key, claim, lease)
+	state, err := s.DedupStore.Begin(ctx, key, claim, lease)
+	if s.loses {
+		s.loses = false
+		return 0, errFailed
+	}
+	return state, err
 }
 
 func (s *store) Done(ctx context.Context, key middleware.DedupKey, window time.Duration) error {
@@ -162,6 +168,18 @@ func TestDedupStoreFails(t *testing.T) {
 	cancel()
 	if err := h(ctx, &pubsub.Delivery{Message: message("b")}); err != nil || told != nil {
 		t.Errorf("an ended context: %v, told %v", err, told)
+	}
+}
+
+// A claim whose answer is lost is given back: the next try is handled, and does not wait for the end of the lease.
+func TestDedupGivesALostClaimBack(t *testing.T) {
+	s := &store{DedupStore: middleware.NewDedupStore(0), loses: true}
+	called := 0
+	h := wrap(func(context.Context, *pubsub.Delivery) error { called++; return nil }, middleware.Dedup(middleware.DedupOptions{Store: s}))
+	for i := range 2 {
+		if err := h(t.Context(), &pubsub.Delivery{Message: message("a")}); (err != nil) != (i == 0) || called != i {
+			t.Errorf("try %d: %v, %d calls", i+1, err, called)
+		}
 	}
 }
 

@@ -3,12 +3,10 @@ package security
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"strconv"
-	"sync/atomic"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/dedup"
 	"github.com/omnibus-go/omnibus/middleware"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -24,11 +22,9 @@ type ReplayOptions struct {
 
 const (
 	defaultReplayWindow = 24 * time.Hour
-	defaultReplayLease  = 5 * time.Minute
 
-	replayAgain  = time.Second     // when to look again at a copy of what is running
-	replayMargin = time.Minute     // how much longer it is remembered: clocks differ
-	replayGrace  = 5 * time.Second // to tell the store how it ended, whatever has become of the handler's context
+	replayAgain  = time.Second // when to look again at a copy of what is running
+	replayMargin = time.Minute // how much longer it is remembered: clocks differ
 )
 
 // Replay keeps a message that somebody has recorded from being handled again: what the group has handled successfully is acked without a handler, and
@@ -53,11 +49,7 @@ func Replay(opts ReplayOptions) pubsub.Middleware {
 	if opts.Window == 0 {
 		opts.Window = defaultReplayWindow
 	}
-	if opts.Lease == 0 {
-		opts.Lease = defaultReplayLease
-	}
-	g := &replayGuard{ReplayOptions: opts}
-	g.claims.Store(rand.Uint64()) // other processes begin elsewhere
+	g := &replayGuard{opts, dedup.NewOnce(opts.Store, opts.Lease)}
 	m.Incoming = func(next pubsub.Handler) pubsub.Handler {
 		return func(ctx context.Context, d *pubsub.Delivery) error { return g.handle(ctx, d, next) }
 	}
@@ -66,8 +58,10 @@ func Replay(opts ReplayOptions) pubsub.Middleware {
 
 type replayGuard struct {
 	ReplayOptions
-	claims atomic.Uint64
+	once *dedup.Once
 }
+
+var errRunning = errors.New("the same message is being handled")
 
 func (g *replayGuard) handle(ctx context.Context, d *pubsub.Delivery, next pubsub.Handler) error {
 	v, ok := From(ctx)
@@ -77,44 +71,19 @@ func (g *replayGuard) handle(ctx context.Context, d *pubsub.Delivery, next pubsu
 	if time.Since(v.Issued) > g.Window {
 		return pubsub.GiveUp(pubsub.ReasonVerification, ErrExpired)
 	}
-	key := middleware.DedupKey{Topic: v.Topic, Group: d.Group, ID: "signed-" + strconv.FormatUint(v.digest[0], 36) + "-" + strconv.FormatUint(v.digest[1], 36)}
-	claim := g.claims.Add(1)
-	state, err := g.Store.Begin(ctx, key, claim, g.Lease)
+	key := dedup.Key{Topic: v.Topic, Group: d.Group, ID: "signed-" + strconv.FormatUint(v.digest[0], 36) + "-" + strconv.FormatUint(v.digest[1], 36)}
+	// it is remembered until it could only be refused as signed too long ago
+	window := func() time.Duration { return max(time.Until(v.Issued.Add(g.Window)), 0) + replayMargin }
+	r, err := g.once.Do(ctx, key, window, func() error { return next(ctx, d) })
 	switch {
 	case err != nil:
-		return fmt.Errorf("the store of what was handled: %w", err)
-	case state == middleware.DedupDone:
-		if g.OnReplay != nil {
-			g.OnReplay(d)
-		}
-		return nil
-	case state == middleware.DedupRunning:
-		return pubsub.Snooze(replayAgain, errors.New("the same message is being handled"))
-	}
-	handled := false
-	defer func() { // also when the handler calls runtime.Goexit
-		if !handled {
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayGrace)
-			defer cancel()
-			_ = g.Store.Abort(end, key, claim) // else its lease ends it
-		}
-	}()
-	if err := next(ctx, d); err != nil {
 		return err
-	}
-	handled = true
-	return g.done(ctx, d, key, v)
-}
-
-// done notes a success, also when ctx has ended meanwhile, until the message could only be refused as signed too long ago.
-func (g *replayGuard) done(ctx context.Context, d *pubsub.Delivery, key middleware.DedupKey, v Verified) error {
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), replayGrace)
-		defer cancel()
-	}
-	if err := g.Store.Done(ctx, key, time.Until(v.Issued.Add(g.Window))+replayMargin); err != nil && g.OnFail != nil {
-		g.OnFail(d, err)
+	case r.State == dedup.Running:
+		return pubsub.Snooze(replayAgain, errRunning)
+	case r.State == dedup.Done && g.OnReplay != nil:
+		g.OnReplay(d)
+	case r.Unnoted != nil && g.OnFail != nil:
+		g.OnFail(d, r.Unnoted)
 	}
 	return nil
 }

@@ -160,20 +160,58 @@ func TestFailedIsNoReplay(t *testing.T) {
 	}
 }
 
+// A claim whose answer is lost is given back: the next try is handled, and does not wait for the end of the lease.
+func TestReplayGivesALostClaimBack(t *testing.T) {
+	sign := security.Sign(security.SignOptions{Keys: ring(t, key(t, security.Ed25519, "k", "orders")), Producer: "orders"})
+	guard := security.Replay(security.ReplayOptions{Store: &flakyStore{DedupStore: middleware.NewDedupStore(0), loses: true}})
+	wire := mustSend(t, "a", order(), sign)
+	for i := range 2 {
+		if got, err := receive(t.Context(), "a", wire, sign, guard); (err != nil) != (i == 0) || (got != nil) != (i == 1) {
+			t.Errorf("try %d: handled %v, %v", i+1, got != nil, err)
+		}
+	}
+}
+
+// A handler that ends long after its message could only be refused has it remembered all the same, for a time that a store can take.
+func TestReplayRemembersWhatWasLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sign := security.Sign(security.SignOptions{Keys: ring(t, key(t, security.Ed25519, "k", "orders")), Producer: "orders"})
+		store := &flakyStore{DedupStore: middleware.NewDedupStore(0)}
+		slow := pubsub.Middleware{Incoming: func(next pubsub.Handler) pubsub.Handler {
+			return func(ctx context.Context, d *pubsub.Delivery) error {
+				time.Sleep(time.Hour)
+				return next(ctx, d)
+			}
+		}}
+		guard := security.Replay(security.ReplayOptions{Store: store, Window: time.Minute, Lease: 2 * time.Hour})
+		if got, err := receive(t.Context(), "a", mustSend(t, "a", order(), sign), sign, guard, slow); got == nil || err != nil || store.window <= 0 {
+			t.Errorf("handled %v, %v; remembered for %v", got != nil, err, store.window)
+		}
+	})
+}
+
 // A flakyStore does not always answer.
 type flakyStore struct {
 	middleware.DedupStore
 	down, forgets error
+	loses         bool          // the answer to the next claim
+	window        time.Duration // of the last that was done
 }
 
 func (s *flakyStore) Begin(ctx context.Context, k middleware.DedupKey, claim uint64, lease time.Duration) (middleware.DedupState, error) {
 	if s.down != nil {
 		return 0, s.down
 	}
-	return s.DedupStore.Begin(ctx, k, claim, lease)
+	state, err := s.DedupStore.Begin(ctx, k, claim, lease)
+	if s.loses {
+		s.loses = false
+		return 0, errDown
+	}
+	return state, err
 }
 
 func (s *flakyStore) Done(ctx context.Context, k middleware.DedupKey, window time.Duration) error {
+	s.window = window
 	if s.forgets != nil {
 		return s.forgets
 	}
