@@ -65,17 +65,19 @@ type topicKeys struct {
 // A flight is a call of a KMS that several may wait for. It goes on when they do not.
 type flight struct {
 	done chan struct{}
+	keks []string // that it wraps with
 	key  *dataKey
 	err  error
 }
 
-// get returns the topic's key, for so many bytes more, and waits for a KMS only where there is none that may be used.
+// get returns the topic's key, for so many bytes more, and waits for a KMS only where there is none that may be used. Where the keys that wrap have changed while one
+// was asked, with a key that it may not use any more, it is asked again: a rotation makes no message fail.
 func (d *dataKeys) get(ctx context.Context, topic string, size int) (*dataKey, error) {
-	keks, err := d.current()
-	if err != nil {
-		return nil, err
-	}
 	for {
+		keks, err := d.current()
+		if err != nil {
+			return nil, err
+		}
 		k, f := d.take(ctx, topic, keks, int64(size))
 		if f == nil {
 			return k, nil
@@ -85,7 +87,10 @@ func (d *dataKeys) get(ctx context.Context, topic string, size int) (*dataKey, e
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if f.err != nil {
+		if f.err == nil {
+			continue
+		}
+		if now, err := d.current(); err != nil || slices.Equal(now, f.keks) {
 			return nil, f.err
 		}
 	}
@@ -149,13 +154,12 @@ func (d *dataKeys) makeRoom() {
 
 // make begins to make a key. Whoever waits for it may give up; it goes on, for timeout at most, since others wait too. d.mu is held.
 func (d *dataKeys) make(ctx context.Context, t *topicKeys, topic string, keks []string) {
-	f := &flight{done: make(chan struct{})}
+	f := &flight{done: make(chan struct{}), keks: slices.Clone(keks)}
 	t.flight = f
-	keks = slices.Clone(keks)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
 		defer cancel()
-		f.key, f.err = d.wrap(ctx, topic, keks)
+		f.key, f.err = d.wrap(ctx, topic, f.keks)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		t.flight = nil

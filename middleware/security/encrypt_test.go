@@ -275,6 +275,38 @@ func TestDataKeyRotates(t *testing.T) {
 }
 
 // Attack 16: nothing is sent in plain text, and nothing is given up.
+// A rotatingKMS has its keys rotated while it is asked to wrap with the one before.
+type rotatingKMS struct {
+	security.KMS
+	rotate func()
+}
+
+func (k *rotatingKMS) Wrap(ctx context.Context, kek string, dek, binding []byte) ([]byte, error) {
+	k.rotate()
+	return k.KMS.Wrap(ctx, kek, dek, binding)
+}
+
+// No publish fails because the key that wraps changes between two steps of it.
+func TestRotationWhileADataKeyIsMade(t *testing.T) {
+	one, two := key(t, security.AES256GCM, "one", "billing"), key(t, security.AES256GCM, "two", "billing")
+	r := ring(t, one)
+	enc := security.Encrypt(security.EncryptOptions{Unsigned: true, Recipients: []security.KMS{&rotatingKMS{r.KMS("billing"), sync.OnceFunc(func() {
+		if err := r.Replace(one.With(security.Passive), two); err != nil {
+			t.Error(err)
+		}
+	})}}})
+	got, err := receive(t.Context(), "t", mustSend(t, "t", order(), enc), enc)
+	if err != nil || !reflect.DeepEqual(got.msg, order()) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := r.Replace(one.With(security.Passive)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := send("t", order(), enc); !errors.Is(err, pubsub.ErrUnavailable) {
+		t.Errorf("without a key that wraps: %v", err)
+	}
+}
+
 func TestKMSIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := ring(t, key(t, security.AES256GCM, "k", "us"))
