@@ -1,12 +1,9 @@
 package security
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -26,18 +23,19 @@ type Grant struct {
 	Types  []string `json:"types"`  // the same for Message.Type, whose segments dots divide; ">" is every type
 }
 
-// DecodePolicy reads a policy from JSON. Unknown fields are refused, and so are patterns that allow nothing.
+// DecodePolicy reads a policy from JSON. Unknown fields and fields that are there twice are refused, and so is what allows nothing: a policy, or a list of patterns.
 func DecodePolicy(b []byte) (*Policy, error) {
 	p := &Policy{}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(p); err != nil {
+	if err := decodeStrict(b, p); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("policy: something follows its JSON")
+	if len(p.Publish)+len(p.Consume) == 0 {
+		return nil, errors.New("policy: it has neither publish nor consume: it allows nothing")
 	}
-	return p, p.check()
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *Policy) check() error {

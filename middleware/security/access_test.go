@@ -67,8 +67,12 @@ func TestPolicy(t *testing.T) {
 		`{"consume": {"a": []}}`:                                      "consume.a is empty",
 		`{"consume": {"a": [""]}}`:                                    `""`,
 		`{"consumes": {}}`:                                            "consumes",
-		`{} {}`:                                                       "follows",
-		`[]`:                                                          "policy",
+		`{"consume": {"a": ["x"], "a": [">"]}}`:                       `"a" is there twice`,
+		`{"consume": {"a": ["x"]}, "consume": {}}`:                    `"consume" is there twice`,
+		`{}`:    "allows nothing",
+		`null`:  "allows nothing",
+		`{} {}`: "follows",
+		`[]`:    "policy",
 		`{"publish": {"a": [{"topics": ["x"], "types": [">"], "z":1}]}}`: "z",
 	} {
 		if _, err := security.DecodePolicy([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {

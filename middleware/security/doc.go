@@ -22,16 +22,18 @@
 //
 // # Keys
 //
-// A Keyring has the keys of one environment: give each its own, or a message of one is accepted in the other. Keys change without a restart and without a lost
-// message in this order:
+// A Keyring has the keys of one environment: give each its own, or a message of one is accepted in the other. Processes look at changed files at different moments,
+// so keys change in an order in which each message is of a key that everybody accepts who may get it, whoever has looked already; without a restart and without a
+// lost message:
 //
-//  1. The new key is added as Passive, everywhere. It is accepted, and nobody uses it yet.
+//  1. The new key is added as Passive, everywhere, to the keyrings of those who verify or unwrap first. It is accepted, and nobody uses it yet.
 //  2. Wait until every process has looked at its keyring again: twice the longest KeyringOptions.Poll.
-//  3. It becomes Active where it signs or wraps, and the old one Passive.
-//  4. The old key stays Passive as long as its messages lie in topics, retries and dead letters: then it is deleted.
+//  3. It becomes Active where it signs or wraps, and the old one Passive. Here no order is needed: both are accepted by all.
+//  4. The old key stays Passive as long as its messages lie in topics, retries and dead letters. Then it is deleted, where it is accepted last.
 //
-// A key that others may have is made Revoked at once, everywhere: nothing that it has signed is accepted any more, whatever it says when that was; nor is what it
-// has wrapped decrypted.
+// A key that others may have is made Revoked at once, everywhere, where it is accepted first: nothing that it has signed is accepted any more, whatever it says when
+// that was; nor is what it has wrapped decrypted. An owner without an active key publishes nothing: its next one comes by the same four steps, before that where
+// there is time.
 //
 // # Wire format
 //

@@ -2,10 +2,14 @@ package security
 
 import (
 	"context"
+	"time"
 
 	"github.com/omnibus-go/omnibus/middleware/security/internal/primitive"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
+
+// LookAt lets a Keyring look at its file, if it is time, by a clock that says so.
+func LookAt(r *Keyring, now time.Time) { r.file.look(r, now) }
 
 // EncryptWithin is Encrypt with data keys that may do less.
 func EncryptWithin(opts EncryptOptions, messages, bytes int64) pubsub.Middleware {

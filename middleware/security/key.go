@@ -57,12 +57,6 @@ func newKey(suite Suite, id, owner string, status Status, private, public []byte
 	k := Key{ID: id, Suite: suite, Owner: owner, Status: status}
 	var err error
 	switch {
-	case id == "" || len(id) > maxName:
-		err = fmt.Errorf("its ID has %d bytes; it needs 1 to %d", len(id), maxName)
-	case owner == "" || len(owner) > maxName:
-		err = fmt.Errorf("its owner has %d bytes; it needs 1 to %d", len(owner), maxName)
-	case status != Active && status != Passive && status != Revoked:
-		err = fmt.Errorf("its status is %q, which is none of active, passive, revoked", status)
 	case suite.symmetric() && public != nil:
 		err = errors.New("a key of this suite has no public half")
 	case suite.signs():
@@ -79,10 +73,30 @@ func newKey(suite Suite, id, owner string, status Status, private, public []byte
 	if err != nil {
 		return Key{}, fmt.Errorf("key %q: %w", id, err)
 	}
+	if err := k.check(); err != nil {
+		return Key{}, err
+	}
 	return k, nil
 }
 
-// With returns the key with another status. One that is none of the three counts as Passive.
+// check says what is wrong with what anybody can set. A status that there is not would be neither active nor revoked: a key that was to be revoked be accepted.
+func (k *Key) check() error {
+	switch {
+	case k.signature == nil && k.wrap == nil:
+		return errors.New("a zero Key")
+	case k.ID == "" || len(k.ID) > maxName:
+		return fmt.Errorf("key %q: its ID has %d bytes; it needs 1 to %d", k.ID, len(k.ID), maxName)
+	case k.Owner == "" || len(k.Owner) > maxName:
+		return fmt.Errorf("key %q: its owner has %d bytes; it needs 1 to %d", k.ID, len(k.Owner), maxName)
+	case k.Status != Active && k.Status != Passive && k.Status != Revoked:
+		return fmt.Errorf("key %q: its status is %q, which is none of active, passive, revoked", k.ID, k.Status)
+	case k.Suite.signs() != (k.signature != nil):
+		return fmt.Errorf("key %q: it is of another suite than %q", k.ID, k.Suite)
+	}
+	return nil
+}
+
+// With returns the key with another status. One that is none of the three is refused by whoever gets the key.
 func (k Key) With(s Status) Key {
 	k.Status = s
 	return k

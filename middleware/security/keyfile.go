@@ -1,13 +1,13 @@
 package security
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,8 +31,8 @@ type keysJSON struct {
 func EncodeKeys(keys ...Key) ([]byte, error) {
 	out := keysJSON{Keys: []keyJSON{}}
 	for _, k := range keys {
-		if k.signature == nil && k.wrap == nil {
-			return nil, errors.New("a zero Key")
+		if err := k.check(); err != nil {
+			return nil, err
 		}
 		out.Keys = append(out.Keys, keyJSON{
 			ID: k.ID, Suite: k.Suite, Owner: k.Owner, Status: k.Status,
@@ -43,16 +43,14 @@ func EncodeKeys(keys ...Key) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// DecodeKeys reads what EncodeKeys has written. Unknown fields are refused. No error has anything of a private half.
+// DecodeKeys reads what EncodeKeys has written. Unknown fields and fields that are there twice are refused. No error has anything of a private half.
 func DecodeKeys(b []byte) ([]Key, error) {
 	var in keysJSON
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&in); err != nil {
-		return nil, fmt.Errorf("keyring: %w", withoutValue(err))
+	if err := decodeStrict(b, &in); err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("keyring: something follows its JSON")
+	if in.Keys == nil { // nobody means that: with no key at all every message is given up
+		return nil, errors.New("keyring: it has no list of keys")
 	}
 	keys := make([]Key, len(in.Keys))
 	for i, k := range in.Keys {
@@ -69,14 +67,6 @@ func DecodeKeys(b []byte) ([]Key, error) {
 		}
 	}
 	return keys, nil
-}
-
-// withoutValue takes off what package json quotes of what it could not read.
-func withoutValue(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s is no %v", e.Field, e.Type)
-	}
-	return err
 }
 
 func decodeHalf(text string) ([]byte, error) {
@@ -99,8 +89,8 @@ const (
 
 // OpenKeyring reads a keyring file. When the file has changed, its keys count from the next look at it on: no later than Poll after the change, and without
 // a restart. A changed file that cannot be used changes nothing: it is read again at each look until it can be, and OnReload is told of each reason once. Whoever
-// writes it puts a new file in its place in one step (write another, rename it), or a half-written one may be read. A file that has private halves and is
-// readable by others than its owner is refused (on systems that have such rights).
+// writes it puts a new file in its place in one step (write another, rename it), or a half-written one may be read. A file that others than its owner can change
+// is refused, and so is one with private halves that others can read (on systems that have such rights).
 //
 // Nothing runs in the background: there is nothing to close.
 func OpenKeyring(path string, opts KeyringOptions) (*Keyring, error) {
@@ -138,37 +128,50 @@ type keyFile struct {
 
 // A stamp tells one content of the file from another.
 type stamp struct {
-	size  int64
-	mtime time.Time
-	mode  os.FileMode // a file may be refused for it
-	info  os.FileInfo // for os.SameFile: a file that was renamed into its place
-	err   string      // why it could not be looked at
+	info os.FileInfo // also for its rights, for which a file may be refused, and for os.SameFile: a file that was renamed into its place; nil = there is err
+	err  string      // why it could not be looked at
+}
+
+func stampOf(info os.FileInfo, err error) stamp {
+	if err != nil {
+		return stamp{err: err.Error()}
+	}
+	return stamp{info: info}
 }
 
 func (s stamp) same(o stamp) bool {
-	return s.size == o.size && s.mtime.Equal(o.mtime) && s.mode == o.mode && s.err == o.err && (s.info == nil || o.info == nil || os.SameFile(s.info, o.info))
+	a, b := s.info, o.info
+	if a == nil || b == nil {
+		return a == nil && b == nil && s.err == o.err
+	}
+	return a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode() && os.SameFile(a, b)
+}
+
+// due says whether the file is to be looked at. It is also where the clock was set back: by it the next look may be a year away, and a key be revoked until then.
+func (f *keyFile) due(now time.Time) bool {
+	left := f.next.Load() - now.UnixNano()
+	return left <= 0 || left-f.opts.Poll.Nanoseconds() > f.opts.Poll.Nanoseconds()
 }
 
 // look reads the file again if it is time and it has changed. Those who come meanwhile go on with what is there; but not when nobody has looked for so long
 // that a key could be in use which was added since.
 func (f *keyFile) look(r *Keyring, now time.Time) {
-	late := now.UnixNano() - f.next.Load()
-	switch {
-	case late < 0:
+	if !f.due(now) {
 		return
-	case late < f.opts.Poll.Nanoseconds():
+	}
+	if now.UnixNano()-f.next.Load() < f.opts.Poll.Nanoseconds() {
 		if !f.mu.TryLock() {
 			return
 		}
-	default:
+	} else {
 		f.mu.Lock()
 	}
 	defer f.mu.Unlock()
-	if now.UnixNano() < f.next.Load() {
+	if !f.due(now) {
 		return // somebody has, a moment ago
 	}
 	f.next.Store(now.Add(f.opts.Poll).UnixNano())
-	if f.failed == "" && f.stat().same(f.stamp) { // what could not be used may be usable though nothing of its stamp has changed
+	if f.failed == "" && stampOf(os.Stat(f.path)).same(f.stamp) { // what could not be used may be usable though nothing of its stamp has changed
 		return
 	}
 	keys, stamp, err := f.read()
@@ -186,37 +189,37 @@ func (f *keyFile) look(r *Keyring, now time.Time) {
 	}
 }
 
-func (f *keyFile) stat() stamp {
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return stamp{err: err.Error()}
-	}
-	return stamp{size: info.Size(), mtime: info.ModTime(), mode: info.Mode(), info: info}
-}
-
-// read returns the keys of the file, and the stamp that it had before: what is written meanwhile is seen at the next look.
+// read returns the keys of the file, and the stamp that it had before: what is written meanwhile is seen at the next look. Rights and keys are those of one file,
+// also where another takes its place meanwhile.
 func (f *keyFile) read() ([]Key, stamp, error) {
-	before := f.stat()
-	if before.err != "" {
-		return nil, before, fmt.Errorf("keyring: %s", before.err)
+	file, err := os.Open(f.path)
+	if err != nil {
+		return nil, stampOf(nil, err), fmt.Errorf("keyring: %w", err)
 	}
-	if before.size > maxKeyFile {
-		return nil, before, fmt.Errorf("keyring: %s has %d bytes, at most %d are read", f.path, before.size, maxKeyFile)
-	}
-	b, err := os.ReadFile(f.path)
+	defer file.Close()
+	info, err := file.Stat()
+	before := stampOf(info, err)
 	if err != nil {
 		return nil, before, fmt.Errorf("keyring: %w", err)
+	}
+	b, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err != nil {
+		return nil, before, fmt.Errorf("keyring: %w", err)
+	}
+	if len(b) > maxKeyFile {
+		return nil, before, fmt.Errorf("keyring: %s has more than %d bytes", f.path, maxKeyFile)
 	}
 	keys, err := DecodeKeys(b)
 	if err != nil {
 		return nil, before, fmt.Errorf("%s: %w", f.path, err)
 	}
-	if shared := before.info.Mode().Perm() & 0o077; shared != 0 && runtime.GOOS != "windows" {
-		for _, k := range keys {
-			if k.HasPrivate() {
-				return nil, before, fmt.Errorf("keyring: %s has private keys and the rights %v: others can read or change it; make them 0600", f.path, before.info.Mode().Perm())
-			}
-		}
+	rights, secret := info.Mode().Perm(), slices.ContainsFunc(keys, Key.HasPrivate)
+	switch {
+	case runtime.GOOS == "windows": // its rights are elsewhere
+	case secret && rights&0o077 != 0:
+		return nil, before, fmt.Errorf("keyring: %s has private keys and the rights %v: others can read or change it; make them 0600", f.path, rights)
+	case rights&0o022 != 0:
+		return nil, before, fmt.Errorf("keyring: %s has the rights %v: others can change whom this service believes; make them 0644, or 0600", f.path, rights)
 	}
 	return keys, before, nil
 }

@@ -1,7 +1,6 @@
 package security
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,7 +35,8 @@ func NewKeyring(keys ...Key) (*Keyring, error) {
 	return r, nil
 }
 
-// Replace gives the Keyring other keys, all at once. Where it returns an error nothing has changed.
+// Replace gives the Keyring other keys, all at once. Where it returns an error nothing has changed. What it gives a Keyring that comes from a file counts until
+// that changes.
 func (r *Keyring) Replace(keys ...Key) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,9 +54,9 @@ func (r *Keyring) Replace(keys ...Key) error {
 }
 
 func (s *keySet) add(k *Key) error {
-	switch {
-	case k.signature == nil && k.wrap == nil:
-		return errors.New("a zero Key")
+	switch err := k.check(); {
+	case err != nil:
+		return err
 	case s.byID[k.ID] != nil:
 		return fmt.Errorf("key %q is there twice", k.ID)
 	}

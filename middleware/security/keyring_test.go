@@ -108,6 +108,10 @@ func TestKeyFileIsStrict(t *testing.T) {
 		"short":         {strings.Replace(good, half(good, "private"), "AAAA", 1), "32 bytes"},
 		"base64":        {strings.Replace(good, half(good, "private"), half(good, "private")+"=", 1), "base64url"},
 		"a number":      {strings.Replace(good, `"`+half(good, "private")+`"`, "4711", 1), "private"},
+		"status twice":  {strings.Replace(good, `"status": "active"`, `"status": "revoked", "status": "active"`, 1), `"status" is there twice`},
+		"keys twice":    {strings.Replace(good, `{`, `{"keys": [], `, 1), `"keys" is there twice`},
+		"nothing":       {"null", "no list of keys"},
+		"no list":       {"{}", "no list of keys"},
 		"no halves":     {strings.Replace(strings.Replace(good, half(good, "private"), "", 1), half(good, "public"), "", 1), "public key"},
 	} {
 		_, err := security.DecodeKeys([]byte(c.file))
@@ -117,6 +121,9 @@ func TestKeyFileIsStrict(t *testing.T) {
 	}
 	for name, keys := range map[string][]security.Key{
 		"zero":         {{}},
+		"status":       {key(t, security.Ed25519, "k1", "orders").With("revoke")}, // it would be accepted
+		"long ID":      {renamed(key(t, security.Ed25519, "k1", "orders"), strings.Repeat("k", 256))},
+		"other suite":  {key(t, security.Ed25519, "k1", "orders"), resuited(key(t, security.Ed25519, "k2", "orders"), security.AES256GCM)},
 		"twice":        {key(t, security.Ed25519, "k1", "orders"), key(t, security.P256, "k1", "ledger")},
 		"two wrapping": {key(t, security.AES256GCM, "k1", "orders"), key(t, security.HPKEP256, "k2", "orders")},
 		"five signing": {
@@ -130,6 +137,59 @@ func TestKeyFileIsStrict(t *testing.T) {
 	}
 	if _, err := security.GenerateKey("none", "k", "o"); err == nil {
 		t.Error("there is a key of the suite none")
+	}
+}
+
+func renamed(k security.Key, id string) security.Key {
+	k.ID = id
+	return k
+}
+
+func resuited(k security.Key, s security.Suite) security.Key {
+	k.Suite = s
+	return k
+}
+
+// Who can change a keyring decides whom a service believes, also where there is nothing secret in it.
+func TestKeyFileThatOthersCanChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	writeFile(t, path, encodeKeys(t, public(t, key(t, security.Ed25519, "a", "orders"))), 0o600)
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o644: false, 0o444: false, 0o664: true, 0o646: true, 0o622: true} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := security.OpenKeyring(path, security.KeyringOptions{}); (err != nil) != refused || refused && !strings.Contains(err.Error(), "0644") {
+			t.Errorf("%v: %v", mode, err)
+		}
+	}
+}
+
+// A clock that is set back does not keep a revoked key in use until it has caught up.
+func TestKeyFileIsReadWhenTheClockIsSetBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	a := key(t, security.Ed25519, "a", "orders")
+	writeKeys(t, path, a)
+	r, err := security.OpenKeyring(path, security.KeyringOptions{Poll: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeKeys(t, path, a.With(security.Revoked))
+	if security.LookAt(r, time.Now()); r.Keys()[0].Status != security.Active {
+		t.Error("it is looked at before its time")
+	}
+	security.LookAt(r, time.Now().Add(-time.Hour))
+	if keys := r.Keys(); keys[0].Status != security.Revoked {
+		t.Errorf("an hour earlier the keys are %v", keys)
+	}
+}
+
+// What is no file has no end, or one that never comes.
+func TestKeyFileWithoutEnd(t *testing.T) {
+	if _, err := os.Stat("/dev/zero"); err != nil {
+		return // there is none here
+	}
+	if _, err := security.OpenKeyring("/dev/zero", security.KeyringOptions{}); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("%v", err)
 	}
 }
 
