@@ -147,10 +147,14 @@ func (b *builder) topic(path, name string) {
 	b.wrongf(path, help, "no topic %s is under topics", b.say(path, name))
 }
 
-func (b *builder) toPolicy(path string, p *Policy) pubsub.Policy {
-	to := pubsub.Policy{
+func policyOf(p *Policy) pubsub.Policy {
+	return pubsub.Policy{
 		MaxAttempts: p.MaxAttempts, MaxElapsed: p.MaxElapsed, Immediate: p.Immediate, Initial: p.Initial, Max: p.Max, Factor: p.Factor, Delays: p.Delays,
 	}
+}
+
+func (b *builder) toPolicy(path string, p *Policy) pubsub.Policy {
+	to := policyOf(p)
 	if len(p.Delays) > 0 && (p.Initial != 0 || p.Max != 0 || p.Factor != 0) {
 		b.wrongf(path, "keep delays, or the others", "delays excludes initial, max and factor")
 	} else if p.Max != 0 && p.Initial > p.Max {
@@ -173,10 +177,7 @@ func (b *builder) policy(path string, r *PolicyRef) pubsub.Policy {
 		}
 		return pubsub.Policy{}
 	}
-	to := pubsub.Policy{
-		Name: r.Name, MaxAttempts: p.MaxAttempts, MaxElapsed: p.MaxElapsed, Immediate: p.Immediate, Initial: p.Initial, Max: p.Max, Factor: p.Factor, Delays: p.Delays,
-	}
-	return to
+	return policyOf(&p) // what is wrong with it is told of under policies
 }
 
 // say names what a key has in an error: what came from elsewhere as it is written.

@@ -17,7 +17,6 @@ type verdict struct {
 	counts   bool   // it is a failure
 	reason   Reason // of a dead letter
 	category string
-	policy   string
 	failure  *failure // where it counts
 	took     time.Duration
 	expired  bool
@@ -96,7 +95,7 @@ func (c *Consumer) judge(ctx context.Context, it *item, err error) (v verdict) {
 	case category != "":
 		v.err = &outcome{err: err, category: category} // for CategoryOf
 	}
-	v.policy, v.category = policy.Name, category
+	v.category = category
 	if o != nil {
 		switch o.kind {
 		case OutcomePermanent:
@@ -111,7 +110,6 @@ func (c *Consumer) judge(ctx context.Context, it *item, err error) (v verdict) {
 		}
 		if o.policy != nil {
 			policy = o.policy.withDefaults()
-			v.policy = policy.Name
 		} else { // RetryAfter: its delay, within the policy's attempts
 			policy.Immediate, policy.Delays = 0, []time.Duration{o.after}
 		}

@@ -9,7 +9,6 @@ import (
 // A Policy says how often and how soon a failed message is tried again. The delays grow from Initial by Factor up to
 // Max and have full jitter: each is a random time between 0 and that length.
 type Policy struct {
-	Name        string          // shown in dead letters and events; "" = "default"
 	MaxAttempts int             // handler calls in all; 0 = 10; Unlimited
 	MaxElapsed  time.Duration   // since the first delivery to this process; 0 = no bound
 	Immediate   int             // of the attempts, how many follow at once in process; 0 = none
@@ -40,9 +39,6 @@ func (r Rule) Classify(err error) (matched bool, _ error) {
 	if err == nil || !matches(&r, err) {
 		return false, err
 	}
-	if r.Retry.Name == "" {
-		r.Retry.Name = r.Category
-	}
 	return true, &outcome{kind: OutcomeRetry, policy: &r.Retry, category: r.Category, err: err}
 }
 
@@ -50,9 +46,6 @@ func (r Rule) Classify(err error) (matched bool, _ error) {
 func (p Policy) Check() error { return p.check("Policy") }
 
 func (p Policy) withDefaults() Policy {
-	if p.Name == "" {
-		p.Name = "default"
-	}
 	if p.MaxAttempts == 0 {
 		p.MaxAttempts = 10
 	}

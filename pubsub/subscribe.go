@@ -152,11 +152,7 @@ func (s Subscription) withDefaults() Subscription {
 	s.Retry = s.Retry.withDefaults()
 	s.Rules = slices.Clone(s.Rules)
 	for i := range s.Rules {
-		r := &s.Rules[i]
-		if r.Retry.Name == "" {
-			r.Retry.Name = r.Category
-		}
-		r.Retry = r.Retry.withDefaults()
+		s.Rules[i].Retry = s.Rules[i].Retry.withDefaults()
 	}
 	return s
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -223,6 +224,27 @@ func TestTiersKeepToTheLease(t *testing.T) {
 			t.Errorf("%d calls at %v through %v", len(x.calls), x.at, x.d.tiers)
 		}
 	})
+}
+
+// A policy that holds a message for longer than its lease is refused, by the field that it stands in.
+func TestTooLongDelayIsNamed(t *testing.T) {
+	d := newTiersOnly(memory.NewServer(memory.Config{}))
+	d.wait = 20 * time.Second
+	b, err := pubsub.New(t.Context(), d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	short, long := pubsub.Policy{Max: 10 * time.Second}, pubsub.Policy{Delays: []time.Duration{time.Minute}}
+	for field, s := range map[string]pubsub.Subscription{
+		"Subscription.Retry with":          {Retry: long},
+		"Subscription.Rules[1].Retry with": {Retry: short, Rules: []pubsub.Rule{{When: func(error) bool { return true }, Retry: short}, {When: func(error) bool { return true }, Retry: long}}},
+	} {
+		s.Topic, s.Group = "t", "g"
+		if _, err := b.Subscribe(t.Context(), s, func(context.Context, *pubsub.Delivery) error { return nil }); !errors.Is(err, pubsub.ErrUnsupported) || !strings.Contains(err.Error(), field) {
+			t.Errorf("%v, want ErrUnsupported that names %s", err, field)
+		}
+	}
 }
 
 // A dead letter tells of the message that was published, not of its last copy.

@@ -119,9 +119,13 @@ func (b *Broker) checkSubscription(op string, s Subscription) error {
 		return lacking("Subscription.Order "+s.Order.String(), "this broker has no exclusive groups: choose OrderPerMember or OrderNone")
 	}
 	if s.Order.ordered() && b.longestHold() != Forever {
-		for _, p := range append([]Policy{s.Retry}, rulePolicies(s.Rules)...) {
+		for i, p := range append([]Policy{s.Retry}, rulePolicies(s.Rules)...) {
 			if p = p.withDefaults(); p.longest(p.maxRetries()) > b.longestHold() {
-				return lacking(fmt.Sprintf("policy %q with a delay above %v in an ordered subscription", p.Name, b.longestHold()),
+				field := "Subscription.Retry"
+				if i > 0 {
+					field = fmt.Sprintf("Subscription.Rules[%d].Retry", i-1)
+				}
+				return lacking(fmt.Sprintf("%s with a delay above %v in an ordered subscription", field, b.longestHold()),
 					"a message that waits keeps its lease: shorten Policy.Max or Delays, or choose OrderByKeyLoose or OrderNone")
 			}
 		}
