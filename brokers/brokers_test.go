@@ -32,6 +32,17 @@ func TestOpenChoosesByScheme(t *testing.T) {
 	}
 }
 
+// A cluster is reached by any of its hosts, whatever their addresses are like.
+func TestSeveralHosts(t *testing.T) {
+	for _, url := range []string{
+		"kafka://a:9092,b:9093,c", "kafka://[::1]:9092,[::2]:9092", "nats://u:p@[::1]:4222,127.0.0.1:4222", "nats://u:p,w@127.0.0.1:4222,[::1]:4222", "redis+cluster://[::1]:6379,[::2]:6379",
+	} {
+		if err := brokers.All().Check(url); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 // A wrong URL is refused with what would be a right one, and never repeated: it may hold a password.
 func TestWrongURLs(t *testing.T) {
 	var known []string

@@ -48,7 +48,7 @@ func (m Mux) opener(rawURL string) (*Opener, error) {
 	if !ok {
 		return nil, bad("the broker URL has no scheme") // the URL may be a password put into the wrong variable
 	}
-	if _, err := url.Parse(rawURL); err != nil {
+	if _, err := url.Parse(firstHost(rawURL)); err != nil {
 		return nil, bad("the %s URL cannot be parsed", printable(scheme)) // its error repeats the URL
 	}
 	for i := range m {
@@ -57,6 +57,18 @@ func (m Mux) opener(rawURL string) (*Opener, error) {
 		}
 	}
 	return nil, bad("unknown scheme %q", printable(scheme))
+}
+
+// firstHost leaves one of several hosts, since package url reads no more. Some versions of it take the colon of a second port, or of an IPv6 address, for a mistake.
+func firstHost(rawURL string) string {
+	scheme, rest, _ := strings.Cut(rawURL, "://")
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	hosts := strings.LastIndex(rest[:end], "@") + 1
+	first, _, _ := strings.Cut(rest[hosts:end], ",")
+	return scheme + "://" + rest[:hosts] + first + rest[end:]
 }
 
 func (m Mux) schemes() []string {
