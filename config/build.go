@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -21,8 +22,9 @@ type plan struct {
 	topics        []pubsub.TopicSpec
 	publishers    map[string]pubsub.PublisherOptions
 	subscriptions map[string]pubsub.Subscription
-	level         *slog.LevelVar   // of the log; nil = the file says nothing about it
-	rates         map[string]*rate // the rate-limit layers, by their paths
+	level         *slog.LevelVar               // of the log; nil = the file says nothing about it
+	rates         map[string]*rate             // the rate-limit layers, by their paths
+	policies      map[string][sha256.Size]byte // digests of the access policies, by the paths of their keys
 }
 
 // A builder makes the plan of a file whose keys and values are all right by themselves, and finds what is not right together.
@@ -36,7 +38,8 @@ type builder struct {
 
 func (d *decoder) build(f *File) plan {
 	b := &builder{decoder: d, f: f, rings: map[string]*security.Keyring{}}
-	b.plan = plan{publishers: map[string]pubsub.PublisherOptions{}, subscriptions: map[string]pubsub.Subscription{}, rates: map[string]*rate{}}
+	b.plan = plan{publishers: map[string]pubsub.PublisherOptions{}, subscriptions: map[string]pubsub.Subscription{}, rates: map[string]*rate{},
+		policies: map[string][sha256.Size]byte{}}
 	b.options()
 	b.topics()
 	for _, name := range slices.Sorted(maps.Keys(f.Policies)) {

@@ -245,6 +245,23 @@ func TestReferencesInTheURL(t *testing.T) {
 	}
 }
 
+// What an editor writes around a secret is no part of it.
+func TestSecretFilesOfEditors(t *testing.T) {
+	for _, text := range []string{"p@ss", "p@ss\n", "p@ss\r\n", "\ufeffp@ss\r\n"} {
+		path := write(t, "broker: kafka://app:${file:password}@h:9092\n")
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), "password"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Load(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, err := kafka.ParseURL(c.File().Broker); err != nil || k.Password != "p@ss" {
+			t.Errorf("%q is put in as %q, %v", text, k.Password, err)
+		}
+	}
+}
+
 // What is put in is never parsed as YAML, and is of the type of its key.
 func TestReferencesElsewhere(t *testing.T) {
 	get := env(map[string]string{"N": "16", "D": "1m", "INJECT": "x\nmanage: off", "B": "true"})

@@ -10,7 +10,8 @@
 // # Values from elsewhere
 //
 // A value may refer to the environment and to files, whole or in part: ${env:NAME}, ${file:PATH}. ${env:NAME:-other} is "other" where NAME is not
-// set or empty; without it that is an error. A path is relative to the file's folder, and the end of a last line is cut off. $${ is a plain ${. What is
+// set or empty; without it that is an error. A path is relative to the file's folder; the end of a last line is cut off, and a byte
+// order mark. $${ is a plain ${. What is
 // inserted is never parsed as YAML. In broker's user, password and parameters it is escaped, so that a password may have any character. It is never
 // shown in an error.
 //

@@ -228,6 +228,11 @@ func differences(a, b *Config) []string {
 			paths = append(paths, p)
 		}
 	}
+	for p, digest := range a.plan.policies { // which names the same file, with something else in it
+		if other, ok := b.plan.policies[p]; ok && other != digest && !slices.Contains(paths, p) {
+			paths = append(paths, p)
+		}
+	}
 	slices.Sort(paths)
 	return paths
 }

@@ -7,11 +7,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/omnibus-go/omnibus/internal/brokerurl"
 )
 
 const referenceRemedy = "write ${env:NAME} or ${file:PATH}, with :-OTHER before the } for what to take instead; $${ is a plain ${"
 
-// reference finds ${...}, what is not closed, and $${, which is none.
+// reference finds ${...}, what is not closed, and $${, which is none. One within another ends at the first }.
 func reference() *regexp.Regexp { return regexp.MustCompile(`\$\$\{|\$\{([^}]*)(\}?)`) }
 
 // resolve puts in what a value refers to. What comes from elsewhere is in no error.
@@ -62,12 +64,14 @@ func (d *decoder) lookUp(ref string) (value, source, problem, help string) {
 	body, other, hasOther := strings.Cut(ref, ":-")
 	kind, name, _ := strings.Cut(body, ":")
 	switch {
+	case strings.Contains(ref, "${"): // else the inner one would be taken as it is written, and what is missing come as no error
+		return "", "", "a reference has another one in it", "put what is to be taken instead there as it is"
 	case kind == "env" && regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`).MatchString(name):
 		value, _ = d.opts.env(name)
 		problem, help = "the environment has no "+name, fmt.Sprintf("set it, or write ${env:%s:-OTHER}", name)
 	case kind == "file" && name != "":
 		data, err := readAll(inFolder(d.name, name))
-		value = strings.TrimRight(string(data), "\r\n")
+		value = brokerurl.Trim(data)
 		problem, help = fmt.Sprintf("the file %s is empty", name), fmt.Sprintf("fill it, or write ${file:%s:-OTHER}", name)
 		if err != nil {
 			problem, help = fmt.Sprintf("the file %s cannot be read: %s", name, reason(err)), "relative paths begin at this file's folder"

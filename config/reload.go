@@ -20,7 +20,7 @@ type Reloaded struct {
 // Reload reads the file again, as Load does, and the environment and files that it refers to. Where all that differs can take effect while messages
 // flow (log.level, paused of a subscription that Serve runs, per_second and burst of a rate-limit layer), it does; no message is lost, handed back or handled twice for it.
 // Where anything else differs nothing takes effect, and Reloaded.Restart has the keys. A file that is wrong is an error, and changes nothing. A key that
-// log or rate-limit is added to, or taken from, needs a restart.
+// log or rate-limit is added to, or taken from, needs a restart, and so does a changed access policy. Keyrings are looked at without Reload.
 //
 // A handler that runs while its subscription is paused goes on. A message that waits for its turn at a rate keeps that turn.
 func (s *Service) Reload() (Reloaded, error) {

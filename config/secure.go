@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -51,6 +52,7 @@ func (b *builder) policyFile(at, name string) (*security.Policy, error) {
 		b.wrongf(at, "it is JSON, as security.Policy says; relative paths begin at this file's folder", "%s", b.without(at, path, err))
 		return nil, errNoted
 	}
+	b.plan.policies[at] = sha256.Sum256(data)
 	return p, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -268,6 +269,25 @@ func TestKeyringsChange(t *testing.T) {
 		if log := p.log.String(); strings.Count(log, "keyring changed") != 2 || strings.Count(log, "changed keyring refused") != 1 {
 			t.Errorf("the log says %s", log)
 		}
+	})
+}
+
+// A policy is read once: what a changed one takes away is not taken away by a Reload, so that says it.
+func TestReloadSeesAChangedPolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		defer p.finished()
+		want := func(restart ...string) {
+			t.Helper()
+			if r, err := p.billing.Reload(); err != nil || !slices.Equal(r.Restart, restart) || r.Applied != nil {
+				t.Errorf("%+v, %v; want a restart for %q", r, err, restart)
+			}
+		}
+		want()
+		p.file("policy.json", strings.Replace(policyFile, `"orders", "others"`, `"others"`, 1))
+		want("middleware[1].access.policy")
+		p.file("policy.json", policyFile)
+		want()
 	})
 }
 

@@ -4,7 +4,7 @@ import "time"
 
 // Access is the settings of the layer access.
 type Access struct {
-	// The file of the policy, in JSON: see security.Policy. A relative path begins at this file's folder.
+	// The file of the policy, in JSON: see security.Policy. A relative path begins at this file's folder. A changed policy needs a restart, and a reload says so.
 	Policy string `yaml:"policy" required:"true"`
 	// Which producer and consumer of the policy this service is.
 	Service string `yaml:"service" default:"=service of the file"`

@@ -135,10 +135,15 @@ func Named[E interface {
 	return 0, fmt.Errorf("parameter %s is one of %s", key, strings.Join(names, ", "))
 }
 
-// Secret reads a file that holds one, without the end of its line.
+// Secret reads a file that holds one.
 func Secret(path string) (string, error) {
 	b, err := os.ReadFile(path)
-	return strings.TrimRight(string(b), "\r\n"), err
+	return Trim(b), err
+}
+
+// Trim is what a file of a secret holds without what editors write around it: a byte order mark, and the end of the line.
+func Trim(file []byte) string {
+	return strings.TrimRight(strings.TrimPrefix(string(file), "\ufeff"), "\r\n")
 }
 
 // TLS makes the configuration of a client from files: of the authority ("" = the system's), and of the certificate that it shows ("" = none).

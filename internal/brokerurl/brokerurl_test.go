@@ -79,7 +79,7 @@ func TestParameters(t *testing.T) {
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, []byte(" pass word \r\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("\ufeff pass word \r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := brokerurl.Secret(path); s != " pass word " || err != nil {
