@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,14 +41,18 @@ func newApp(in io.Reader, out, errOut io.Writer, getenv func(string) string) *ap
 func (a *app) run(ctx context.Context, args []string) int {
 	a.url, a.config, a.timeout, a.verbose, a.out.json, a.out.failed, a.secrets = "", "", 0, false, false, nil, nil
 	root := a.root()
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		a.out.json = a.out.json || asksForJSON(args) // it may stand behind what could not be read
+		return usageOf(c, err)
+	})
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out.w)
 	root.SetErr(a.out.errW)
 	err := root.ExecuteContext(ctx)
 	a.out.endProgress()
-	if err == nil {
-		err = a.out.failed
+	if failed := a.out.failed; failed != nil && (err == nil || errors.Is(err, failed)) {
+		err = failed // whatever came between says that of it: the broker is not to blame
 	}
 	if err == nil {
 		return exitOK
@@ -58,6 +63,14 @@ func (a *app) run(ctx context.Context, args []string) int {
 		a.out.complain(c)
 	}
 	return c.Exit
+}
+
+// asksForJSON says whether a command line has --json, wherever.
+func asksForJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json") || slices.Contains(args, "--json=true")
 }
 
 // root builds the commands anew: cobra keeps the flags of a run in them.
@@ -82,7 +95,6 @@ goes back to the broker. A second one ends it at once.`,
 			return c.Help()
 		},
 	}
-	root.SetFlagErrorFunc(usageOf)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	f := root.PersistentFlags()
 	f.StringVar(&a.url, "url", "", "URL of the broker, such as nats://host:4222 (default: OMNIBUS_URL, else that of the configuration)")

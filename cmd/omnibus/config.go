@@ -210,7 +210,7 @@ refers to. It shows no secrets.`,
 				if s.Origin.Source != "" {
 					from += ", " + s.Origin.Source
 				}
-				rows = append(rows, []string{s.Path, printable(s.Value, false), printable(from, false)})
+				rows = append(rows, []string{printable(s.Path, false), printable(s.Value, false), printable(from, false)})
 			}
 			if a.out.json {
 				return nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
@@ -102,7 +104,7 @@ func (a *app) conform(c *cobra.Command, f conformFlags) error {
 	if a.out.json {
 		err = a.out.value(rep)
 	} else {
-		rep.Table(a.out.w)
+		rep.Table(tabled{a.out}) // what cannot be written is the run's error
 	}
 	if err == nil && !rep.Partial() {
 		err = a.keep(rep.Write, f.reports)
@@ -112,6 +114,23 @@ func (a *app) conform(c *cobra.Command, f conformFlags) error {
 		err = &foundError{fmt.Sprintf("%d of %d properties fail", len(bad), len(rep.Properties))}
 	}
 	return err
+}
+
+// A tabled is what tables are written to. Who asks for its Stat finds out whether it is a terminal.
+type tabled struct{ out *output }
+
+func (t tabled) Write(p []byte) (int, error) {
+	if err := t.out.write(string(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (t tabled) Stat() (fs.FileInfo, error) {
+	if f, ok := t.out.w.(*os.File); ok {
+		return f.Stat()
+	}
+	return nil, fs.ErrInvalid
 }
 
 // keep writes a report to a folder, and makes the page of all that are there.

@@ -55,7 +55,7 @@ seen long ago: who runs says something every ten seconds.`,
 					case r.Paused:
 						asked = "to pause"
 					}
-					rows = append(rows, []string{r.Plan, printable(r.By, false), when(known(r.Started)), round(a.now().Sub(r.Seen)).String() + " ago",
+					rows = append(rows, []string{printable(r.Plan, false), printable(r.By, false), when(known(r.Started)), round(a.now().Sub(r.Seen)).String() + " ago",
 						fmt.Sprintf("%d of %d", r.Done, r.Total), strconv.Itoa(r.Failed), asked, printable(r.Why, false)})
 				}
 				if a.out.json {
@@ -170,7 +170,7 @@ the same or another broker.`,
 				return usageOf(c, err)
 			}
 			return a.letters(c, args, func(ctx context.Context, q *dlq.Queue) error {
-				n, err := q.Export(ctx, writer(a.out.write), filter)
+				n, err := q.Export(ctx, writer(func(line []byte) error { return a.out.write(string(harmless(line))) }), filter)
 				if err == nil && a.out.progressing {
 					a.out.notef("%d dead letters", n)
 				}
@@ -182,11 +182,11 @@ the same or another broker.`,
 	return c
 }
 
-// A writer writes text.
-type writer func(text string) error
+// A writer writes one line of text each time.
+type writer func(line []byte) error
 
 func (w writer) Write(p []byte) (int, error) {
-	if err := w(string(p)); err != nil {
+	if err := w(p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -323,7 +323,7 @@ func (a *app) dlqAuditCommand() *cobra.Command {
 						}
 						continue
 					}
-					rows = append(rows, []string{when(&l.At), string(l.Operation), short(l.By, 40), l.what(), short(l.Why, 60)})
+					rows = append(rows, []string{when(&l.At), short(text(l.Operation), 40), short(l.By, 40), l.what(), short(l.Why, 60)})
 				}
 				if a.out.json {
 					return nil
@@ -342,10 +342,10 @@ func (e *entry) what() string {
 			parts = append(parts, s)
 		}
 	}
-	add(len(e.IDs) == 1, strings.Join(e.IDs, ""))
+	add(len(e.IDs) == 1, printable(strings.Join(e.IDs, ""), false))
 	add(len(e.IDs) > 1, fmt.Sprintf("%d dead letters", len(e.IDs)))
-	add(e.Plan != "", "plan "+e.Plan)
-	add(e.Group != "", short(e.Group, 40)+" "+string(e.Status))
+	add(e.Plan != "", "plan "+printable(e.Plan, false))
+	add(e.Group != "", short(e.Group, 40)+" "+short(text(e.Status), 40))
 	add(e.Done+e.Failed > 0, fmt.Sprintf("%d done, %d failed", e.Done, e.Failed))
 	add(e.Text != "", short(e.Text, 60))
 	return strings.Join(parts, ", ")

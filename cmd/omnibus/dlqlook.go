@@ -103,7 +103,7 @@ gives it: open, acknowledged, resolved or ignored. A resolved group is open agai
 							return err
 						}
 					}
-					status := string(l.Status)
+					status := printable(string(l.Status), false)
 					if l.Reopened {
 						status += ", again"
 					}
@@ -174,16 +174,12 @@ func (a *app) dlqWatchCommand() *cobra.Command {
 
 func (a *app) watchLetters(ctx context.Context, q *dlq.Queue, filter dlq.Filter, every time.Duration, show bool) error {
 	seen := map[string]struct{}{}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
+	return again(ctx, every, func() error {
 		for r, err := range q.List(ctx, filter) {
-			switch _, known := seen[r.ID]; {
-			case ctx.Err() != nil:
-				return nil
-			case err != nil:
+			if err != nil {
 				return err
-			case known:
+			}
+			if _, known := seen[r.ID]; known {
 				continue
 			}
 			seen[r.ID] = struct{}{}
@@ -202,10 +198,6 @@ func (a *app) watchLetters(ctx context.Context, q *dlq.Queue, filter dlq.Filter,
 			}
 		}
 		show = true
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+		return nil
+	})
 }

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"time"
@@ -65,8 +63,11 @@ A dead letter was signed for the topic that its message was given up in. --topic
 				defer f.Close()
 				in = f
 			}
-			all, refused := 0, 0
-			err = eachLine(c.Context(), in, func(n int, line []byte) error {
+			n, all, refused := 0, 0, 0
+			err = feed(c.Context(), linesOf(in), func(line []byte) error {
+				if n++; len(bytes.TrimSpace(line)) == 0 {
+					return nil
+				}
 				said, err := v.line(c.Context(), line)
 				if err != nil {
 					return usage(fmt.Errorf("line %d: %w", n, err), "omnibus sub --json and omnibus dlq export write such lines")
@@ -103,49 +104,6 @@ func (o *output) verification(v verification) string {
 		signed = "; " + signed
 	}
 	return what + o.paint(red, "refused") + ": " + v.Why + signed + "\n"
-}
-
-// eachLine hands over lines that are not empty, until the end of in or of ctx.
-func eachLine(ctx context.Context, in io.Reader, take func(n int, line []byte) error) error {
-	type read struct {
-		line []byte
-		err  error
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	lines := make(chan read)
-	go func() { // a read cannot be interrupted: it is left behind
-		r := bufio.NewReader(in)
-		for {
-			line, err := r.ReadBytes('\n')
-			select {
-			case lines <- read{line, err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case l := <-lines:
-			if line := bytes.TrimSpace(l.line); len(line) > 0 {
-				if err := take(n, line); err != nil {
-					return err
-				}
-			}
-			if errors.Is(l.err, io.EOF) {
-				return nil
-			}
-			if l.err != nil {
-				return l.err
-			}
-		}
-	}
 }
 
 // A verifier verifies what was signed long ago: whether its time is over is looked at last, so that its signer is known.
@@ -259,10 +217,8 @@ func storedMessage(line []byte) (m pubsub.Message, topic string, bad bool, err e
 		}
 		return m, "", letter.Undecodable != "", nil
 	}
-	var in message
-	dec := json.NewDecoder(bytes.NewReader(line))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&in); err != nil {
+	in, err := readMessage(line)
+	if err != nil {
 		return m, "", false, err
 	}
 	m, err = in.pubsub()

@@ -155,38 +155,28 @@ func (a *app) lagTable(all []lag) string {
 
 // watchLags shows the lags again and again until ctx ends, which is no error.
 func (a *app) watchLags(ctx context.Context, b *pubsub.Broker, groups []groupRef, every time.Duration) error {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	up := ""
-	for {
+	return again(ctx, every, func() error {
 		all, err := a.lags(ctx, b, groups)
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err != nil:
 			return err
 		case a.out.json:
-			err = a.showLags(all)
+			return a.showLags(all)
 		case a.out.live:
 			table := a.lagTable(all)
 			err = a.out.write(up + strings.ReplaceAll(table, "\n", "\x1b[K\n"))
 			up = fmt.Sprintf("\x1b[%dA", strings.Count(table, "\n"))
-		default:
-			for _, l := range all {
-				messages := "unknown"
-				if l.Messages != nil {
-					messages = strconv.FormatInt(*l.Messages, 10)
-				}
-				err = a.out.printf("%s %s %s %s %s\n", l.At.Format(time.RFC3339), l.Topic, l.Group, messages, l.Kind)
-			}
-		}
-		if err != nil {
 			return err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
+		var text strings.Builder
+		for _, l := range all {
+			messages := "unknown"
+			if l.Messages != nil {
+				messages = strconv.FormatInt(*l.Messages, 10)
+			}
+			fmt.Fprintf(&text, "%s %s %s %s %s\n", l.At.Format(time.RFC3339), l.Topic, l.Group, messages, l.Kind)
 		}
-	}
+		return a.out.write(text.String())
+	})
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -114,6 +116,19 @@ func messageOf(topic string, m *pubsub.Message) message {
 // enginesOwn says whether a header is one of the engine's: nobody may publish it. Those of dead letters and replays can be.
 func enginesOwn(name string) bool {
 	return strings.HasPrefix(name, "omnibus-") && !strings.HasPrefix(name, "omnibus-dlq-") && !strings.HasPrefix(name, "omnibus-replay")
+}
+
+// readMessage reads a line of JSON. What it does not know is refused, and so is anything behind it: nothing of a line is passed over.
+func readMessage(line []byte) (m message, err error) {
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&m); err != nil {
+		return m, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return m, errors.New("something follows the message: each has a line of its own")
+	}
+	return m, nil
 }
 
 // pubsub is the message to publish.

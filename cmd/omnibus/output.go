@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -93,13 +95,33 @@ func (o *output) value(v any) error {
 	return o.write(string(text) + "\n")
 }
 
-// marshal is json.Marshal for readers that are no web pages: <, > and & stay.
+// marshal is json.Marshal for readers that are no web pages but may be terminals: <, > and & stay.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(v)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+	return harmless(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), err
+}
+
+// harmless is the same JSON with what a terminal obeys written as escapes: package json leaves control characters from U+007F on as they are, and those that
+// turn the direction of a text. JSON has them in its strings only.
+func harmless(text []byte) []byte {
+	obeyed := func(r rune) bool { return r >= 0x7f && unicode.In(r, unicode.Cc, unicode.Cf) }
+	if !bytes.ContainsFunc(text, obeyed) {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) {
+		if !obeyed(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // table writes rows below a head in columns. Cells may be painted, all of a column or none.
@@ -245,6 +267,18 @@ func printable(s string, lines bool) string {
 		s = s[n:]
 	}
 	return b.String()
+}
+
+// commandLine joins words so that a shell takes them apart again.
+func commandLine(words ...string) string {
+	plain := regexp.MustCompile(`^[A-Za-z0-9_.,:/@%+=-]+$`)
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if quoted[i] = w; !plain.MatchString(w) {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
 }
 
 // broken says that w takes no more.

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -101,73 +98,33 @@ func (f *pubFlags) message() (pubsub.Message, error) {
 
 // read hands over what standard input has, until its end or that of ctx.
 func (f *pubFlags) read(ctx context.Context, in io.Reader, base pubsub.Message, send func(context.Context, pubsub.Message)) error {
-	type line struct {
-		text []byte
-		err  error
+	next := linesOf(in)
+	if !f.lines && !f.jsonl {
+		next = wholeOf(in)
 	}
-	lines := make(chan line)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { // a read cannot be interrupted: it is left behind
-		defer close(lines)
-		r := bufio.NewReader(in)
-		for {
-			var l line
-			if f.lines || f.jsonl {
-				l.text, l.err = r.ReadBytes('\n')
-				l.text = bytes.TrimSuffix(bytes.TrimSuffix(l.text, []byte("\n")), []byte("\r"))
-			} else if l.text, l.err = io.ReadAll(r); l.err == nil {
-				l.err = io.EOF
-			}
-			select {
-			case lines <- l:
-			case <-ctx.Done():
-				return
-			}
-			if l.err != nil {
-				return
-			}
-		}
-	}()
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case l := <-lines:
-			last := l.err == io.EOF //nolint:errorlint // ReadBytes returns it as it is
-			if l.err != nil && !last {
-				return fmt.Errorf("standard input: %w", l.err)
-			}
-			if (f.lines || f.jsonl) && len(l.text) == 0 && (last || f.jsonl) {
-				if last {
-					return nil
-				}
-				continue
-			}
-			m := base
-			m.Payload = l.text
-			if f.jsonl {
-				var err error
-				if m, err = parseLine(l.text, base); err != nil {
-					return usage(fmt.Errorf("line %d of standard input: %w", n, err), "omnibus sub --json writes such lines")
-				}
-			} else if m.Payload == nil {
-				m.Payload = []byte{}
-			}
-			send(ctx, m)
-			if last {
+	n := 0
+	return feed(ctx, next, func(part []byte) error {
+		n++
+		m := base
+		m.Payload = part
+		if f.jsonl {
+			if len(part) == 0 {
 				return nil
 			}
+			var err error
+			if m, err = parseLine(part, base); err != nil {
+				return usage(fmt.Errorf("line %d of standard input: %w", n, err), "omnibus sub --json writes such lines")
+			}
 		}
-	}
+		send(ctx, m)
+		return nil
+	})
 }
 
 // parseLine reads a message, and takes from base what it does not say.
 func parseLine(line []byte, base pubsub.Message) (pubsub.Message, error) {
-	var in message
-	dec := json.NewDecoder(bytes.NewReader(line))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&in); err != nil {
+	in, err := readMessage(line)
+	if err != nil {
 		return base, err
 	}
 	m, err := in.pubsub()

@@ -129,13 +129,13 @@ func (a *app) showTopics(all []topic) error {
 			}
 			continue
 		}
-		rows = append(rows, []string{t.Topic, "", t.Status, "", t.Why})
+		rows = append(rows, []string{t.Topic, "", t.Status, "", printable(strings.ReplaceAll(t.Why, "\n", " "), false)})
 		for _, g := range t.Groups {
 			lag := ""
 			if g.Lag != nil {
 				lag = strconv.FormatInt(*g.Lag, 10)
 			}
-			rows = append(rows, []string{"", g.Group, g.Status, lag, strings.ReplaceAll(g.Why, "\n", " ")})
+			rows = append(rows, []string{"", g.Group, g.Status, lag, printable(strings.ReplaceAll(g.Why, "\n", " "), false)})
 		}
 	}
 	if a.out.json {
