@@ -2,11 +2,10 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,11 +17,10 @@ import (
 
 type replayFlags struct {
 	filterFlags
-	options  dlq.Replay
-	journal  string
-	plan     bool
-	yes      bool
-	resuming bool
+	options dlq.Replay
+	journal string
+	plan    bool
+	yes     bool
 }
 
 func (a *app) dlqReplayCommand() *cobra.Command {
@@ -50,7 +48,7 @@ messages, but one that --journal names stays. It exits with 3 when a message cou
 				return usageOf(c, err)
 			}
 			return a.letters(c, args, func(ctx context.Context, q *dlq.Queue) error {
-				j, err := f.openJournal(a)
+				j, err := newJournal(f.journal, a.now())
 				if err != nil {
 					return err
 				}
@@ -98,29 +96,25 @@ func (f *replayFlags) add(c *cobra.Command) {
 }
 
 func (a *app) dlqResumeCommand() *cobra.Command {
-	f := replayFlags{resuming: true}
+	var f replayFlags
 	c := &cobra.Command{
 		Use:   "resume TOPIC [GROUP] JOURNAL",
 		Short: "Go on with a replay that was interrupted",
 		Long: `resume reads the journal of a replay whose process has ended before its time, and sends what was not confirmed. Up to 256 messages were on their way
-then: they are sent again with the same tokens, so that a broker with a window for duplicates stores them once. The journal stays.`,
+then: they are sent again with the same tokens, so that a broker with a window for duplicates stores them once. The journal stays. One process at a time writes to it: while the replay itself still runs, or
+another resume, this is a conflict.`,
 		Example: "  omnibus dlq resume orders billing replay.journal",
 		Args:    args(2, 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			last := len(args) - 1
 			f.journal = args[last]
 			return a.letters(c, args[:last], func(ctx context.Context, q *dlq.Queue) error {
-				old, err := os.Open(f.journal)
-				if err != nil {
-					return usage(err, "a replay that is interrupted says where its journal is")
-				}
-				defer old.Close()
-				j, err := f.openJournal(a)
+				j, err := openJournal(f.journal)
 				if err != nil {
 					return err
 				}
 				r := &replaying{a: a, q: q, f: &f, journal: j}
-				plan, err := q.Resume(ctx, old, r.options())
+				plan, err := q.Resume(ctx, j.file, r.options())
 				if err != nil {
 					return errors.Join(err, j.close(false))
 				}
@@ -199,7 +193,8 @@ func (r *replaying) run(ctx context.Context, plan *dlq.Plan, place []string) err
 	} else {
 		r.tell(said)
 		if said.Journal != "" {
-			r.a.out.notef("nothing is lost; to go on: omnibus dlq resume %s %s", strings.Join(place, " "), said.Journal)
+			words := slices.Concat([]string{"omnibus", "dlq", "resume"}, place, []string{said.Journal})
+			r.a.out.notef("nothing is lost; to go on: %s", printable(commandLine(words...), false))
 		}
 	}
 	switch {
@@ -300,46 +295,4 @@ func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-}
-
-// A journal is a file that is made when something is written to it.
-type journal struct {
-	path    string
-	own     bool // its name is not the user's
-	file    *os.File
-	written bool
-}
-
-func (f *replayFlags) openJournal(a *app) (*journal, error) {
-	j := &journal{path: cmp.Or(f.journal, "omnibus-replay-"+a.now().UTC().Format("20060102T150405.000Z")+".journal"), own: f.journal == ""}
-	if f.journal != "" && !f.resuming {
-		if _, err := os.Stat(f.journal); err == nil {
-			return nil, usage(fmt.Errorf("the journal %s is there already", f.journal), "dlq resume goes on with it; another file begins anew")
-		}
-	}
-	return j, nil
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	if j.file == nil {
-		f, err := os.OpenFile(j.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			return 0, err
-		}
-		j.file = f
-	}
-	j.written = true
-	return j.file.Write(p)
-}
-
-// close ends the journal, and removes it if nobody needs it.
-func (j *journal) close(remove bool) error {
-	if j.file == nil {
-		return nil
-	}
-	err := j.file.Close()
-	if remove {
-		err = errors.Join(err, os.Remove(j.path))
-	}
-	return err
 }
