@@ -153,7 +153,8 @@ func (a *app) keysRetireCommand() *cobra.Command {
 messages is left. A key that is active is not deleted: rotate makes another active first.
 
 With --revoke the key stays in the file, and nothing that it has signed is accepted any more, nor decrypted what it has wrapped, from the next look at the file
-on. That is for a key that others may have; give the owner a new one first.`,
+on. That is for a key that others may have. An owner whose only active key is revoked publishes nothing until it has another: make it with keys new --passive
+and rotate --activate, before this where there is time.`,
 		Example: "  omnibus keys retire orders.keys orders-2025\n  omnibus keys retire orders.keys orders-2025 --revoke --also billing.keys",
 		Args:    args(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -219,6 +219,9 @@ func TestInterruptedRotation(t *testing.T) {
 	poll.Until(w.t, "the new key", func() bool { keys, err := readKeys("orders.keys"); return err == nil && len(keys) == 4 })
 	rotate.interrupt()
 	rotate.ends(exitInterrupted)
+	if errs := rotate.errs.String(); !strings.Contains(errs, "stays passive") || !strings.Contains(errs, "omnibus keys rotate orders.keys orders --activate next") {
+		t.Errorf("it does not say how to go on: %s", errs)
+	}
 	keys, err := readKeys("orders.keys")
 	if err != nil {
 		t.Fatal(err)
@@ -313,5 +316,71 @@ func TestOthersHaveAKeyFirst(t *testing.T) {
 	close(done)
 	if err := <-watched; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is wrong with a keyring is said as it is, with a remedy that is one.
+func TestKeyringErrorsSayWhatToDo(t *testing.T) {
+	w := newWorld(t)
+	t.Chdir(t.TempDir())
+	keyrings(t)
+	if err := os.Symlink("orders.keys", "link.keys"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("open.keys", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("orders.keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("open.keys", text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for line, says := range map[string]string{
+		"retire orders.keys orders-2025 --also ./orders.keys": "orders.keys and ./orders.keys are one keyring",
+		"retire orders.keys orders-2025 --also link.keys":     "orders.keys and link.keys are one keyring",
+		"list open.keys":    "make them 0600",
+		"list nothing.keys": "`omnibus keys new` makes a keyring",
+	} {
+		_, errs, code := w.run(append([]string{"keys"}, strings.Fields(line)...)...)
+		if code != exitUsage || !strings.Contains(errs, says) || strings.Contains(errs, ".lock") || strings.Contains(errs, "keys new") != strings.Contains(says, "keys new") {
+			t.Errorf("%s exits with %d: %s", line, code, errs)
+		}
+	}
+}
+
+// Where one keyring cannot take its place the others are named that have changed.
+func TestHalfChangedKeyringsAreNamed(t *testing.T) {
+	t.Chdir(t.TempDir())
+	keyrings(t)
+	err := changeKeys([]string{"orders.keys", "billing.keys"}, false, func(f *keyFile, first bool) error {
+		if !first { // somebody puts a folder there
+			if err := os.Remove("orders.keys"); err != nil {
+				t.Error(err)
+			}
+			if err := os.MkdirAll(filepath.Join("orders.keys", "x"), 0o755); err != nil {
+				t.Error(err)
+			}
+		}
+		f.remove("orders-2025")
+		return nil
+	})
+	if err == nil || !strings.HasPrefix(err.Error(), "orders.keys: ") || !strings.Contains(err.Error(), "changed were: billing.keys") {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob("*.lock"); len(left) > 0 {
+		t.Errorf("left are %q", left)
+	}
+}
+
+// What is to be run next can be copied into a shell, whatever files are called.
+func TestNextCommandsCanBeCopied(t *testing.T) {
+	w := newWorld(t)
+	t.Chdir(t.TempDir())
+	w.must("keys", "new", "it's mine.keys", "orders")
+	out := w.must("keys", "rotate", "it's mine.keys", "orders", "--id", "next")
+	if want := `omnibus keys rotate 'it'\''s mine.keys' orders --activate next`; !strings.Contains(out, want) {
+		t.Errorf("it says %s, want %s", out, want)
 	}
 }

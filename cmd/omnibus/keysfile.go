@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/omnibus-go/omnibus/middleware/security"
 )
@@ -24,21 +25,34 @@ type keyFile struct {
 func readKeys(path string) ([]security.Key, error) {
 	ring, err := security.OpenKeyring(path, security.KeyringOptions{})
 	if err != nil {
-		return nil, usage(err, "`omnibus keys new` makes a keyring")
+		return nil, keyringError(err)
 	}
 	return ring.Keys(), nil
 }
 
-// lockKeys reads a keyring file that is to be changed, which may be a new one.
-func lockKeys(said string, create bool) (*keyFile, error) {
+func keyringError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return usage(err, "`omnibus keys new` makes a keyring")
+	}
+	return usage(err, "")
+}
+
+// placeOf is where a keyring lies, behind symbolic links; or will, if it may be a new one.
+func placeOf(said string, create bool) (string, error) {
 	path, err := filepath.EvalSymlinks(said)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && create:
 		path = said
 	case err != nil:
-		return nil, usage(fmt.Errorf("keyring: %w", err), "`omnibus keys new` makes a keyring")
+		return "", keyringError(fmt.Errorf("keyring: %w", err))
 	}
+	return filepath.Abs(path)
+}
+
+// lockKeys reads a keyring file that is to be changed, which may be a new one.
+func lockKeys(said, path string, create bool) (*keyFile, error) {
 	f := &keyFile{path: path, said: said}
+	var err error
 	f.next, err = os.OpenFile(path+".lock", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, usage(fmt.Errorf("%s is there: the keyring is being changed", said+".lock"), "wait for it; or remove that file, if whoever made it was killed")
@@ -84,7 +98,8 @@ func (f *keyFile) stage() error {
 	return f.next.Sync()
 }
 
-// commit puts what was staged into the keyring's place, in one step.
+// commit puts what was staged into the keyring's place, in one step, and sees to it that it is there after a crash of the machine, too: services may use a new
+// key from now on, which they must find again.
 func (f *keyFile) commit() error {
 	if err := f.next.Close(); err != nil {
 		return err
@@ -93,7 +108,7 @@ func (f *keyFile) commit() error {
 		return err
 	}
 	f.next = nil
-	return nil
+	return syncFolder(filepath.Dir(f.path))
 }
 
 // abandon lets others change the keyring. What was committed stays.
@@ -112,8 +127,15 @@ func changeKeys(paths []string, create bool, change func(f *keyFile, first bool)
 			f.abandon()
 		}
 	}()
-	for i, path := range paths {
-		f, err := lockKeys(path, create)
+	for i, said := range paths {
+		path, err := placeOf(said, create)
+		if err != nil {
+			return err
+		}
+		if at := slices.IndexFunc(files, func(f *keyFile) bool { return f.path == path }); at >= 0 {
+			return usage(fmt.Errorf("%s and %s are one keyring", files[at].said, said), "name each once")
+		}
+		f, err := lockKeys(said, path, create)
 		if err != nil {
 			return err
 		}
@@ -125,12 +147,24 @@ func changeKeys(paths []string, create bool, change func(f *keyFile, first bool)
 			return err
 		}
 	}
-	for _, f := range slices.Backward(files) {
+	for i, f := range slices.Backward(files) {
 		if err := f.commit(); err != nil {
-			return err
+			return halfDone(err, f, files[i+1:])
 		}
 	}
 	return nil
+}
+
+// halfDone says which keyrings were changed before one could not be.
+func halfDone(err error, at *keyFile, done []*keyFile) error {
+	if len(done) == 0 {
+		return fmt.Errorf("%s: %w", at.said, err)
+	}
+	var names []string
+	for _, f := range done {
+		names = append(names, f.said)
+	}
+	return fmt.Errorf("%s: %w; changed were: %s", at.said, err, strings.Join(names, ", "))
 }
 
 // find is where a key is.

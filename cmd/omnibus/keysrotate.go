@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,6 +33,9 @@ looked at its keyring again, rotate --activate makes it active and the one befor
 between two looks: two seconds, where no service says otherwise, after the files are with them all. --after waits so long and does both; it is for services
 that read these very files.
 
+So who verifies (or, of a key that wraps, who unwraps) has a new key before anybody uses it, and an old one until nobody has used it for long. Until a process has
+looked at its file again it uses the old key, which is accepted all the while.
+
 The old key is to stay passive as long as its messages lie in topics, retries and dead letters. Then retire deletes it.`,
 		Example: `  omnibus keys rotate orders.keys orders --also billing.keys
   omnibus keys rotate orders.keys orders --activate orders-2027 --also billing.keys
@@ -52,11 +54,12 @@ The old key is to stay passive as long as its messages lie in topics, retries an
 				if err != nil {
 					return err
 				}
-				how := []string{"when every process has it: omnibus keys rotate", args[0], args[1], "--activate", r.id}
+				words := []string{"omnibus", "keys", "rotate", args[0], args[1], "--activate", r.id}
 				for _, f := range also {
-					how = append(how, "--also", f)
+					words = append(words, "--also", f)
 				}
-				hint := strings.Join(how, " ")
+				next := commandLine(words...)
+				hint := "when every process has it: " + next
 				if after > 0 {
 					hint = fmt.Sprintf("it becomes active in %v", after)
 				}
@@ -64,7 +67,8 @@ The old key is to stay passive as long as its messages lie in topics, retries an
 					return err
 				}
 				if err := rest(c.Context(), after); err != nil {
-					return fmt.Errorf("the key stays passive: %w", err)
+					a.out.warn("the key stays passive; when every process has it: " + next)
+					return err
 				}
 			}
 			l, err := r.activate()
