@@ -12,6 +12,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/kafka"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -93,7 +94,7 @@ func TestPartitionWithoutLeader(t *testing.T) {
 	for p := range int32(3) {
 		send(p)
 	}
-	until(t, "what is in all partitions", func() bool { return c.count() == sent })
+	poll.Until(t, "what is in all partitions", func() bool { return c.count() == sent })
 
 	node := s.Nodes()[leader] // kafka-0 is the first
 	if name := fmt.Sprintf("kafka-%d", leader); node.Name() != name {
@@ -105,7 +106,7 @@ func TestPartitionWithoutLeader(t *testing.T) {
 	for end := time.Now().Add(5*time.Second + session + 3*time.Second); time.Now().Before(end) && broken.Load() == nil; {
 		send((lost + 1) % 3)
 		send((lost + 2) % 3)
-		until(t, "what is in the other partitions", func() bool { return c.count() == sent })
+		poll.Until(t, "what is in the other partitions", func() bool { return c.count() == sent })
 	}
 	if why := broken.Load(); why != nil {
 		t.Errorf("the session ended: %v", why)
@@ -114,7 +115,7 @@ func TestPartitionWithoutLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(lost)
-	until(t, "what is in the partition whose leader is back", func() bool { return c.count() == sent })
+	poll.Until(t, "what is in the partition whose leader is back", func() bool { return c.count() == sent })
 }
 
 // TestDeadLeaderIsAskedForSeldom lets the cluster name a leader that is gone, as it does until it has found that out: it is not asked without a pause.

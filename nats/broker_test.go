@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/url"
 	"slices"
-	"strings"
 	"testing"
 
 	client "github.com/nats-io/nats.go"

@@ -11,8 +11,7 @@ import (
 
 // What a live tail has acked before its connection broke is remembered for nobody: the next session has another consumer.
 func TestLiveTailLeavesNothing(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	d, err := s.driver(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -11,8 +11,7 @@ import (
 
 // A server that is stopped reads nothing, and the client waits with what it writes. Closing does not wait with it, and says what is not confirmed.
 func TestCloseWhileNobodyReads(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	for scheme, accept := range map[string]string{"nats": "memory", "nats+core": ""} {
 		t.Run(scheme, func(t *testing.T) {
 			more := url.Values{}

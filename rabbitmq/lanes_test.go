@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/rabbitmq"
 )
@@ -50,7 +51,7 @@ func TestDeathWhileAttaching(t *testing.T) {
 		if err := src.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		eventually(t, "the consumers to be gone", func() bool { return s.consumers(t, topic+"__g") == 0 })
+		poll.Until(t, "the consumers to be gone", func() bool { return s.consumers(t, topic+"__g") == 0 })
 		next := source(t, d, spec)
 		publish(t, b, topic, "a")
 		settle(t, next, pubsub.Settlement{Token: recv(t, next, 1)[0].Token, As: pubsub.SettleAck})
@@ -62,8 +63,7 @@ func TestDeathWhileAttaching(t *testing.T) {
 
 // A lane that a member has given up is not its own before it is attached again, whoever looks meanwhile and finds the member alone.
 func TestLaneOnItsWay(t *testing.T) {
-	s := startServer(t, "default")
-	mayKill(t, s.Broker)
+	s := ownServer(t, "default")
 	topics := []pubsub.TopicSpec{{Name: "handed", Partitions: 2}}
 	if err := s.open(t, nil, nil).Ensure(t.Context(), pubsub.Topology{Topics: topics}); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestLaneOnItsWay(t *testing.T) {
 	spec.Member = "b"
 	other := source(t, s.openDriver(t), spec)
 	var losing pubsub.LaneEvent
-	eventually(t, "the lane that is the other member's now", func() bool {
+	poll.Until(t, "the lane that is the other member's now", func() bool {
 		for _, ev := range events(t, src) {
 			if ev.Kind == pubsub.LaneLosing {
 				losing = ev
@@ -86,7 +86,7 @@ func TestLaneOnItsWay(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- src.LaneDone(t.Context(), losing) }()
-	eventually(t, "the lane to be given up", func() bool { return rabbitmq.Away(src) == 1 })
+	poll.Until(t, "the lane to be given up", func() bool { return rabbitmq.Away(src) == 1 })
 	rabbitmq.Share(src, 1)
 	for _, ev := range events(t, src) {
 		t.Errorf("while the lane is on its way: %+v", ev)
@@ -122,7 +122,7 @@ func TestConsumerForgotten(t *testing.T) {
 		settle(t, src, pubsub.Settlement{Token: first.Token, As: pubsub.SettleAck})
 		s.ctl(t, "eval", `{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"`+queue+`">>)),
 			[{ok, _, _} = ra:process_command(amqqueue:get_pid(Q), rabbit_fifo:make_checkout({element(2, C), element(1, C)}, cancel, #{})) || C <- rabbit_amqqueue:consumers(Q)].`)
-		eventually(t, "the queue to have no consumer", func() bool { return s.consumers(t, queue) == 0 })
+		poll.Until(t, "the queue to have no consumer", func() bool { return s.consumers(t, queue) == 0 })
 		publish(t, b, topic, "second")
 		if err := rabbitmq.Silent(t.Context(), src); err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/omnibus-go/omnibus/internal/drivers"
-	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/internal/stuck"
 	"github.com/omnibus-go/omnibus/pubsub"
 )

@@ -11,8 +11,7 @@ import (
 // How many partitions a topic has is found by guessing, and each wrong guess is an error in the server's log: what was right a minute ago is asked first.
 func TestPartitionsAreGuessedOnce(t *testing.T) {
 	const parts = 40
-	s := startServer(t, "default")
-	mayKill(t, s.Broker) // its traffic is not ours alone
+	s := ownServer(t, "default")
 	topics := []pubsub.TopicSpec{{Name: "many", Partitions: parts}}
 	if err := s.open(t, nil, nil).Ensure(t.Context(), pubsub.Topology{Topics: topics}); err != nil {
 		t.Fatal(err)

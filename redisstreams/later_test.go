@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 	"github.com/omnibus-go/omnibus/redisstreams"
 )
@@ -51,10 +52,10 @@ func TestTopicsAreLetGo(t *testing.T) {
 		t.Errorf("%d topics are looked after, and something waits in %d", n, topics)
 	}
 	redisstreams.LaterStay(src)
-	await(t, func() bool { return redisstreams.LookedAfter(d) == 2 }) // one is read, and something waits in another one
+	poll.Until(t, "the topics that are looked after", func() bool { return redisstreams.LookedAfter(d) == 2 }) // one is read, and something waits in another one
 	publish(specs[2].Name, 100*time.Millisecond)
 	c := s.client(t)
-	await(t, func() bool { return c.XLen(t.Context(), specs[2].Name).Val() == 2 })
+	poll.Until(t, "what was delayed", func() bool { return c.XLen(t.Context(), specs[2].Name).Val() == 2 })
 	if err := src.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

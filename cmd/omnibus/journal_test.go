@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/omnibus-go/omnibus/internal/poll"
 )
 
 // Two replays that look for a name at once do not write into one journal.
@@ -41,7 +43,7 @@ func TestJournalIsOfOneReplay(t *testing.T) {
 func TestResumeOfARunningReplay(t *testing.T) {
 	w := given(t, 30)
 	replay := w.start(nil, "dlq", "replay", "orders", "billing", "--yes", "--rate", "2", "--journal", "mine")
-	w.until("a pending one", func() bool { return len(w.letters("--state", "pending")) > 0 })
+	poll.Until(w.t, "a pending one", func() bool { return len(w.letters("--state", "pending")) > 0 })
 	if _, errs, code := w.run("dlq", "resume", "orders", "billing", "mine"); code != exitConflict || !strings.Contains(errs, "another process writes to the journal mine") {
 		t.Errorf("it exits with %d: %s", code, errs)
 	}
