@@ -19,7 +19,8 @@ type batching struct {
 	handler BatchHandler
 }
 
-// SubscribeBatch delivers several messages per call, see Subscriber. Each message passes the middleware by itself.
+// SubscribeBatch delivers several messages per call, see Subscriber. Each message passes the middleware by itself. A MaxInFlight of 0 is at least two
+// batches for each handler; one that is less than Batch.Max is an ErrInvalid.
 func (b *Broker) SubscribeBatch(ctx context.Context, sub Subscription, batch Batch, h BatchHandler) (*Consumer, error) {
 	if h == nil {
 		return nil, b.nilHandler(sub)
