@@ -15,8 +15,7 @@
 // or because it was cut, may be stored twice.
 //
 // Acks come in any order. What is committed is the offset up to which all is settled; what is settled beyond it, and how often the message there has failed
-// and was begun with, stands in the metadata of the commit (4096 bytes; what does not fit comes again after a crash). Commits follow within 20 ms. A
-// message that takes its process down is found by that: it goes to the group's quarantine, and from there to the dead letters.
+// and was begun with, stands in the metadata of the commit (4096 bytes; what does not fit comes again after a crash). Commits follow within 20 ms.
 //
 // # Groups
 //
@@ -45,6 +44,8 @@
 //   - Time, for FromTime and Browse, is the record's timestamp, which has milliseconds; for messages of ours it is when they were sent. Message.Time
 //     stands in a header.
 //   - No Delay, no priorities, no deduplication by ID.
+//   - A message that takes its process down is not found: how often it was begun with is stored, but the engine goes by counts of all messages
+//     (Capabilities.Deliveries), which Kafka does not have.
 //   - TopicSpec.MaxBytes is split evenly among the partitions (retention.bytes), and Kafka removes whole segments only.
 //   - Retries that wait for a tier lie in a topic that keeps 14 days, so that what was retried does not stay for ever: a group that has no member for longer
 //     than that loses the retries it left. Give omnibus.tiers.TOPIC__GROUP another retention.ms where that can happen.
