@@ -48,7 +48,7 @@ func TestUserAndPassword(t *testing.T) {
 	file := url.Values{"password_file": {adaptertest.File(t, s.Params.Password+"\n")}}
 	mustOpen(t, "nats://"+s.Params.User+"@"+strings.TrimPrefix(s.URL(), "nats://")+"?"+file.Encode())
 	refused(t, with(s.Params, s, func(p *containers.Params) { p.Password = "wr0ng" }), pubsub.ErrUnauthenticated, "wr0ng")
-	refused(t, with(s.Params, s, func(p *containers.Params) { p.User, p.Token = "", "wr0ng" }), pubsub.ErrUnauthenticated, "wr0ng")
+	refused(t, with(s.Params, s, func(p *containers.Params) { p.User, p.Password, p.Token = "", "", "wr0ng" }), pubsub.ErrUnauthenticated, "wr0ng")
 	refused(t, s.URL(), pubsub.ErrUnauthenticated, "")
 }
 
