@@ -82,6 +82,19 @@ func TestDelayedWithoutGroup(t *testing.T) {
 			send("when that is gone", topic, false)
 		}
 	}
+	s.must(t, func(ch *amqp.Channel) error { // somebody else's queue, and what says that it takes what has a delay
+		_, err := ch.QueueDeclare("theirs", true, false, false, false, nil)
+		return errors.Join(err, ch.QueueBind("theirs", "alone", "omnibus", false, nil), ch.ExchangeBind("omnibus.wait.19", "alone", "omnibus.later", false, nil))
+	})
+	send("with a queue that somebody has bound", "alone", true)
+	eventually(t, "it to come there", func() (came bool) {
+		s.must(t, func(ch *amqp.Channel) error {
+			q, err := ch.QueueDeclarePassive("theirs", true, false, false, false, nil)
+			came = q.Messages == 6
+			return err
+		})
+		return came
+	})
 	careful := s.open(t, nil, &pubsub.Options{Manage: pubsub.Verify})
 	ensure(group("alone", pubsub.OrderNone))
 	if err := careful.Ensure(t.Context(), group("alone", pubsub.OrderNone)); err != nil {

@@ -45,8 +45,9 @@
 //   - MaxInFlightBytes bounds what is handed to handlers. The client holds up to MaxInFlight messages, whatever their size: lower it where they are large.
 //   - All headers of a message have to fit into one frame, 128 KiB by default; a published message may fill it but for 17 KiB.
 //   - A queue keeps no history: groups start when they are made. TopicSpec.Retention, MaxBytes and Replicas are refused; policies of the server bound queues.
-//   - All groups of an exchange share the ladder. A step keeps what a queue has no room for: one group's full queue, with a few dozen retries for it, can stop
-//     the step, and the retries of the others with it, until there is room.
+//   - All groups of an exchange share the ladder. A step keeps what a queue has no room for: one group's full queue, with more than 32 retries for it that are due,
+//     stops the step, and the retries of the others with it, until up to 3 min after there is room. So let policies bound the queues of groups by age, not by length, or
+//     raise the server's dead_letter_worker_consumer_prefetch above the retries that may wait, and lower dead_letter_worker_publisher_confirm_timeout.
 //   - A message with a delay needs a group of its topic, or of a pattern that covers it, when it is published; else it is [pubsub.ErrUnroutable]. A live tail is none,
 //     nor is a queue that others have bound to the topics: for such a one, bind the exchange omnibus.wait.19 to omnibus.later by the topic. A group that is removed
 //     before the message is due does not get it, and nobody is told.
