@@ -10,6 +10,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -87,7 +88,7 @@ func TestDelayedWithoutGroup(t *testing.T) {
 		return errors.Join(err, ch.QueueBind("theirs", "alone", "omnibus", false, nil), ch.ExchangeBind("omnibus.wait.19", "alone", "omnibus.later", false, nil))
 	})
 	send("with a queue that somebody has bound", "alone", true)
-	eventually(t, "it to come there", func() (came bool) {
+	poll.Until(t, "it to come there", func() (came bool) {
 		s.must(t, func(ch *amqp.Channel) error {
 			q, err := ch.QueueDeclarePassive("theirs", true, false, false, false, nil)
 			came = q.Messages == 6
