@@ -22,23 +22,23 @@ func deadLetters() []Property {
 			Doc: "A dead letter has payload, key and headers as they came, and says why, from where and after how many attempts.",
 		},
 		{
-			Name: "DeadLetters/TargetDenied", Promises: []int{19}, Gate: redelivers(), run: targetDenied,
+			Name: "DeadLetters/TargetDenied", Promises: []int{19}, Gate: redelivers(), run: targetDenied, waits: 3 * time.Second,
 			Doc: "While dead letters are refused nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
-			Name: "DeadLetters/TargetDown", Promises: []int{19}, Gate: redelivers(), run: targetDown,
+			Name: "DeadLetters/TargetDown", Promises: []int{19}, Gate: redelivers(), run: targetDown, waits: 4 * time.Second,
 			Doc: "While the dead letters cannot be reached nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
-			Name: "DeadLetters/TargetFull", Promises: []int{19}, Gate: redelivers(), run: targetFull,
+			Name: "DeadLetters/TargetFull", Promises: []int{19}, Gate: redelivers(), run: targetFull, waits: 3 * time.Second,
 			Doc: "While the dead letters are full nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
-			Name: "DeadLetters/TargetTooSmall", Promises: []int{19}, Gate: redelivers(), run: targetTooSmall,
+			Name: "DeadLetters/TargetTooSmall", Promises: []int{19}, Gate: redelivers(), run: targetTooSmall, waits: 4 * time.Second,
 			Doc: "While the dead letters take no message of that size nothing is acked, State says Blocked within 5 s, and it resumes by itself.",
 		},
 		{
-			Name: "DeadLetters/PointsAtSource", Promises: []int{19}, Gate: redelivers(), run: pointsAtSource,
+			Name: "DeadLetters/PointsAtSource", Promises: []int{19}, Gate: redelivers(), run: pointsAtSource, waits: 2 * time.Second,
 			Doc: "Of a message that fits nowhere one dead letter without payload tells where it is, and the whole one is stored when there is room.",
 		},
 		{
@@ -78,7 +78,7 @@ func deadLetters() []Property {
 			Doc: "After 100 browses, a restart and a trim of its topic every dead letter is still there, in the same order.",
 		},
 		{
-			Name: "DeadLetters/KilledBeforeAck", Promises: []int{5, 19}, Gate: redelivers(), run: killedBeforeAck,
+			Name: "DeadLetters/KilledBeforeAck", Promises: []int{5, 19}, Gate: redelivers(), run: killedBeforeAck, waits: 7 * time.Second,
 			Doc: "A process that is killed between a dead letter and the ack of its original leaves a duplicate of it at most, none where Dedup is declared.",
 		},
 		{
@@ -86,11 +86,11 @@ func deadLetters() []Property {
 			Doc: "A replay gives the group, and no other, the message byte for byte as it was before it was given up, in the order of its key.",
 		},
 		{
-			Name: "DeadLetters/ReplayResumes", Promises: []int{19}, Gate: redelivers(), run: replayResumes,
+			Name: "DeadLetters/ReplayResumes", Promises: []int{19}, Gate: redelivers(), run: replayResumes, waits: 9 * time.Second,
 			Doc: "A replay whose process is killed again and again, and that goes on from its journal, brings every dead letter to the group.",
 		},
 		{
-			Name: "DeadLetters/ReplayTakesTurns", Promises: []int{19}, Gate: redelivers().and(exclusive()), run: replayTakesTurns,
+			Name: "DeadLetters/ReplayTakesTurns", Promises: []int{19}, Gate: redelivers().and(exclusive()), run: replayTakesTurns, waits: 8 * time.Second,
 			Doc: "While one process replays the dead letters of a group, another that takes turns with it is refused, and goes on when the first is gone.",
 		},
 	}

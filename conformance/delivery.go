@@ -33,7 +33,7 @@ func delivery() []Property {
 			Doc: "What is published to a topic is received from that topic only.",
 		},
 		{
-			Name: "Delivery/BlackHole", Promises: []int{2}, run: blackHole,
+			Name: "Delivery/BlackHole", Promises: []int{2}, run: blackHole, waits: 2 * time.Second,
 			Doc: "Without an answer a publish ends as unconfirmed when its timeout is over, not as accepted, and not later.",
 		},
 		{
@@ -49,7 +49,7 @@ func delivery() []Property {
 			Doc: "A broker that would not survive a crash is refused at Open, unless the user has asked for it by name.",
 		},
 		{
-			Name: "Delivery/SurvivesCrash", Promises: []int{1}, Gate: survives(), run: survivesCrash, needs: restarts,
+			Name: "Delivery/SurvivesCrash", Promises: []int{1}, Gate: survives(), run: survivesCrash, needs: restarts, alone: true,
 			Doc: "What was confirmed before the broker's process was killed is received after it was started again.",
 		},
 		replicatedProperty(),

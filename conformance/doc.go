@@ -18,6 +18,9 @@
 // declared must hold. Of what is not declared the suite asserts that it is refused with pubsub.ErrUnsupported, naming feature and adapter,
 // wherever a caller can ask for it; else the property is reported as gated. So an adapter gains nothing by claiming less.
 //
+// Properties that mostly wait, for a delay, a lease or a grace, run beside others, up to five at once; those that break the broker run alone. Where
+// Harness.Wrap has a virtual clock nothing waits, and they run one after another.
+//
 // # What comes of it
 //
 //	pass           it holds; or the feature is not declared, and refused

@@ -17,11 +17,11 @@ func faults() []Property {
 			Doc: "Confirmations that are lost in mid-publish lose no confirmed message, and duplicate no more than was in flight.",
 		},
 		{
-			Name: "Faults/CopyConfirmationLost", Promises: []int{2, 19}, Gate: redelivers().and(deduplicates()), run: copyConfirmationLost,
+			Name: "Faults/CopyConfirmationLost", Promises: []int{2, 19}, Gate: redelivers().and(deduplicates()), run: copyConfirmationLost, waits: 15 * time.Second,
 			Doc: "A replay and a dead letter whose confirmation is lost are sent again and stored once.",
 		},
 		{
-			Name: "Faults/RefusedForAWhile", Promises: []int{2, 3}, Gate: keepsAnything(), run: refusedForAWhile,
+			Name: "Faults/RefusedForAWhile", Promises: []int{2, 3}, Gate: keepsAnything(), run: refusedForAWhile, waits: 2 * time.Second,
 			Doc: "A broker that is unavailable for a while costs a publisher time, not messages nor their order.",
 		},
 		{
@@ -29,23 +29,23 @@ func faults() []Property {
 			Doc: "Sessions that are cut again and again under load lose nothing and keep keys in order.",
 		},
 		{
-			Name: "Faults/ConsumersKilled", Promises: []int{5}, Gate: redelivers(), run: consumersKilled,
+			Name: "Faults/ConsumersKilled", Promises: []int{5}, Gate: redelivers(), run: consumersKilled, waits: 30 * time.Second,
 			Doc: "Consumers that are killed at random points lose nothing, and duplicate no more than they held.",
 		},
 		{
-			Name: "Faults/BrokerStalls", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerStalls,
+			Name: "Faults/BrokerStalls", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerStalls, waits: 9 * time.Second,
 			Doc: "A broker that answers nothing for a while costs time, not messages: who publishes and consumes goes on by itself.",
 		},
 		{
-			Name: "Faults/CredentialsRotate", Promises: []int{14}, Gate: redelivers(), run: credentialsRotate,
+			Name: "Faults/CredentialsRotate", Promises: []int{14}, Gate: redelivers(), run: credentialsRotate, waits: 6 * time.Second,
 			Doc: "Sessions that are refused as unauthenticated for some seconds come back by themselves.",
 		},
 		{
-			Name: "Faults/BrokerRestarts", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerRestarts, needs: restarts,
+			Name: "Faults/BrokerRestarts", Promises: []int{1, 5, 14}, Gate: redelivers(), run: brokerRestarts, needs: restarts, alone: true,
 			Doc: "Publishers and consumers go on by themselves after the broker was killed and started under load, and lose nothing that it had stored.",
 		},
 		{
-			Name: "Faults/Schedules", Promises: []int{1, 3, 5, 6, 14}, Gate: redelivers(), run: schedulesOfFaults,
+			Name: "Faults/Schedules", Promises: []int{1, 3, 5, 6, 14}, Gate: redelivers(), run: schedulesOfFaults, alone: true,
 			Doc: "Faults of all kinds at random times under load lose nothing confirmed, keep keys in order, and duplicate no more than was in flight.",
 		},
 		halfOpenProperty(),

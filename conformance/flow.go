@@ -22,7 +22,7 @@ func flow() []Property {
 			Doc: "A consumer holds no more bytes than MaxInFlightBytes and one fetch.",
 		},
 		{
-			Name: "Flow/SlowHandlerStopsFetching", Promises: []int{7}, Gate: redelivers(), run: slowHandlerStopsFetching,
+			Name: "Flow/SlowHandlerStopsFetching", Promises: []int{7}, Gate: redelivers(), run: slowHandlerStopsFetching, waits: 6 * time.Second,
 			Doc: "A member whose handlers are slow leaves the messages beyond its MaxInFlight to its peers.",
 		},
 		{
@@ -34,7 +34,7 @@ func flow() []Property {
 			Doc: "Between Pause and Resume no handler starts, State says Paused, and afterwards nothing is missing.",
 		},
 		{
-			Name: "Flow/DelayedDoNotBlock", Promises: []int{7, 10}, Gate: redelivers(), run: delayedDoNotBlock,
+			Name: "Flow/DelayedDoNotBlock", Promises: []int{7, 10}, Gate: redelivers(), run: delayedDoNotBlock, waits: 10 * time.Second,
 			Doc: "Ten times MaxInFlight messages that wait for a retry, unordered or loosely ordered, do not hold up new ones, nor memory.",
 		},
 		{
@@ -42,7 +42,7 @@ func flow() []Property {
 			Doc: "With ParkDeadLetter a poisoned key of ten times MaxInFlight messages is dead-lettered, and the other keys finish.",
 		},
 		{
-			Name: "Flow/ParkBlock", Promises: []int{6}, Gate: redelivers(), run: parkBlock,
+			Name: "Flow/ParkBlock", Promises: []int{6}, Gate: redelivers(), run: parkBlock, waits: 3 * time.Second,
 			Doc: "With ParkBlock State says Blocked while a key's followers fill MaxParked, and all finish once the key is free.",
 		},
 	}

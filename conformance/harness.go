@@ -9,8 +9,9 @@ import (
 )
 
 // A Harness connects the suite to one broker. Only Driver, or Fresh, is required. What a Harness cannot do leaves the properties that need it
-// not run, and the report says so. Its functions are called by one property at a time; within it Driver may be called by several
-// goroutines at once. An error of Kill, Start or DeleteTopic ends the property without a verdict on the adapter ("setup: ...").
+// not run, and the report says so. Unless there is a Wrap, properties that mostly wait run beside others, up to five at once: Driver and
+// Fresh may be called by several goroutines at once, each of the others by one at a time. While Kill, Start, Faults and Replicas are used no other
+// property runs. An error of Kill, Start or DeleteTopic ends the property without a verdict on the adapter ("setup: ...").
 type Harness struct {
 	// Driver opens a new connection to the broker. Each call stands for another process of a service, so nothing may be shared between
 	// two of them but the broker. The suite wraps what it gets, to break it, and closes it. ctx bounds the opening only. The
@@ -40,8 +41,8 @@ type Harness struct {
 	// own: this program, started again, which has to call Member first of all.
 	Address string
 
-	// DeleteTopic removes a topic with its groups behind the back of who uses them, as an operator does. It asks whether an adapter
-	// notices, and makes nothing again that somebody has removed.
+	// DeleteTopic removes a topic with its groups behind the back of who uses them, as an operator does, and leaves others alone, which are made and used
+	// meanwhile. It asks whether an adapter notices, and makes nothing again that somebody has removed.
 	DeleteTopic func(ctx context.Context, topic string) error
 
 	// ForeignPublish lets another client write a message as users of the broker without this adapter would: with the payload and the headers of
@@ -66,7 +67,7 @@ type Harness struct {
 
 	// Wrap runs one property by calling f once, for instance in a bubble of testing/synctest, where time costs nothing. t is
 	// the property's subtest, of the type that Run was called with; nil if Check was. A Wrap that skips, fails or does not call f
-	// fails the property. A nil Wrap just calls f.
+	// fails the property. Properties run one after another then. A nil Wrap just calls f.
 	Wrap func(t T, f func())
 
 	// Select picks the properties that are asked; nil = all. The report of a part is not worth keeping.

@@ -18,7 +18,7 @@ import (
 func lifecycle() []Property {
 	return append([]Property{
 		{
-			Name: "Lifecycle/CancelEndsAtOnce", Promises: []int{2, 13}, run: cancelEndsAtOnce,
+			Name: "Lifecycle/CancelEndsAtOnce", Promises: []int{2, 13}, run: cancelEndsAtOnce, waits: 5 * time.Second,
 			Doc: "Cancelling a publish, a flush, a subscription or a Receive loop ends it within a second, whatever the broker does.",
 		},
 		{
@@ -26,7 +26,7 @@ func lifecycle() []Property {
 			Doc: "Close may be called again and concurrently, and ends within its deadline.",
 		},
 		{
-			Name: "Lifecycle/CloseNamesStuckHandler", Promises: []int{13, 15}, Gate: redelivers(), run: closeNamesStuckHandler,
+			Name: "Lifecycle/CloseNamesStuckHandler", Promises: []int{13, 15}, Gate: redelivers(), run: closeNamesStuckHandler, waits: 2 * time.Second,
 			Doc: "Close with a handler that ignores its context is an ErrTimeout that names message and group, and the message comes again.",
 		},
 		{
@@ -34,7 +34,7 @@ func lifecycle() []Property {
 			Doc: "After Close every call is ErrClosed, no handler starts, and another process has the group to itself.",
 		},
 		{
-			Name: "Lifecycle/NoLeak", Promises: []int{15}, run: noLeak,
+			Name: "Lifecycle/NoLeak", Promises: []int{15}, run: noLeak, alone: true,
 			Doc: "No goroutine outlives Close.",
 		},
 		{
@@ -64,7 +64,7 @@ func lifecycle() []Property {
 			},
 		},
 		{
-			Name: "Lifecycle/VanishedTopic", Promises: []int{14}, Gate: redelivers(), run: vanishedTopic,
+			Name: "Lifecycle/VanishedTopic", Promises: []int{14}, Gate: redelivers(), run: vanishedTopic, waits: 30 * time.Second,
 			Doc: "A topic that vanishes ends its consumers with ErrNotFound after a grace of 30 s, and is not made again.",
 			needs: func(h Harness) string {
 				if h.DeleteTopic == nil {

@@ -20,7 +20,7 @@ const (
 
 func halfOpenProperty() Property {
 	return Property{
-		Name: "Faults/HalfOpen", Promises: []int{5, 14}, Gate: redelivers(), run: halfOpen,
+		Name: "Faults/HalfOpen", Promises: []int{5, 14}, Gate: redelivers(), run: halfOpen, alone: true,
 		Doc: "A connection that is open on one side only is taken for no answer, and costs time, not messages.",
 		needs: func(h Harness) string {
 			if !slices.ContainsFunc(h.Faults, func(f Fault) bool { return f.Name == HalfOpen }) {
@@ -33,7 +33,7 @@ func halfOpenProperty() Property {
 
 func replicatedProperty() Property {
 	return Property{
-		Name: "Delivery/Replicated", Promises: []int{1}, Gate: replicated(), run: isReplicated,
+		Name: "Delivery/Replicated", Promises: []int{1}, Gate: replicated(), run: isReplicated, alone: true,
 		Doc: "With its followers paused nothing is confirmed, and without its leader's data everything confirmed is still there.",
 		needs: func(h Harness) string {
 			if h.Replicas == nil {

@@ -64,7 +64,7 @@ func writeRaw(ctx context.Context, d pubsub.Driver, topic string, m pubsub.Messa
 	return err
 }
 
-// picked runs only those groups and properties, and takes one that is not run for a failure.
+// picked runs only those properties, and takes one that is not run for a failure.
 type picked struct {
 	*testing.T
 	names string
@@ -86,7 +86,7 @@ func (p picked) Skipf(format string, args ...any) {
 func TestNetwork(t *testing.T) {
 	h := onNetwork()
 	h.Wrap = func(t conformance.T, f func()) { synctest.Test(t.(picked).T, func(*testing.T) { f() }) }
-	conformance.Run(picked{t, "Faults HalfOpen Fidelity ForeignMessages Security TLS MutualTLS WrongCA WrongPassword CredentialsHidden"}, h)
+	conformance.Run(picked{t, "Faults/HalfOpen Fidelity/ForeignMessages Security/TLS Security/MutualTLS Security/WrongCA Security/WrongPassword Security/CredentialsHidden"}, h)
 	fresh := h.Fresh
 	h.Fresh = func() conformance.Harness {
 		one := fresh()
@@ -97,7 +97,7 @@ func TestNetwork(t *testing.T) {
 		}
 		return one
 	}
-	conformance.Run(picked{t, "Delivery Replicated"}, h)
+	conformance.Run(picked{t, "Delivery/Replicated"}, h)
 }
 
 // A cluster says that it has followers.

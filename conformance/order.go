@@ -25,11 +25,11 @@ func order() []Property {
 			Doc: "In a strict order one message is handled at a time, in the order in which they were published, also while one is retried.",
 		},
 		{
-			Name: "Order/LooseLetsPass", Promises: []int{6, 10}, Gate: redelivers().and(exclusive()), run: looseLetsPass,
+			Name: "Order/LooseLetsPass", Promises: []int{6, 10}, Gate: redelivers().and(exclusive()), run: looseLetsPass, waits: 2 * time.Second,
 			Doc: "In a loose order the later messages of a key pass the one that waits for its retry.",
 		},
 		{
-			Name: "Order/AcrossReconnects", Promises: []int{3, 14}, Gate: keepsAnything(), run: acrossReconnects,
+			Name: "Order/AcrossReconnects", Promises: []int{3, 14}, Gate: keepsAnything(), run: acrossReconnects, waits: 25 * time.Second,
 			Doc: "What a publisher publishes to a key stays in order while its sessions break again and again.",
 		},
 		{

@@ -14,19 +14,19 @@ import (
 func outages() []Property {
 	return []Property{
 		{
-			Name: "Faults/Latency", Promises: []int{1, 5, 14}, Gate: redelivers(), run: latency,
+			Name: "Faults/Latency", Promises: []int{1, 5, 14}, Gate: redelivers(), run: latency, waits: 2 * time.Second,
 			Doc: "A broker whose every answer takes long costs time: no session is given up, nothing is lost and nothing handled twice.",
 		},
 		{
-			Name: "Faults/CredentialsRevoked", Promises: []int{14}, Gate: redelivers(), run: credentialsRevoked,
+			Name: "Faults/CredentialsRevoked", Promises: []int{14}, Gate: redelivers(), run: credentialsRevoked, waits: time.Minute,
 			Doc: "A consumer whose credentials are refused for longer than a minute ends with ErrUnauthenticated, not earlier.",
 		},
 		{
-			Name: "Faults/AbsentAtOpen", Promises: []int{14, 18}, run: absentAtOpen, needs: restarts,
+			Name: "Faults/AbsentAtOpen", Promises: []int{14, 18}, run: absentAtOpen, needs: restarts, alone: true,
 			Doc: "Opening a broker that is not there, or asking whether it is, ends with its context as ErrUnavailable, and works once it is.",
 		},
 		{
-			Name: "Faults/PublisherBlocked", Promises: []int{1, 2, 7}, Gate: redelivers(), run: publisherBlocked,
+			Name: "Faults/PublisherBlocked", Promises: []int{1, 2, 7}, Gate: redelivers(), run: publisherBlocked, waits: 2 * time.Second,
 			Doc: "While a broker takes no messages publishers wait as long as their context lets them, consumers go on, and then all is stored.",
 		},
 		{
@@ -34,7 +34,7 @@ func outages() []Property {
 			Doc: "A message that a full disk or quota has no room for is ErrExhausted, and what follows is stored once there is room.",
 		},
 		{
-			Name: "Faults/RebalanceWithStuckHandler", Promises: []int{5, 8, 11}, Gate: redelivers().and(partitioned()).and(exclusive()), run: rebalanceStuck,
+			Name: "Faults/RebalanceWithStuckHandler", Promises: []int{5, 8, 11}, Gate: redelivers().and(partitioned()).and(exclusive()), run: rebalanceStuck, waits: 8 * time.Second,
 			Doc: "A lane goes to another member although a handler of the first one is stuck in it, whose context ends with ErrLeaseLost.",
 		},
 	}

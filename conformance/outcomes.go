@@ -23,7 +23,7 @@ func outcomes() []Property {
 			Doc: "A replayed dead letter is resolved once the handler has succeeded, and failed again where there is a new one; the next plan replays only these.",
 		},
 		{
-			Name: "DeadLetters/OutcomeBeforeAck", Promises: []int{5, 19}, Gate: redelivers(), run: outcomeBeforeAck,
+			Name: "DeadLetters/OutcomeBeforeAck", Promises: []int{5, 19}, Gate: redelivers(), run: outcomeBeforeAck, waits: 5 * time.Second,
 			Doc: "A replay is acked when its outcome is stored: whenever its process is killed, or the place of outcomes is away, none stays without one.",
 		},
 		{

@@ -17,7 +17,7 @@ import (
 func outagesAndPoison() []Property {
 	return []Property{
 		{
-			Name: "Retry/BreakerPauses", Promises: []int{9}, Gate: redelivers(), run: breakerPauses,
+			Name: "Retry/BreakerPauses", Promises: []int{9}, Gate: redelivers(), run: breakerPauses, waits: 14 * time.Second,
 			Doc: "A breaker that opens pauses the subscription: no handler is called, nothing is fetched, counted or dead-lettered, also when sessions drop.",
 		},
 		{

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"strings"
+	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -17,6 +18,8 @@ type Property struct {
 	run     func(e *env)
 	refused func(e *env)         // of a gate that is closed: asserts that asking for the feature is refused; nil = nobody can ask
 	needs   func(Harness) string // what the harness cannot do, "" = nothing
+	waits   time.Duration        // about so long does it mostly wait, on the slowest broker: then it runs beside others; 0 = it works
+	alone   bool                 // it breaks the broker for everybody, or looks at the whole process: nothing runs meanwhile
 }
 
 // Group is the part of the name before the slash.
@@ -121,7 +124,7 @@ func deduplicates() Gate {
 	return caps("Dedup", func(c pubsub.Capabilities) bool { return c.Dedup > 0 })
 }
 
-// Properties returns the suite, in the order in which it runs: group by group.
+// Properties returns the suite, group by group: the order of a report. Run and Check may begin another one earlier, and several at once; see Harness.
 func Properties() []Property {
 	var all []Property
 	for _, group := range [][]Property{

@@ -63,13 +63,14 @@ type Report struct {
 	Go            string           `json:"go"`             // the version of Go
 	Race          bool             `json:"race"`           // with the race detector
 	Seed          uint64           `json:"seed"`           // of all random choices; SEED repeats them
-	Seconds       float64          `json:"seconds"`        // of all properties together
+	Seconds       float64          `json:"seconds"`        // of the run: less than the sum of its properties', which run side by side
 	Capabilities  map[string]any   `json:"capabilities"`   // what the driver has declared, by the names of pubsub.Capabilities; durations and kinds as text
 	Properties    []PropertyResult `json:"properties"`     // in the order of Properties
 	Totals        map[Status]int   `json:"totals"`         // how many properties have which status
 
 	test       string // that ran it; "" = Check
-	deselected int    // properties that the test run left out: then it is not worth keeping
+	begin      time.Time
+	deselected int // properties that the test run left out: then it is not worth keeping
 }
 
 // unknownBroker is the broker's name in the report of a run that never reached it.
@@ -82,7 +83,17 @@ func (r *Report) add(p PropertyResult) {
 	}
 	r.Properties = append(r.Properties, p)
 	r.Totals[p.Status]++
-	r.Seconds += p.Seconds
+}
+
+// finish ends the report of a run: it has the order of the catalogue, whatever ended first.
+func (r *Report) finish() {
+	order := map[string]int{}
+	for i, p := range Properties() {
+		order[p.Name] = i
+	}
+	slices.SortFunc(r.Properties, func(a, b PropertyResult) int { return order[a.Name] - order[b.Name] })
+	r.Seconds = time.Since(r.begin).Seconds()
+	r.deselected = len(order) - len(r.Properties)
 }
 
 // OK says whether the broker keeps its promises: it was asked, nothing failed or was lost, and what was not run has a reason.

@@ -45,11 +45,11 @@ func retry() []Property {
 			Doc: "Snooze delivers again after its delay and costs no attempt.",
 		},
 		{
-			Name: "Retry/SnoozeAcrossReconnects", Promises: []int{9}, Gate: redelivers(), run: snoozeAcrossReconnects,
+			Name: "Retry/SnoozeAcrossReconnects", Promises: []int{9}, Gate: redelivers(), run: snoozeAcrossReconnects, waits: 4 * time.Second,
 			Doc: "A message that is snoozed again and again is never dead-lettered, also when sessions drop meanwhile.",
 		},
 		{
-			Name: "Retry/Pause", Promises: []int{9}, Gate: redelivers(), run: pauses,
+			Name: "Retry/Pause", Promises: []int{9}, Gate: redelivers(), run: pauses, waits: 3 * time.Second,
 			Doc: "Pause hands the message back at no cost and stops the subscription for its time.",
 		},
 		{
@@ -73,7 +73,7 @@ func retry() []Property {
 			Doc: "While one message waits ten minutes for its retry the messages of other keys take no longer than before.",
 		},
 		{
-			Name: "Retry/MovedPartition", Promises: []int{9, 10}, Gate: redelivers().and(movesRetries()), run: movedPartition,
+			Name: "Retry/MovedPartition", Promises: []int{9, 10}, Gate: redelivers().and(movesRetries()), run: movedPartition, waits: 15 * time.Second,
 			Doc: "A retry that waits while members come, leave and crash is handled once, never early, with its attempts, and not later than the bound.",
 		},
 		{

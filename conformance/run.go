@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -22,44 +23,35 @@ func Run[R Runner[R]](t R, h Harness) {
 		t.Fatalf("%v", err)
 	}
 	rep.test = t.Name()
-	props := Properties()
-	for len(props) > 0 {
-		group := props[0].Group()
-		n := slices.IndexFunc(props, func(p Property) bool { return p.Group() != group })
-		if n < 0 {
-			n = len(props)
-		}
-		ran := 0
-		t.Run(group, func(t R) {
-			for _, p := range props[:n] {
-				_, name, _ := strings.Cut(p.Name, "/")
-				if h.Select != nil && !h.Select(p) {
-					continue
-				}
-				t.Run(name, func(t R) {
-					ran++
-					res := ended(p) // stays if the harness ends the test
-					defer func() {
-						rep.add(res)
-						announce(t, res, rep)
-					}()
-					res = check(context.Background(), t, h, p, rep.Seed, nil)
-				})
-			}
+	var mu sync.Mutex // of rep
+	h.inTurn(h.selected(), func(p Property) {
+		t.Run(p.Name, func(t R) {
+			res := ended(p) // stays if the harness ends the test
+			defer func() {
+				mu.Lock()
+				rep.add(res)
+				mu.Unlock()
+				announce(t, res, rep)
+			}()
+			res = check(context.Background(), t, h, p, rep.Seed, nil)
 		})
-		rep.deselected += n - ran
-		props = props[n:]
-	}
+	})
+	rep.finish()
 	var table strings.Builder
 	rep.Table(&table)
 	t.Logf("%s", table.String())
-	if rep.deselected > 0 {
+	if rep.Partial() {
 		t.Logf("not all properties were selected: no report is written")
 		return
 	}
 	if err := store(rep); err != nil {
 		t.Errorf("%v", err)
 	}
+}
+
+// selected are the properties that h asks for.
+func (h Harness) selected() []Property {
+	return slices.DeleteFunc(Properties(), func(p Property) bool { return h.Select != nil && !h.Select(p) })
 }
 
 // ended is the result of a property whose test ends before it has one: Wrap skipped or failed it.
@@ -86,26 +78,32 @@ func announce[R Runner[R]](t R, res PropertyResult, rep *Report) {
 }
 
 // Check checks every property against the broker of h, or those that h.Select takes, for programs that link no package testing. progress, unless it
-// is nil, is told of each. When ctx ends the property that runs is ended and left out, and the report so far comes with the cause.
+// is nil, is told of each as it ends, one at a time. When ctx ends, those that run are ended and left out, and the report so far comes with the cause.
 func Check(ctx context.Context, h Harness, progress func(PropertyResult)) (*Report, error) {
 	rep, err := newReport(h)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range Properties() {
-		if h.Select != nil && !h.Select(p) {
-			rep.deselected++
-			continue
+	var mu sync.Mutex // of rep
+	props := h.selected()
+	h.inTurn(props, func(p Property) {
+		if ctx.Err() != nil {
+			return
 		}
 		res := check(ctx, nil, h, p, rep.Seed, nil)
 		if ctx.Err() != nil {
-			rep.deselected++
-			return rep, context.Cause(ctx)
+			return
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		rep.add(res)
 		if progress != nil {
 			progress(res)
 		}
+	})
+	rep.finish()
+	if len(rep.Properties) < len(props) {
+		return rep, context.Cause(ctx)
 	}
 	return rep, nil
 }
@@ -141,7 +139,7 @@ func newReport(h Harness) (*Report, error) {
 	}
 	return &Report{
 		Schema: "omnibus.conformance/1", Broker: unknownBroker, Variant: variant, ServerVersion: h.ServerVersion, ClientVersion: h.ClientVersion,
-		Capabilities: map[string]any{}, Properties: []PropertyResult{},
+		Capabilities: map[string]any{}, Properties: []PropertyResult{}, begin: time.Now(),
 		Go: runtime.Version(), Race: raceEnabled, Seed: seed, Totals: map[Status]int{Passed: 0, Failed: 0, KnownFailing: 0, Gated: 0, NotRun: 0},
 	}, nil
 }
@@ -189,6 +187,9 @@ func check(ctx context.Context, outer T, h Harness, p Property, seed uint64, m *
 			calls++
 			if h.Fresh != nil {
 				h = h.Fresh()
+			}
+			if !p.alone { // others use the broker meanwhile
+				h.Kill, h.Start, h.Faults, h.Replicas = nil, nil, nil, nil
 			}
 			if m != nil {
 				m.secrets, h.Replicas = h.Secrets, m.watch(h.Replicas)

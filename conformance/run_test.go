@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -21,9 +22,10 @@ func nobodyThere(context.Context) (pubsub.Driver, error) { return nil, errors.Ne
 // A fake is a test as Run sees it, whose failures can be looked at. It runs the subtests that it is told to select.
 type fake struct {
 	*testing.T
-	name     string
-	selects  func(name string) bool
-	parent   *fake
+	name    string
+	selects func(name string) bool
+
+	mu       sync.Mutex // subtests run side by side
 	children []*fake
 	errors   []string
 	logs     []string
@@ -48,11 +50,13 @@ func (f *fake) Skipf(format string, a ...any) {
 }
 
 func (f *fake) Run(name string, body func(*fake)) bool {
-	sub := &fake{T: f.T, name: f.name + "/" + name, selects: f.selects, parent: f}
-	if strings.Count(sub.name, "/") == 2 && f.selects != nil && !f.selects(sub.name) {
+	sub := &fake{T: f.T, name: f.name + "/" + name, selects: f.selects}
+	if f.selects != nil && !f.selects(sub.name) {
 		return true
 	}
+	f.mu.Lock()
 	f.children = append(f.children, sub)
+	f.mu.Unlock()
 	sub.do(body)
 	return !sub.Failed()
 }
@@ -66,11 +70,9 @@ func (f *fake) do(body func(*fake)) {
 
 func (f *fake) leaf(t *testing.T, property string) *fake {
 	t.Helper()
-	for _, g := range f.children {
-		for _, p := range g.children {
-			if p.name == f.name+"/"+property {
-				return p
-			}
+	for _, p := range f.children {
+		if p.name == f.name+"/"+property {
+			return p
 		}
 	}
 	t.Fatalf("%s was not run", property)

@@ -21,7 +21,7 @@ func schedulesOfFaults(e *env) {
 	}
 	begin, schedules, counted := time.Now(), 0, 0
 	for i, seed := range seeds {
-		if i >= least && time.Since(begin) > enough {
+		if took := time.Since(begin); i >= least && took+took/time.Duration(i) > enough { // one more would not fit
 			break
 		}
 		schedules++

@@ -35,8 +35,10 @@ func secured() []Property {
 		property("MutualTLS", "A client that shows its certificate is let in, and one without is refused.", mutualTLS, refuses(NoCertificate)),
 		property("WrongCA", "A server with a certificate of another authority is refused.", wrongCA, refuses(WrongCA)),
 		property("WrongPassword", "A wrong password is ErrUnauthenticated.", wrongPassword, refuses(WrongPassword)),
-		property("CredentialsHidden", "Credentials are in no error, no event and no line of the log, neither when they are refused nor while the broker is away.",
-			credentialsHidden, func(h Harness) string {
+		{
+			Name: "Security/CredentialsHidden", Promises: []int{22}, run: credentialsHidden, alone: true,
+			Doc: "Credentials are in no error, no event and no line of the log, neither when they are refused nor while the broker is away.",
+			needs: func(h Harness) string {
 				switch {
 				case len(h.Secrets) == 0:
 					return "Secrets, accounts with passwords"
@@ -44,7 +46,8 @@ func secured() []Property {
 					return "Intruders"
 				}
 				return restarts(h)
-			}),
+			},
+		},
 	}, attacks()...)
 }
 

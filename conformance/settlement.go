@@ -25,11 +25,11 @@ func settlement() []Property {
 			Doc: "What a consumer had not settled when its process was killed is delivered to another member.",
 		},
 		{
-			Name: "Settlement/RetryNotEarly", Promises: []int{10}, Gate: redelivers(), run: retryNotEarly,
+			Name: "Settlement/RetryNotEarly", Promises: []int{10}, Gate: redelivers(), run: retryNotEarly, waits: 3 * time.Second,
 			Doc: "A delayed redelivery comes not before its delay is over, held in process or moved away.",
 		},
 		{
-			Name: "Settlement/RetryNotLate", Promises: []int{10}, Gate: redelivers(), run: retryNotLate,
+			Name: "Settlement/RetryNotLate", Promises: []int{10}, Gate: redelivers(), run: retryNotLate, waits: 3 * time.Second,
 			Doc: "A delayed redelivery comes at most RetryLate after its delay is over.",
 		},
 		{
@@ -37,7 +37,7 @@ func settlement() []Property {
 			Doc: "Settling a lease whose session has ended is ErrLeaseLost, and settles nothing else.",
 		},
 		{
-			Name: "Settlement/LeaseOver", Promises: []int{8, 11}, Gate: redelivers().and(leases()), run: leaseOver,
+			Name: "Settlement/LeaseOver", Promises: []int{8, 11}, Gate: redelivers().and(leases()), run: leaseOver, waits: 5 * time.Second,
 			Doc: "A member that cannot renew a lease knows by its own clock that it is over: settling is ErrLeaseLost once another member has the message.",
 		},
 		{
@@ -45,11 +45,11 @@ func settlement() []Property {
 			Doc: "After a clean restart nothing comes again that was acked, also not behind a key that was waiting for its retry.",
 		},
 		{
-			Name: "Settlement/SlowHandlerOnce", Promises: []int{8}, Gate: redelivers().and(leases()), run: slowHandlerOnce,
+			Name: "Settlement/SlowHandlerOnce", Promises: []int{8}, Gate: redelivers().and(leases()), run: slowHandlerOnce, waits: 7 * time.Second,
 			Doc: "A handler that takes five times the ack wait gets its message once while its process lives, and others run meanwhile.",
 		},
 		{
-			Name: "Settlement/AttemptsCountUp", Promises: []int{9}, Gate: redelivers(), run: attemptsCountUp,
+			Name: "Settlement/AttemptsCountUp", Promises: []int{9}, Gate: redelivers(), run: attemptsCountUp, waits: 2 * time.Second,
 			Doc: "Delivery.Attempt is 1 plus the failures so far.",
 		},
 		{
@@ -57,11 +57,11 @@ func settlement() []Property {
 			Doc: "Failures that the broker has stored still count after the process was killed.",
 		},
 		{
-			Name: "Settlement/PastLeaseMax", Promises: []int{8}, Gate: redelivers().and(leases()), run: pastLeaseMax,
+			Name: "Settlement/PastLeaseMax", Promises: []int{8}, Gate: redelivers().and(leases()), run: pastLeaseMax, waits: 4 * time.Second,
 			Doc: "A handler that goes on past LeaseMax has its context ended with ErrLeaseLost, and another member gets the message.",
 		},
 		{
-			Name: "Settlement/TooLongDelay", Promises: []int{10, 16}, Gate: redelivers().and(exclusive()), run: tooLongDelay,
+			Name: "Settlement/TooLongDelay", Promises: []int{10, 16}, Gate: redelivers().and(exclusive()), run: tooLongDelay, waits: 2 * time.Second,
 			Doc: "In an ordered subscription a policy with a delay beyond LeaseMax is refused, and a longer RetryAfter is cut to it.",
 		},
 	}

@@ -22,7 +22,8 @@ type T interface {
 	Failed() bool                      // whether Errorf or Fatalf was called
 }
 
-// A Runner is a T that has subtests of its own kind. *testing.T is one, and each method means what it means there.
+// A Runner is a T that has subtests of its own kind. *testing.T is one, and each method means what it means there. Run may be called by several goroutines
+// at once.
 type Runner[R any] interface {
 	T
 	Skipf(format string, args ...any) // ends the property, which was not asked, and says why

@@ -84,6 +84,7 @@ func (r *Report) groups(t *table) {
 	for _, name := range names {
 		rows = append(rows, sums[name].row(name, statuses))
 	}
+	total.Seconds = r.Seconds // properties run side by side
 	rows = append(rows, total.row("all", statuses))
 	t.rows(rows)
 }

@@ -3,6 +3,7 @@ package nats_test
 import (
 	"context"
 	"net/url"
+	"slices"
 	"testing"
 
 	client "github.com/nats-io/nats.go"
@@ -86,7 +87,7 @@ func (s *server) jetStream(ctx context.Context, t *testing.T) jetstream.JetStrea
 	return js
 }
 
-// deleteTopic removes a topic and its groups behind the back of who uses them.
+// deleteTopic removes a topic and its groups behind the back of who uses them. Other topics may be made meanwhile: an update replaces all settings of the stream.
 func (s *server) deleteTopic(ctx context.Context, topic string) (err error) {
 	d, err := s.driver(ctx)
 	if err != nil {
@@ -95,22 +96,20 @@ func (s *server) deleteTopic(ctx context.Context, topic string) (err error) {
 	defer func() { _ = d.Close(ctx) }()
 	var js jetstream.JetStream
 	d.As(&js)
-	stream, err := js.Stream(ctx, "omnibus")
-	if err != nil {
-		return err
-	}
-	cfg := stream.CachedInfo().Config
-	keep := cfg.Subjects[:0]
-	for _, sub := range cfg.Subjects {
-		if sub != topic {
-			keep = append(keep, sub)
+	var stream jetstream.Stream
+	err = nats.WhileTopicsRest(ctx, d, func() error {
+		if stream, err = js.Stream(ctx, "omnibus"); err != nil {
+			return err
 		}
-	}
-	cfg.Subjects = keep
-	if len(keep) == 0 {
-		cfg.Subjects = []string{"omnibus.later.omnibus.>"}
-	}
-	if _, err := js.UpdateStream(ctx, cfg); err != nil {
+		cfg := stream.CachedInfo().Config
+		cfg.Subjects = slices.DeleteFunc(cfg.Subjects, func(sub string) bool { return sub == topic })
+		if len(cfg.Subjects) == 0 {
+			cfg.Subjects = []string{"omnibus.later.omnibus.>"}
+		}
+		_, err = js.UpdateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	list := stream.ListConsumers(ctx)

@@ -47,6 +47,17 @@ func HasAcked(ctx context.Context, d pubsub.Driver, topic, group string, stored 
 	return nil
 }
 
+// WhileTopicsRest calls f while no adapter changes the topics of the driver's stream.
+func WhileTopicsRest(ctx context.Context, d pubsub.Driver, f func() error) error {
+	own := d.(*driver)
+	ends, err := own.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer own.unlock(ctx, ends)
+	return f()
+}
+
 // Remembered is of how many consumers a driver remembers what a session before has acked, and forgets it.
 func Remembered(d pubsub.Driver) int {
 	own := d.(*driver)

@@ -62,10 +62,10 @@ func (c Conformance) count(s conformance.Status) int {
 	return n
 }
 
-// sum adds up the figures of all properties.
+// sum adds up the figures of all properties. The seconds are the run's: properties run side by side.
 func (c Conformance) sum() (sum conformance.PropertyResult) {
+	sum.Seconds = c.Seconds
 	for _, p := range c.Properties {
-		sum.Seconds += p.Seconds
 		sum.Confirmed += p.Confirmed
 		sum.Received += p.Received
 		sum.Lost += p.Lost
