@@ -10,7 +10,7 @@ import (
 func Example() {
 	s := report.Of(map[string][]byte{"conformance-nats-default.json": []byte(`{
 		"schema": "omnibus.conformance/1", "broker": "nats", "variant": "default", "server_version": "2.15.2",
-		"properties": [{"name": "Order/PerKey", "status": "pass", "seconds": 2, "confirmed": 300, "received": 300}]}`)})
+		"seconds": 2, "properties": [{"name": "Order/PerKey", "status": "pass", "seconds": 2, "confirmed": 300, "received": 300}]}`)})
 	s.Markdown(os.Stdout)
 	// Output:
 	// | suite | properties | confirmed | lost | duplicates, of allowed | out of order | seconds |
