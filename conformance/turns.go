@@ -10,8 +10,9 @@ import (
 const atOnce = 4
 
 // inTurn calls do for each property and returns when all have ended. Those that mostly wait run side by side, and meanwhile the others one after
-// another, as they come; the waiting that takes longest begins first. Those that must be alone come last. In a Wrap, whose clock may be a virtual one,
-// waiting costs nothing: there each runs by itself, as they come.
+// another, as they come; the waiting that takes longest begins first. Those that must be alone come before them, while the broker has few topics: Kafka recovers
+// each of them at a restart, which takes minutes once every property has made its own. In a Wrap, whose clock may be a virtual one, waiting costs nothing:
+// there each runs by itself, as they come.
 func (h Harness) inTurn(props []Property, do func(Property)) {
 	var waiting, working, lonely []Property
 	for _, p := range props {
@@ -25,6 +26,9 @@ func (h Harness) inTurn(props []Property, do func(Property)) {
 		default:
 			working = append(working, p)
 		}
+	}
+	for _, p := range lonely {
+		do(p)
 	}
 	slices.SortStableFunc(waiting, func(a, b Property) int { return cmp.Compare(b.waits, a.waits) })
 	next := make(chan Property, len(waiting))
@@ -44,7 +48,4 @@ func (h Harness) inTurn(props []Property, do func(Property)) {
 		do(p)
 	}
 	aside.Wait()
-	for _, p := range lonely {
-		do(p)
-	}
 }
