@@ -45,7 +45,7 @@ func settlement() []Property {
 			Doc: "After a clean restart nothing comes again that was acked, also not behind a key that was waiting for its retry.",
 		},
 		{
-			Name: "Settlement/SlowHandlerOnce", Promises: []int{8}, Gate: redelivers().and(leases()), run: slowHandlerOnce, waits: 7 * time.Second,
+			Name: "Settlement/SlowHandlerOnce", Promises: []int{8}, Gate: redelivers().and(leases()), run: slowHandlerOnce, waits: 12 * time.Second,
 			Doc: "A handler that takes five times the ack wait gets its message once while its process lives, and others run meanwhile.",
 		},
 		{
