@@ -183,7 +183,7 @@ func (e *env) until(d time.Duration, cond func() bool) bool {
 // virtual says whether the clock is that of a bubble of testing/synctest: they begin in 2000, and waiting costs nothing.
 func virtual() bool { return time.Now().Year() == 2000 }
 
-// closed waits for ch, at most d.
+// closed waits for ch, at most d, and not when the run is ended.
 func (e *env) closed(d time.Duration, ch <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -191,6 +191,8 @@ func (e *env) closed(d time.Duration, ch <-chan struct{}) bool {
 	case <-ch:
 		return true
 	case <-timer.C:
+		return false
+	case <-e.Context().Done():
 		return false
 	}
 }

@@ -82,7 +82,7 @@ func (st *storm) run() {
 	e.Cleanup(halt) // should the storm end early
 	go func() {
 		defer close(stopped)
-		for !e.closed(0, stop) {
+		for e.Context().Err() == nil && !e.closed(0, stop) {
 			if st.l.backlog(stormGroup) > stormBacklog {
 				e.closed(stormLatency, stop)
 				continue
@@ -92,10 +92,12 @@ func (st *storm) run() {
 	}()
 	begin := time.Now()
 	for _, f := range st.faults {
-		time.Sleep(time.Until(begin.Add(f.At)))
+		if e.closed(time.Until(begin.Add(f.At)), nil); e.Context().Err() != nil {
+			break
+		}
 		st.strike(f, begin)
 	}
-	time.Sleep(time.Until(begin.Add(st.length)))
+	e.closed(time.Until(begin.Add(st.length)), nil)
 	halt()
 	st.pub.link.slow(0)
 	st.l.mustPublish(pub, topic, st.l.messages(8, 8)...)
@@ -186,7 +188,7 @@ func (st *storm) recovery() time.Duration { return cmp.Or(st.e.h.Recovery, 2*tim
 // start begins a fault. What it returns waits as long as it lasts, ends it, and says whether it had an effect.
 func (st *storm) start(f schedule.Fault) (mend func() bool) {
 	e := st.e
-	lasts := func() { time.Sleep(f.For) }
+	lasts := func() { st.e.closed(f.For, nil) }
 	all := append([]*process{st.pub}, st.members...)
 	late := func() (n int) {
 		for _, p := range all {
