@@ -180,7 +180,9 @@ func (b *builder) policy(path string, r *PolicyRef) pubsub.Policy {
 		}
 		return pubsub.Policy{}
 	}
-	return policyOf(&p) // what is wrong with it is told of under policies
+	to := policyOf(&p) // what is wrong with it is told of under policies
+	to.Name = r.Name
+	return to
 }
 
 // say names what a key has in an error: what came from elsewhere as it is written.

@@ -94,7 +94,7 @@ func TestWholeFile(t *testing.T) {
 		MaxInFlight: 100, MaxInFlightBytes: 1 << 20, MaxParked: 40, OnParkedFull: pubsub.ParkDeadLetter, AckWait: time.Minute, HandlerTimeout: pubsub.Forever,
 		Retry: pubsub.Policy{MaxAttempts: 7},
 		Rules: []pubsub.Rule{
-			{Category: "slow", Retry: pubsub.Policy{MaxAttempts: pubsub.Unlimited, Delays: []time.Duration{time.Second, time.Minute, time.Hour}}},
+			{Category: "slow", Retry: pubsub.Policy{Name: "listed", MaxAttempts: pubsub.Unlimited, Delays: []time.Duration{time.Second, time.Minute, time.Hour}}},
 			{Category: "declined"},
 		},
 		DeadLetter: pubsub.DeadLetter{Topic: "orders.dead"},

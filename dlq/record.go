@@ -37,6 +37,7 @@ type Record struct {
 	Broker         string    // the adapter that it failed on
 	Reason         string    // why it was given up: "max-attempts", "permanent", ...
 	Category       string    // of the rule that its failure matched
+	Policy         string    // the name of the policy by which it was retried until then; "" = it was given up at once
 	Error          string    // the text of its last failure
 	ErrorType      string    // the type of that error, a class in other languages
 	Fingerprint    string    // the same for failures of the same kind, whatever their texts
@@ -170,7 +171,7 @@ func readOwn(r *Record, p *parser) {
 	r.Topic, r.Group, r.SourcePosition, r.Broker = text("source-topic"), text("source-group"), text("source-position"), text("source-broker")
 	r.Reason, r.Category, r.Error, r.ErrorType = text("reason"), text("category"), text("error"), text("error-type")
 	r.Fingerprint, r.Stack, r.Service, r.Host = text("fingerprint"), text("stack"), text("service"), text("host")
-	r.Version, r.Trace, r.AtSource = text("version"), text("trace"), text("payload") == "at-source"
+	r.Policy, r.Version, r.Trace, r.AtSource = text("policy"), text("version"), text("trace"), text("payload") == "at-source"
 	r.EditOf = text("edit-of")
 	r.Attempts = p.number(headerDead + "attempts")
 	r.History = p.history(headerDead + "history")

@@ -56,3 +56,36 @@ func TestCategoryOf(t *testing.T) {
 		t.Errorf("nil has the category %q", got)
 	}
 }
+
+// Which policy gave a message up is said in its dead letter and in the event.
+func TestPolicyIsNamed(t *testing.T) {
+	errSlow := errors.New("slow")
+	slow := func(err error) bool { return errors.Is(err, errSlow) }
+	once := pubsub.Policy{MaxAttempts: 1}
+	named := pubsub.Policy{MaxAttempts: 1, Name: "named"}
+	for name, c := range map[string]struct {
+		sub  pubsub.Subscription
+		err  error
+		want string
+	}{
+		"the subscription's":   {pubsub.Subscription{Retry: once}, errSlow, "default"},
+		"one with a name":      {pubsub.Subscription{Retry: named}, errSlow, "named"},
+		"a rule's":             {pubsub.Subscription{Rules: []pubsub.Rule{{Category: "timeout", When: slow, Retry: once}}}, errSlow, "timeout"},
+		"a rule's with a name": {pubsub.Subscription{Rules: []pubsub.Rule{{Category: "timeout", When: slow, Retry: named}}}, errSlow, "named"},
+		"after a delay":        {pubsub.Subscription{Retry: named}, pubsub.RetryAfter(0, errSlow), "named"},
+		"none":                 {pubsub.Subscription{Retry: named}, pubsub.Permanent(errSlow), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told pubsub.Event
+			c.sub.Use = []pubsub.Middleware{{Name: "watch", Observe: func(ev pubsub.Event) {
+				if ev.Kind == pubsub.EventDeadLettered {
+					told = ev
+				}
+			}}}
+			h := dead(t, c.sub, func(context.Context, *pubsub.Delivery) error { return c.err })
+			if got := h.Get("omnibus-dlq-policy"); got != c.want || told.Policy != c.want {
+				t.Errorf("the dead letter names the policy %q and the event %q, want %q", got, told.Policy, c.want)
+			}
+		})
+	}
+}

@@ -23,6 +23,7 @@ const (
 	headerDeadBroker   = headerDead + "source-broker"
 	headerDeadReason   = headerDead + "reason"
 	headerDeadCategory = headerDead + "category"
+	headerDeadPolicy   = headerDead + "policy"
 	headerDeadError    = headerDead + "error"
 	headerDeadType     = headerDead + "error-type"
 	headerDeadStack    = headerDead + "stack"
@@ -74,6 +75,7 @@ func (c *Consumer) deadLetter(it *item) Message {
 	add(headerDeadBroker, c.b.name)
 	add(headerDeadReason, string(it.why.reason))
 	add(headerDeadCategory, cutText(it.why.category, maxDeadText))
+	add(headerDeadPolicy, cutText(it.why.policy, maxDeadText))
 	add(headerDeadAttempts, strconv.Itoa(int(it.failed)))
 	first := now
 	if it.past != nil {

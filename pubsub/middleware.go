@@ -39,6 +39,7 @@ type Event struct {
 	Count        int           // messages that it is about; 0 for connections
 	Bytes        int64         // payload bytes of those
 	Attempt      int           // of EventDelivered, EventSettled, EventRetried and EventDeadLettered
+	Policy       string        // of EventRetried and EventDeadLettered: the Name of the policy that decided; "" = none did
 	Duration     time.Duration // EventPublished: until confirmed; EventSettled, EventRetried, EventDeadLettered: the handler's run; EventRetried's delay is not in it
 	Err          error         // EventPublished: why it failed; the handler's failure; why the connection was lost
 }

@@ -17,6 +17,7 @@ type verdict struct {
 	counts   bool   // it is a failure
 	reason   Reason // of a dead letter
 	category string
+	policy   string   // by which it is retried, or was given up
 	failure  *failure // where it counts
 	took     time.Duration
 	expired  bool
@@ -109,13 +110,13 @@ func (c *Consumer) judge(ctx context.Context, it *item, err error) (v verdict) {
 			return v
 		}
 		if o.policy != nil {
-			policy = o.policy.withDefaults()
+			policy = *o.policy
 		} else { // RetryAfter: its delay, within the policy's attempts
 			policy.Immediate, policy.Delays = 0, []time.Duration{o.after}
 		}
 	}
 	failures := int(it.failed) + 1
-	v.kind = verdictRetry
+	v.kind, v.policy = verdictRetry, policy.Name
 	v.delay = policy.delay(failures)
 	switch {
 	case policy.MaxAttempts != Unlimited && failures >= policy.MaxAttempts:
@@ -204,7 +205,7 @@ func (c *Consumer) conclude(it *item, v verdict, now time.Time) {
 
 // event is what observers are told of an item.
 func (c *Consumer) event(it *item, kind EventKind, v verdict) Event {
-	return Event{Kind: kind, Count: 1, Bytes: int64(len(it.rec.Msg.Payload)), Attempt: it.d.Attempt, Duration: v.took, Err: v.err}
+	return Event{Kind: kind, Count: 1, Bytes: int64(len(it.rec.Msg.Payload)), Attempt: it.d.Attempt, Policy: v.policy, Duration: v.took, Err: v.err}
 }
 
 // report tells observers, after the fact. mu is released meanwhile: an observer may look at State.

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -9,6 +10,7 @@ import (
 // A Policy says how often and how soon a failed message is tried again. The delays grow from Initial by Factor up to
 // Max and have full jitter: each is a random time between 0 and that length.
 type Policy struct {
+	Name        string          // which policy it is, for people: in dead letters and events; "" = its rule's Category, or "default"
 	MaxAttempts int             // handler calls in all; 0 = 10; Unlimited
 	MaxElapsed  time.Duration   // since the first delivery to this process; 0 = no bound
 	Immediate   int             // of the attempts, how many follow at once in process; 0 = none
@@ -29,7 +31,7 @@ const Unlimited = -1
 type Rule struct {
 	Category string           // kept in the dead letter; Route goes by it
 	When     func(error) bool // whether this is the kind; required; one that panics says no
-	Retry    Policy           // zero = the default policy; its Name, where it has none, is Category
+	Retry    Policy           // zero = the default policy
 }
 
 // Classify does for middleware what a subscription's rules do: where When matches, err is retried by Retry and has the category.
@@ -39,13 +41,22 @@ func (r Rule) Classify(err error) (matched bool, _ error) {
 	if err == nil || !matches(&r, err) {
 		return false, err
 	}
-	return true, &outcome{kind: OutcomeRetry, policy: &r.Retry, category: r.Category, err: err}
+	p := r.policy()
+	return true, &outcome{kind: OutcomeRetry, policy: &p, category: r.Category, err: err}
+}
+
+// policy is Retry with its defaults.
+func (r *Rule) policy() Policy {
+	p := r.Retry
+	p.Name = cmp.Or(p.Name, r.Category)
+	return p.withDefaults()
 }
 
 // Check is nil, or an error that names the first field that is out of its bounds.
 func (p Policy) Check() error { return p.check("Policy") }
 
 func (p Policy) withDefaults() Policy {
+	p.Name = cmp.Or(p.Name, "default")
 	if p.MaxAttempts == 0 {
 		p.MaxAttempts = 10
 	}

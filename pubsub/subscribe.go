@@ -152,7 +152,7 @@ func (s Subscription) withDefaults() Subscription {
 	s.Retry = s.Retry.withDefaults()
 	s.Rules = slices.Clone(s.Rules)
 	for i := range s.Rules {
-		s.Rules[i].Retry = s.Rules[i].Retry.withDefaults()
+		s.Rules[i].Retry = s.Rules[i].policy()
 	}
 	return s
 }

@@ -146,6 +146,7 @@ type letter struct {
 	Format         dlq.Format    `json:"format"` // whose headers it has; "" = none that are known
 	Reason         text          `json:"reason,omitempty"`
 	Category       text          `json:"category,omitempty"`
+	Policy         text          `json:"policy,omitempty"`
 	Error          text          `json:"error,omitempty"`
 	ErrorType      text          `json:"error_type,omitempty"`
 	Fingerprint    text          `json:"fingerprint,omitempty"`
@@ -168,7 +169,7 @@ func letterOf(r dlq.Record) letter {
 	l := letter{
 		ID: text(r.ID), State: r.State, StateSince: known(r.StateSince), StateBy: r.StateBy, StateWhy: r.StateWhy, Position: r.Position.String(),
 		Topic: text(r.Topic), Group: text(r.Group), SourcePosition: text(r.SourcePosition), AtSource: r.AtSource, Broker: text(r.Broker), Format: r.Format,
-		Reason: text(r.Reason), Category: text(r.Category), Error: text(r.Error), ErrorType: text(r.ErrorType), Fingerprint: text(r.Fingerprint),
+		Reason: text(r.Reason), Category: text(r.Category), Policy: text(r.Policy), Error: text(r.Error), ErrorType: text(r.ErrorType), Fingerprint: text(r.Fingerprint),
 		Stack: text(r.Stack), Attempts: r.Attempts, History: r.History, FirstFailed: known(r.FirstFailed), LastFailed: known(r.LastFailed),
 		Service: text(r.Service), Host: text(r.Host), Version: text(r.Version), Trace: text(r.Trace), Replays: r.Replays, ReplayOf: text(r.ReplayOf),
 		Message: messageOf("", &r.Message),
@@ -231,6 +232,7 @@ func (l *letter) pretty(o *output) string {
 	line("failed in", strings.TrimSpace(string(l.Topic)+" "+string(l.Group)+" at "+string(l.SourcePosition)))
 	line("reason", string(l.Reason))
 	line("category", string(l.Category))
+	line("policy", string(l.Policy))
 	line("error", string(l.Error))
 	line("error type", string(l.ErrorType))
 	line("fingerprint", string(l.Fingerprint))

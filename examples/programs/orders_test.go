@@ -58,7 +58,7 @@ func Example_orders() {
 		Retry:       pubsub.Policy{MaxAttempts: 20, Max: 10 * time.Minute},
 		Rules: []pubsub.Rule{{
 			When:  isTimeout,
-			Retry: pubsub.Policy{MaxAttempts: 20, Immediate: 2, Initial: 100 * time.Millisecond},
+			Retry: pubsub.Policy{Name: "timeout", MaxAttempts: 20, Immediate: 2, Initial: 100 * time.Millisecond},
 		}},
 		// out of attempts: the group's dead letters
 		DeadLetter: pubsub.DeadLetter{OnDeadLetter: func(*pubsub.Delivery, error) { done() }},
