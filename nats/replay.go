@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -181,8 +182,14 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		defer cancel()
 		_ = d.now().js.DeleteConsumer(ctx, stream, name) // else it ends after a minute
 	}()
-	heard := time.Now()
-	for left := made.CachedInfo().NumPending; left > 0; {
+	var last uint64 // to be shown
+	if made.CachedInfo().Cluster != nil {
+		if last, err = d.lastIn(ctx, stream, c.FilterSubjects...); err != nil {
+			return err
+		}
+	}
+	heard, seen := time.Now(), max(c.OptStartSeq, 1)-1
+	for left := int64(made.CachedInfo().NumPending); left > 0 || seen < last; {
 		batch, err := made.FetchNoWait(256)
 		if err != nil {
 			return err
@@ -201,7 +208,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 				r.Topic = topicOf(msg.Subject)
 			}
 			r.Msg = decode(msg)
-			if !yield(r) || left == 0 {
+			if seen = meta.Sequence.Stream; !yield(r) || left <= 0 && seen >= last {
 				return nil
 			}
 		}
@@ -214,9 +221,21 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		if err != nil {
 			return err
 		}
-		if n == 0 || ctx.Err() != nil {
+		if n > 0 {
+			continue
+		}
+		if left > 0 || ctx.Err() != nil {
 			return ctx.Err() // trimmed meanwhile
 		}
+		if time.Since(heard) > dialTimeout {
+			return behind(stream)
+		}
+		now, err := d.lastIn(ctx, stream, c.FilterSubjects...)
+		if err != nil {
+			return err
+		}
+		last = min(last, now)
+		pause(ctx)
 	}
 	return nil
 }
@@ -239,22 +258,83 @@ func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position
 	return s.Purge(ctx, jetstream.WithPurgeSubject(d.names.subject(p, "*")), jetstream.WithPurgeSequence(uint64(seq)+1))
 }
 
+// lastIn is the sequence of the last message that a stream has for some subjects, 0 if it has none. Its leader says so: the other servers of a cluster, which
+// answer reads and have consumers too, may be behind what it has confirmed.
+func (d *driver) lastIn(ctx context.Context, stream string, subjects ...string) (last uint64, err error) {
+	for _, subject := range subjects {
+		body, err := json.Marshal(map[string]string{"last_by_subj": subject})
+		if err != nil {
+			return 0, err
+		}
+		seq, err := again(ctx, "last message of the stream "+stream, func(ctx context.Context) (uint64, error) {
+			m, err := d.now().nc.RequestWithContext(ctx, d.api("STREAM.MSG.GET."+stream), body)
+			if err != nil {
+				return 0, err
+			}
+			var answer struct {
+				Error   *jetstream.APIError
+				Message struct{ Seq uint64 }
+			}
+			if err := json.Unmarshal(m.Data, &answer); err != nil || answer.Error == nil {
+				return answer.Message.Seq, err
+			}
+			if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+				return 0, nil
+			}
+			return 0, answer.Error
+		})
+		if err != nil {
+			return 0, err
+		}
+		last = max(last, seq)
+	}
+	return last, nil
+}
+
+// behind says that a server lacks what its leader has.
+func behind(stream string) error {
+	return says(pubsub.ErrUnavailable, "a server of the cluster lacks messages of the stream %q that its leader has", stream)
+}
+
 // browseWork reads a place whose stream has no room for a second reader: message by message.
 func (d *driver) browseWork(ctx context.Context, p pubsub.Place, seq uint64, yield func(pubsub.Record) bool) error {
 	s, err := d.now().js.Stream(ctx, d.names.work())
-	for err == nil {
-		var m *jetstream.RawStreamMsg
-		if m, err = s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(d.names.subject(p, "*"))); err == nil {
+	if err == nil {
+		err = d.walk(ctx, s, d.names.subject(p, "*"), seq, func(m *jetstream.RawStreamMsg) bool {
 			r := pubsub.Record{Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, int64(m.Sequence), 0, storeWork)}
 			r.Msg = decode(&client.Msg{Header: m.Header, Data: m.Data})
-			if !yield(r) {
-				return nil
-			}
-			seq = m.Sequence + 1
-		}
+			return yield(r)
+		})
 	}
-	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
 	return err
+}
+
+// walk reads what a stream has for a subject from a sequence on.
+func (d *driver) walk(ctx context.Context, s jetstream.Stream, subject string, seq uint64, f func(*jetstream.RawStreamMsg) bool) error {
+	heard := time.Now()
+	for {
+		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		switch {
+		case err == nil && !f(m):
+			return nil
+		case err == nil:
+			seq, heard = m.Sequence+1, time.Now()
+			continue
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
+			return err
+		case s.CachedInfo().Config.Replicas == 1:
+			return nil
+		}
+		name := s.CachedInfo().Config.Name
+		switch last, err := d.lastIn(ctx, name, subject); {
+		case err != nil || last < seq:
+			return err
+		case time.Since(heard) > dialTimeout:
+			return behind(name)
+		}
+		pause(ctx)
+	}
 }
