@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/omnibus-go/omnibus/middleware/security/internal/watched"
 )
 
 // keyJSON is a key in a keyring file. Halves are base64url without padding.
@@ -82,11 +80,6 @@ type KeyringOptions struct {
 	OnReload func(err error) // told when the file has changed, or cannot be used for another reason: nil = its keys count from now on; else the old ones do; must not block, or use the Keyring; nil = nobody
 }
 
-const (
-	defaultPoll = time.Second
-	maxKeyFile  = 1 << 20
-)
-
 // OpenKeyring reads a keyring file. When the file has changed, its keys count from the next look at it on: no later than Poll after the change, and without
 // a restart. A changed file that cannot be used changes nothing: it is read again at each look until it can be, and OnReload is told of each reason once. Whoever
 // writes it puts a new file in its place in one step (write another, rename it), or a half-written one may be read. A file that others than its owner can change
@@ -95,12 +88,12 @@ const (
 // Nothing runs in the background: there is nothing to close.
 func OpenKeyring(path string, opts KeyringOptions) (*Keyring, error) {
 	if opts.Poll == 0 {
-		opts.Poll = defaultPoll
+		opts.Poll = watched.DefaultPoll
 	}
 	if opts.Poll < time.Millisecond {
 		return nil, fmt.Errorf("keyring: Poll is %v; it needs at least 1ms", opts.Poll)
 	}
-	f := &keyFile{path: path, opts: opts}
+	f := &keyFile{path: path, opts: opts, timer: watched.Timer{Poll: opts.Poll}}
 	keys, stamp, err := f.read()
 	if err != nil {
 		return nil, err
@@ -110,68 +103,39 @@ func OpenKeyring(path string, opts KeyringOptions) (*Keyring, error) {
 		return nil, err
 	}
 	f.stamp = stamp
-	f.next.Store(time.Now().Add(opts.Poll).UnixNano())
+	f.timer.Looked(time.Now())
 	r.file = f
 	return r, nil
 }
 
 // A keyFile is where a Keyring comes from.
 type keyFile struct {
-	path string
-	opts KeyringOptions
-	next atomic.Int64 // when it is to be looked at, in Unix nanoseconds
+	path  string
+	opts  KeyringOptions
+	timer watched.Timer
 
-	mu     sync.Mutex // of who looks
-	stamp  stamp      // of what was read last
-	failed string     // why it could not be used; "" = its keys count
-}
-
-// A stamp tells one content of the file from another.
-type stamp struct {
-	info os.FileInfo // also for its rights, for which a file may be refused, and for os.SameFile: a file that was renamed into its place; nil = there is err
-	err  string      // why it could not be looked at
-}
-
-func stampOf(info os.FileInfo, err error) stamp {
-	if err != nil {
-		return stamp{err: err.Error()}
-	}
-	return stamp{info: info}
-}
-
-func (s stamp) same(o stamp) bool {
-	a, b := s.info, o.info
-	if a == nil || b == nil {
-		return a == nil && b == nil && s.err == o.err
-	}
-	return a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode() && os.SameFile(a, b)
-}
-
-// due says whether the file is to be looked at. It is also where the clock was set back: by it the next look may be a year away, and a key be revoked until then.
-func (f *keyFile) due(now time.Time) bool {
-	left := f.next.Load() - now.UnixNano()
-	return left <= 0 || left-f.opts.Poll.Nanoseconds() > f.opts.Poll.Nanoseconds()
+	mu     sync.Mutex    // of who looks
+	stamp  watched.Stamp // of what was read last
+	failed string        // why it could not be used; "" = its keys count
 }
 
 // look reads the file again if it is time and it has changed. Those who come meanwhile go on with what is there; but not when nobody has looked for so long
 // that a key could be in use which was added since.
 func (f *keyFile) look(r *Keyring, now time.Time) {
-	if !f.due(now) {
+	if !f.timer.Due(now) {
 		return
 	}
-	if now.UnixNano()-f.next.Load() < f.opts.Poll.Nanoseconds() {
-		if !f.mu.TryLock() {
-			return
-		}
-	} else {
+	if f.timer.Overdue(now) {
 		f.mu.Lock()
+	} else if !f.mu.TryLock() {
+		return
 	}
 	defer f.mu.Unlock()
-	if !f.due(now) {
+	if !f.timer.Due(now) {
 		return // somebody has, a moment ago
 	}
-	f.next.Store(now.Add(f.opts.Poll).UnixNano())
-	if f.failed == "" && stampOf(os.Stat(f.path)).same(f.stamp) { // what could not be used may be usable though nothing of its stamp has changed
+	f.timer.Looked(now)
+	if f.failed == "" && watched.StampOf(f.path).Same(f.stamp) { // what could not be used may be usable though nothing of its stamp has changed
 		return
 	}
 	keys, stamp, err := f.read()
@@ -182,44 +146,25 @@ func (f *keyFile) look(r *Keyring, now time.Time) {
 	if err != nil {
 		failed = err.Error()
 	}
-	known := failed != "" && failed == f.failed && stamp.same(f.stamp)
+	known := failed != "" && failed == f.failed && stamp.Same(f.stamp)
 	f.stamp, f.failed = stamp, failed
 	if f.opts.OnReload != nil && !known {
 		f.opts.OnReload(err)
 	}
 }
 
-// read returns the keys of the file, and the stamp that it had before: what is written meanwhile is seen at the next look. Rights and keys are those of one file,
-// also where another takes its place meanwhile.
-func (f *keyFile) read() ([]Key, stamp, error) {
-	file, err := os.Open(f.path)
-	if err != nil {
-		return nil, stampOf(nil, err), fmt.Errorf("keyring: %w", err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	before := stampOf(info, err)
+// read returns the keys of the file, and the stamp that it had before.
+func (f *keyFile) read() ([]Key, watched.Stamp, error) {
+	b, before, err := watched.Read(f.path)
 	if err != nil {
 		return nil, before, fmt.Errorf("keyring: %w", err)
-	}
-	b, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
-	if err != nil {
-		return nil, before, fmt.Errorf("keyring: %w", err)
-	}
-	if len(b) > maxKeyFile {
-		return nil, before, fmt.Errorf("keyring: %s has more than %d bytes", f.path, maxKeyFile)
 	}
 	keys, err := DecodeKeys(b)
 	if err != nil {
 		return nil, before, fmt.Errorf("%s: %w", f.path, err)
 	}
-	rights, secret := info.Mode().Perm(), slices.ContainsFunc(keys, Key.HasPrivate)
-	switch {
-	case runtime.GOOS == "windows": // its rights are elsewhere
-	case secret && rights&0o077 != 0:
-		return nil, before, fmt.Errorf("keyring: %s has private keys and the rights %v: others can read or change it; make them 0600", f.path, rights)
-	case rights&0o022 != 0:
-		return nil, before, fmt.Errorf("keyring: %s has the rights %v: others can change whom this service believes; make them 0644, or 0600", f.path, rights)
+	if err := before.CheckRights(f.path, "private keys", slices.ContainsFunc(keys, Key.HasPrivate)); err != nil {
+		return nil, before, fmt.Errorf("keyring: %w", err)
 	}
 	return keys, before, nil
 }
