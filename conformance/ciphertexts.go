@@ -50,8 +50,8 @@ func ciphertextMoved(e *env) {
 
 func recipientsChanged(e *env) {
 	v, topic := e.vault(), e.topic("a")
-	layer := e.guard(security.Encrypt(security.EncryptOptions{Unsigned: true, Recipients: []security.KMS{v.ring.KMS("billing")}}))
-	apart := security.Encrypt(security.EncryptOptions{Unsigned: true, Recipients: []security.KMS{v.ring.KMS("billing")}}) // has a data key of its own
+	layer := e.guard(security.Encrypt(security.EncryptOptions{Unsigned: true, Recipients: []security.KMS{v.kms}}))
+	apart := security.Encrypt(security.EncryptOptions{Unsigned: true, Recipients: []security.KMS{v.kms}}) // has a data key of its own
 	other := e.wire(topic, pubsub.Message{ID: "other", Payload: []byte("x")}, apart).Headers.Get("omnienc")
 	const count, id, commit = 5 + 16 + 32, 5, 5 + 16
 	inHeader := func(edit func(b []byte) []byte) func(m *pubsub.Message) {
@@ -204,7 +204,7 @@ func canary(e *env) {
 
 func flood(e *env) {
 	v, topic := e.vault(), e.topic("a")
-	kms := &switchedKMS{KMS: v.ring.KMS("billing")}
+	kms := &switchedKMS{KMS: v.kms}
 	strangers := make([]pubsub.Middleware, 5)
 	for i := range strangers {
 		key, err := security.GenerateKey(security.Ed25519, fmt.Sprintf("stranger-%d", i), "orders")
@@ -222,7 +222,7 @@ func flood(e *env) {
 		{"nine signatures", security.ErrMalformed, resign(func(s string) string { return strings.Join(slices.Repeat([]string{s}, 9), "~") })},
 	}, v.sign("orders"))...)
 	e.tryForgeries(forgeryTrial{
-		topic: topic, produces: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.ring.KMS("billing"))},
+		topic: topic, produces: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.kms)},
 		consumes: []pubsub.Middleware{v.sign(""), v.encryptWith("", kms)}, forged: forged,
 	})
 	if asked := kms.asked.Load(); asked != 1 {
@@ -241,9 +241,9 @@ func flood(e *env) {
 func kmsDown(e *env) {
 	const n = 20
 	v, topic, l := e.vault(), e.topic("a"), e.ledger()
-	kms := &switchedKMS{KMS: v.ring.KMS("billing")}
+	kms := &switchedKMS{KMS: v.kms}
 	p := e.openWith(&pubsub.Options{Use: []pubsub.Middleware{v.sign(""), v.encryptWith("", kms)}})
-	w := e.openWith(&pubsub.Options{Use: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.ring.KMS("billing"))}})
+	w := e.openWith(&pubsub.Options{Use: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.kms)}})
 	s := e.sub(topic, "g")
 	handle := l.handler(p, "g", nil)
 	c := e.subscribe(p, s, func(ctx context.Context, d *pubsub.Delivery) error {
@@ -256,7 +256,7 @@ func kmsDown(e *env) {
 	l.await("g")
 	kms.set(true)
 	// another data key, which the consumer does not know yet
-	next := e.openWith(&pubsub.Options{Use: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.ring.KMS("billing"))}})
+	next := e.openWith(&pubsub.Options{Use: []pubsub.Middleware{v.sign("orders"), v.encryptWith("orders", v.kms)}})
 	before := kms.asked.Load()
 	l.mustPublish(next, topic, l.typed(n, 3)...)
 	// who cannot wrap sends nothing

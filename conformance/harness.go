@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -60,10 +61,14 @@ type Harness struct {
 	OpenURL func(ctx context.Context, parameters url.Values) (*pubsub.Broker, error)
 
 	// Fresh returns the Harness of an empty broker, for one property alone: of what it returns Driver, Kill, Start, Faults, Replicas, Recovery,
-	// Address, DeleteTopic, ForeignPublish, Intruders, Secrets and OpenURL count.
+	// Address, DeleteTopic, ForeignPublish, Intruders, Secrets, OpenURL and KMS count.
 	// Only a broker that starts within milliseconds can afford it. Nil: all properties share this one; topics and groups have names
 	// that no other run uses, and are left behind.
 	Fresh func() Harness
+
+	// KMS wraps data keys in the properties of what is encrypted, called once for each; nil = that of a security.Keyring. It asks whether somebody's own KMS
+	// keeps what these promise.
+	KMS func() (security.KMS, error)
 
 	// Wrap runs one property by calling f once, for instance in a bubble of testing/synctest, where time costs nothing. t is
 	// the property's subtest, of the type that Run was called with; nil if Check was. A Wrap that skips, fails or does not call f

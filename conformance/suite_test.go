@@ -3,13 +3,16 @@ package conformance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/omnibus-go/omnibus/conformance"
+	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -170,6 +173,50 @@ func TestNoVerdict(t *testing.T) {
 	if _, err := conformance.Check(context.Background(), h, nil); err == nil {
 		t.Error("a harness with Kill and without Start was accepted")
 	}
+}
+
+// What is encrypted is asked about with the harness's own KMS; without one that can be made nothing is said about the adapter.
+func TestOwnKMS(t *testing.T) {
+	var asked atomic.Int64
+	h := onMemoryIn(t)
+	h.Select = func(p conformance.Property) bool { return p.Name == "Security/CiphertextMoved" }
+	fresh := h.Fresh
+	h.Fresh = func() conformance.Harness {
+		h := fresh()
+		h.KMS = func() (security.KMS, error) {
+			key, err := security.GenerateKey(security.HPKEP256, "own-1", "own")
+			if err != nil {
+				return nil, err
+			}
+			ring, err := security.NewKeyring(key)
+			return countedKMS{ring.KMS("own"), &asked}, err
+		}
+		return h
+	}
+	rep, err := conformance.Check(context.Background(), h, nil)
+	if err != nil || len(rep.Properties) != 1 || !rep.OK() || asked.Load() == 0 {
+		t.Errorf("of %d properties with %d calls of the KMS: %+v, %v", len(rep.Properties), asked.Load(), rep.Properties, err)
+	}
+	h.Fresh = func() conformance.Harness {
+		h := fresh()
+		h.KMS = func() (security.KMS, error) { return nil, errors.New("no KMS today") }
+		return h
+	}
+	rep, err = conformance.Check(context.Background(), h, nil)
+	if err != nil || rep.OK() || !strings.Contains(fmt.Sprintf("%+v", rep.Properties), "setup: the harness has no KMS: no KMS today") {
+		t.Errorf("without a KMS: %+v, %v", rep.Properties, err)
+	}
+}
+
+// A countedKMS counts what it is asked.
+type countedKMS struct {
+	security.KMS
+	asked *atomic.Int64
+}
+
+func (k countedKMS) Unwrap(ctx context.Context, kek string, wrapped, binding []byte) ([]byte, error) {
+	k.asked.Add(1)
+	return k.KMS.Unwrap(ctx, kek, wrapped, binding)
 }
 
 // A part of the suite asks those properties and no others, and says that it is a part; so does one that was ended.

@@ -21,6 +21,7 @@ type vault struct {
 	e    *env
 	all  []security.Key
 	ring *security.Keyring
+	kms  security.KMS // wraps for "billing"
 }
 
 func (e *env) vault() *vault {
@@ -35,6 +36,14 @@ func (e *env) vault() *vault {
 		v.all = append(v.all, key)
 	}
 	v.ring = v.keyring(v.all...)
+	v.kms = v.ring.KMS("billing")
+	if e.h.KMS != nil {
+		own, err := e.h.KMS()
+		if err != nil {
+			e.Fatalf(setupPrefix+"the harness has no KMS: %v", err)
+		}
+		v.kms = own
+	}
 	return v
 }
 
@@ -52,7 +61,7 @@ func (v *vault) sign(who string) pubsub.Middleware {
 
 // encrypt is the layer of a producer; of a consumer where who is "".
 func (v *vault) encrypt(who string) pubsub.Middleware {
-	return v.encryptWith(who, v.ring.KMS("billing"))
+	return v.encryptWith(who, v.kms)
 }
 
 func (v *vault) encryptWith(who string, kms security.KMS) pubsub.Middleware {
