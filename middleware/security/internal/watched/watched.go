@@ -47,7 +47,7 @@ func (s Stamp) Same(o Stamp) bool {
 func Read(path string) ([]byte, Stamp, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, stampOf(nil, err), err
+		return nil, StampOf(path), err // as the next look will have it, which does not open the file
 	}
 	defer file.Close()
 	info, err := file.Stat()
