@@ -78,15 +78,16 @@ check: ## fmt, vet, lint, unit tests and the suite on memory, all with -race; ne
 test: ## check, quickstart, the command, the frame of the benchmarks and what needs a broker; what CI runs; the last line is `N passed, N failed, N skipped`
 	@$(SETUP) ready $(KINDS)
 	@$(SETUP) clients $(KINDS) python
-	@$(call steps,fmt vet lint unit interop wycheproof quickstart benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers $(COMMAND_STEPS) $(CONFIG_STEPS) $(EXAMPLES_STEPS) $(QUICKSTART_STEPS))
+	@$(call steps,fmt vet lint unit interop wycheproof tinkkeys quickstart benchmarks $(BENCHMARK_STEPS),$(BROKER_STEPS) containers $(COMMAND_STEPS) $(CONFIG_STEPS) $(EXAMPLES_STEPS) $(QUICKSTART_STEPS))
 
 .PHONY: setup
 setup: ## fetch the modules, build the tools, and get the brokers that tests need (OMNIBUS_BROKERS=memory: none; UP=kafka/4.0: that one)
-	@echo 'setup: downloads the modules of go.mod, tools.mod, benchmarks/go.mod (the peers) and the test vectors of middleware/security/wycheproof, then builds golangci-lint (1 to 2 min the first time).'
+	@echo 'setup: downloads the modules of go.mod, tools.mod, benchmarks/go.mod (the peers), Tink for middleware/security/tinkkeys and the test vectors of middleware/security/wycheproof, then builds golangci-lint (1 to 2 min the first time).'
 	@go mod download
 	@go mod download -modfile=tools.mod
 	@go -C benchmarks list -deps -test ./... >/dev/null
 	@go -C middleware/security/wycheproof list -deps -test ./... >/dev/null
+	@go -C middleware/security/tinkkeys list -deps -test ./... >/dev/null
 	@$(LINT) version
 	@$(SETUP) install $(UP) python
 
@@ -161,6 +162,13 @@ wycheproof: ## vet, lint and test the module that has the test vectors of others
 	@cd middleware/security/wycheproof && go tool -modfile=../../../tools.mod golangci-lint run ./...
 	@$(TESTSUM) -name wycheproof -against 'Project Wycheproof' -record $(STEPS) -- \
 		go -C middleware/security/wycheproof test -race -timeout $(TIMEOUT) -json ./...
+
+.PHONY: tinkkeys
+tinkkeys: ## vet, lint and test the module that has Tink keysets
+	@cd middleware/security/tinkkeys && go vet ./...
+	@cd middleware/security/tinkkeys && go tool -modfile=../../../tools.mod golangci-lint run ./...
+	@$(TESTSUM) -name tinkkeys -against 'Tink, $(MEMORY)' -record $(STEPS) -- \
+		go -C middleware/security/tinkkeys test -race -timeout $(TIMEOUT) -json ./...
 
 .PHONY: quickstart
 quickstart: ## run the quickstart as a newcomer would

@@ -136,6 +136,11 @@ var modules = map[string][]string{
 	"middleware/security/wycheproof": {
 		"github.com/c2sp/wycheproof", // test vectors, 100 MB of them
 	},
+	"middleware/security/tinkkeys": {
+		"github.com/tink-crypto/tink-go/v2", // Tink's keysets; it links protobuf and some of golang.org/x/crypto
+		"go.uber.org/goleak",                // tests, as here
+		"google.golang.org/protobuf",        // tests: a keyset that Tink would not write; Tink links it anyway
+	},
 	"benchmarks": {
 		"github.com/ThreeDotsLabs/watermill",         // a peer; for GoChannel it links uuid, ulid, shortuuid and errors
 		"github.com/ThreeDotsLabs/watermill-nats/v2", // a peer, on JetStream

@@ -8,7 +8,7 @@ import (
 	"github.com/omnibus-go/omnibus/middleware/security/internal/primitive"
 )
 
-// A KMS keeps the keys that wrap data keys, on one side of the wire or both. Many goroutines call it. A Keyring has one.
+// A KMS keeps the keys that wrap data keys, on one side of the wire or both. Many goroutines call it. A Keyring has one, and module tinkkeys has one of Tink keysets.
 type KMS interface {
 	// Provider names it on the wire, in 1 to 255 bytes: who unwraps finds it by that.
 	Provider() string

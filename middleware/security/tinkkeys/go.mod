@@ -1,6 +1,6 @@
 module github.com/omnibus-go/omnibus/middleware/security/tinkkeys
 
-go 1.26.4
+go 1.26.0
 
 replace github.com/omnibus-go/omnibus => ../../..
 

@@ -53,6 +53,9 @@ func keysOf(h *keyset.Handle) (*keys, error) {
 			return nil, fmt.Errorf("key %s: %w", nameOf(e), err)
 		}
 	}
+	if _, ok := all.byID[all.primary]; !ok {
+		return nil, fmt.Errorf("the primary key %s is not enabled: make another one primary (tinkey promote-key)", all.primary)
+	}
 	return all, nil
 }
 
