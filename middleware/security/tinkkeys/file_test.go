@@ -24,6 +24,7 @@ import (
 	"github.com/omnibus-go/omnibus/internal/poll"
 	"github.com/omnibus-go/omnibus/middleware/security"
 	"github.com/omnibus-go/omnibus/middleware/security/tinkkeys"
+	"github.com/omnibus-go/omnibus/pubsub"
 )
 
 func TestFilesThatAreRefused(t *testing.T) {
@@ -246,10 +247,14 @@ func TestMasterKeyIsFarAway(t *testing.T) {
 		// it takes a moment: who publishes waits
 		hang := make(chan struct{})
 		master.set(hang, nil)
+		earlier := k.Version()
 		h = disabled(t, promoted(t, h, second), first)
 		writeFile(t, path, encrypted(t, h, master, ""), 0o600)
 		wait(2 * time.Second)
 		version := k.Version()
+		if version == earlier {
+			t.Error("a change that is seen is no new version until the master key has answered")
+		}
 		if k.Version() != version {
 			t.Error("each look is a new version")
 		}
@@ -316,4 +321,31 @@ func TestUnknownKeyIsLookedFor(t *testing.T) {
 	dek := random()
 	kek, wrapped := wrap(t, newKMS(t, promoted(t, h, id)), dek, "context")
 	wantOpens(t, k, kek, wrapped, "context", dek)
+}
+
+// A key that is disabled in the file opens nothing more, also no message whose data key was unwrapped before; and nothing is encrypted with it after an hour's rest.
+func TestDisabledInTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path, master := filepath.Join(t.TempDir(), "keys.tink"), newMaster(t)
+		h, second := added(t, newKeyset(t, aead.AES256GCMKeyTemplate()), aead.AES256GCMKeyTemplate())
+		first := primary(t, h)
+		writeFile(t, path, encrypted(t, h, master, ""), 0o600)
+		layer := security.Encrypt(security.EncryptOptions{Unsigned: true, Recipients: []security.KMS{must(tinkkeys.Open(path, master, tinkkeys.FileOptions{}))(t)}})
+		send := func() pubsub.Message {
+			m := message()
+			if err := layer.Outgoing(t.Context(), "orders", &m); err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		before := send()
+		wantHandled(t, before, layer)
+		writeFile(t, path, encrypted(t, disabled(t, promoted(t, h, second), first), master, ""), 0o600)
+		<-time.After(30 * time.Minute)
+		after := send()
+		wantHandled(t, after, layer)
+		if err := handle(t, before, layer); !errors.Is(err, security.ErrUndecryptable) {
+			t.Errorf("what was encrypted with a disabled key: %v", err)
+		}
+	})
 }
