@@ -23,5 +23,5 @@
 //
 // Keysets whose keys are at a cloud's KMS (KMS AEAD, KMS envelope): Tink's AEAD has no context and does not tell an outage, which pauses a subscription, from
 // what will never open, which is given up. Such a KMS is to be a security.KMS itself; as the master key of a file it is welcome. MAC keysets: an HMAC key of Tink's
-// may cut its tags. Keysets in binary: tinkey convert-keyset writes JSON.
+// may cut its tags. GODEBUG=fips140=only: Tink chooses the nonces of AES-GCM itself, which that forbids; SigningKeys works. Keysets in binary: tinkey convert-keyset writes JSON.
 package tinkkeys
