@@ -21,9 +21,20 @@ const (
 	deliveryLimit = 1_000_000   // fixed and far above any MaxAttempts: a hand-back counts, and what is above it goes to the dead letters
 )
 
-// found says whether something is there that a passive declaration asks for.
+// found says whether something is there that a passive declaration asks for. A node that has just begun answers before all of its queues are up: 3.10 took
+// seconds for its streams on a busy machine. So what is on a node that does not run is asked for again, as long as ctx lets.
 func (l *link) found(ctx context.Context, ask func(ch *amqp.Channel) error) (bool, error) {
 	err := l.with(ctx, ask)
+	for down(err) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return false, err
+		}
+		if again := l.with(ctx, ask); ctx.Err() == nil {
+			err = again
+		}
+	}
 	if is(err, amqp.NotFound) && !down(err) {
 		return false, nil
 	}
