@@ -188,7 +188,7 @@ $(QUICKSTART_STEPS): quickstart-%:
 $(COMMAND_STEPS): command-%:
 	@if [ $$($(SETUP) state $*) = container ]; then \
 		$(TESTSUM) -name $@ -against '$* in containers' -record $(STEPS) -- \
-			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^Test(Brokers|Terminal)$$/^$*$$' $(COMMAND); \
+			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^Test(Brokers|Terminal|Many)$$/^$*$$' $(COMMAND); \
 	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
 
 # Each example on one broker, with what it prints in the process.

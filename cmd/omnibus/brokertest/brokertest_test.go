@@ -25,7 +25,7 @@ import (
 
 // TestBrokers is run for one kind at a time by the Makefile, which knows what a machine has: -run TestBrokers/nats.
 func TestBrokers(t *testing.T) {
-	program := build(t)
+	program := build(t, "-race")
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			b := containers.ForTest(t, kind, "default")
@@ -43,10 +43,11 @@ func TestBrokers(t *testing.T) {
 func kinds() []string { return []string{"nats", "kafka", "rabbitmq", "redis"} }
 
 // build builds the program, and returns where it is.
-func build(t *testing.T) string {
+func build(t *testing.T, flags ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "omnibus")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", program, "..").CombinedOutput(); err != nil {
+	args := slices.Concat([]string{"build", "-o", program}, flags, []string{".."})
+	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return program

@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "write what is shown into docs/dlq.md")
 // TestTerminal is the session that docs/dlq.md shows: somebody looks into dead letters at a terminal, and replays them; the replay is killed, and goes on.
 // -run TestTerminal/nats -update writes it.
 func TestTerminal(t *testing.T) {
-	program := build(t)
+	program := build(t, "-race")
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			b := containers.ForTest(t, kind, "default")
