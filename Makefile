@@ -40,7 +40,7 @@ INTEROP          := ./middleware/security/interop
 BROKER_PACKAGES  := $(CONTAINERS) $(QUICKSTART) $(COMMAND) $(EXAMPLES) $(CONFIG) $(INTEROP) $(foreach k,$(KINDS),$(packages-$k))
 QUICKSTART_STEPS := $(foreach k,$(ADAPTERS),quickstart-$k)
 COMMAND_STEPS    := $(foreach k,$(ADAPTERS),command-$k)
-EXAMPLES_STEPS   := examples-nats
+EXAMPLES_STEPS   := $(foreach k,$(ADAPTERS),examples-$k)
 CONFIG_STEPS     := $(foreach k,$(ADAPTERS),config-$k)
 BENCHMARK_STEPS  := $(foreach k,$(ADAPTERS),benchmarks-$k)
 BROKER_STEPS     := $(foreach k,$(ADAPTERS),broker-$k)
@@ -191,7 +191,7 @@ $(COMMAND_STEPS): command-%:
 			go test -race -count=1 -timeout $(TIMEOUT) -json -run '^Test(Brokers|Terminal|Many)$$/^$*$$' $(COMMAND); \
 	else $(TESTSUM) -name $@ -not-run 'no $* is to be run in a container' -record $(STEPS); fi
 
-# Each example on one broker, with what it prints in the process.
+# Each example on each broker, with what it prints in the process.
 .PHONY: $(EXAMPLES_STEPS)
 $(EXAMPLES_STEPS): examples-%:
 	@case $$($(SETUP) state $*) in \

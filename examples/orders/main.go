@@ -1,18 +1,24 @@
 // Command orders is a service whose messaging is one file: omnibus.yaml says which broker it is, who consumes what, and how failures
-// are handled. The program has the handlers, and is the same on every broker.
+// are handled. The program has the handlers, and is the same on every broker. With a number it makes so many orders, and the last line that
+// it prints is the same wherever they went.
 //
 //	go run ./examples/orders examples/orders/omnibus.yaml
-//	BROKER_URL=nats://127.0.0.1:4222 go run ./examples/orders examples/orders/omnibus.yaml
+//	BROKER_URL=nats://127.0.0.1:4222 go run ./examples/orders examples/orders/omnibus.yaml 10000
 package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"os/signal"
-	"sync/atomic"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/omnibus-go/omnibus/brokers"
@@ -35,26 +41,33 @@ var orderPlaced = pubsub.Typed[Order]{
 var errDeclined = errors.New("card declined")
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: orders omnibus.yaml")
+	file, n, err := arguments(os.Args[1:])
+	if err == nil {
+		err = run(context.Background(), file, n)
 	}
-	if err := run(context.Background(), os.Args[1]); err != nil {
+	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, file string) error {
+// arguments are the file, and how many orders there are to be.
+func arguments(args []string) (file string, n int, err error) {
+	n = 3
+	if len(args) == 2 {
+		n, err = strconv.Atoi(args[1])
+	}
+	if len(args) < 1 || len(args) > 2 || err != nil || n < 1 {
+		return "", 0, errors.New("usage: orders omnibus.yaml [number of orders]")
+	}
+	return args[0], n, nil
+}
+
+func run(ctx context.Context, file string, n int) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	// Six outcomes end this example; a service has none of this, and runs until SIGTERM.
-	var left atomic.Int32
-	left.Store(6)
-	done := func() {
-		if left.Add(-1) == 0 {
-			stop()
-		}
-	}
+	// What becomes of all orders ends this example; a service has none of this, and runs until SIGTERM.
+	all := &outcomes{lines: map[string]string{}, want: 2 * n, full: stop}
 
 	svc, err := config.Open(ctx, file, brokers.All(), &config.Options{
 		// what the file calls "declined"
@@ -62,8 +75,7 @@ func run(ctx context.Context, file string) error {
 		// what a file cannot say
 		Adjust: func(name string, sub *pubsub.Subscription) {
 			sub.DeadLetter.OnDeadLetter = func(d *pubsub.Delivery, err error) {
-				fmt.Printf("%s gave up %s: %v (%s)\n", name, d.ID, err, pubsub.CategoryOf(err))
-				done()
+				all.add(d.ID+" "+name, fmt.Sprintf("%s gave up %s: %v (%s)", name, d.ID, err, pubsub.CategoryOf(err)))
 			}
 		},
 	})
@@ -75,37 +87,93 @@ func run(ctx context.Context, file string) error {
 		if err := charge(o, d.Attempt); err != nil {
 			return err // a timeout is retried, a declined card is not: the file says so
 		}
-		fmt.Printf("billed %s in attempt %d\n", o.ID, d.Attempt)
-		done()
+		all.add(o.ID+" "+d.Group, fmt.Sprintf("billed %s in attempt %d", o.ID, d.Attempt))
 		return nil
 	}
-	ship := func(_ context.Context, o Order, _ *pubsub.Delivery) error {
-		fmt.Println("shipped", o.ID)
-		done()
+	ship := func(_ context.Context, o Order, d *pubsub.Delivery) error {
+		all.add(o.ID+" "+d.Group, "shipped "+o.ID)
 		return nil
 	}
 
 	// The topic and its groups are at the broker by now: what is published before Serve is not lost.
-	for _, o := range []Order{{"o-1", "ann", 1999}, {"o-2", "bob", 4200}, {"o-3", "cyd", 0}} {
-		m, err := orderPlaced.Message(o)
-		if err != nil {
-			return err
+	for batch := range slices.Chunk(orders(n), 500) {
+		var msgs []pubsub.Message
+		for _, o := range batch {
+			m, err := orderPlaced.Message(o)
+			if err != nil {
+				return errors.Join(err, svc.Close())
+			}
+			m.ID = o.ID
+			msgs = append(msgs, m)
 		}
-		m.ID = o.ID
-		if err := svc.Broker().Publish(ctx, "orders", m); err != nil {
+		if err := svc.Broker().PublishBatch(ctx, "orders", msgs); err != nil {
 			return errors.Join(err, svc.Close())
 		}
 	}
-	return svc.Serve(ctx, config.Handlers{"billing": orderPlaced.Handler(bill), "shipping": orderPlaced.Handler(ship)})
+	if err := svc.Serve(ctx, config.Handlers{"billing": orderPlaced.Handler(bill), "shipping": orderPlaced.Handler(ship)}); err != nil {
+		return err
+	}
+	fmt.Println(all.summary())
+	return nil
 }
 
-// charge stands for a payment gateway: it is late once, and takes no card for nothing.
+// orders are o-1, o-2 and so on. One in twenty costs nothing.
+func orders(n int) (all []Order) {
+	for i := 1; i <= n; i++ {
+		o := Order{ID: fmt.Sprint("o-", i), Customer: fmt.Sprint("c-", i%97), Cents: 1999}
+		if i%20 == 3 {
+			o.Cents = 0
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// charge stands for a payment gateway: it is late once for some orders, and takes no card for nothing.
 func charge(o Order, attempt int) error {
 	switch {
-	case o.ID == "o-2" && attempt == 1:
+	case strings.HasSuffix(o.ID, "2") && attempt == 1:
 		return os.ErrDeadlineExceeded
 	case o.Cents == 0:
 		return errDeclined
 	}
 	return nil
+}
+
+// outcomes are what became of each order in each group. A message may come twice: that is no other outcome.
+type outcomes struct {
+	want int
+	full func() // called when there are so many
+
+	mu    sync.Mutex
+	lines map[string]string // by order and group
+}
+
+func (a *outcomes) add(of, line string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.lines[of]; known {
+		return
+	}
+	a.lines[of] = line
+	if a.want < 10 {
+		fmt.Println(line)
+	}
+	if len(a.lines) == a.want {
+		a.full()
+	}
+}
+
+// summary is a hash of all outcomes in the order of their texts: which came first differs from run to run.
+func (a *outcomes) summary() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h, failed := sha256.New(), 0
+	for _, line := range slices.Sorted(maps.Values(a.lines)) {
+		fmt.Fprintln(h, line)
+		if strings.Contains(line, " gave up ") {
+			failed++
+		}
+	}
+	return fmt.Sprintf("%d outcomes, %d of them given up: %x", len(a.lines), failed, h.Sum(nil)[:8])
 }
