@@ -14,6 +14,11 @@ type chart struct {
 	Note  string
 	Rows  []chartRow
 	Curve *curve // how delays are distributed; nil: nobody says
+
+	// What its table has a column for: what no row says is left out.
+	Bars        string // what the bars are; "" = there are none
+	Peers       bool   // others than ours
+	Wire, Delay bool
 }
 
 type chartRow struct {
@@ -52,11 +57,14 @@ func (s *Set) charts() (all []chart) {
 				row := chartRow{BenchRow: r, First: i == 0 || shape(rows[i-1]) != shape(r), Ours: r.Impl == ours}
 				if q := r.RatioToRaw; q != nil {
 					at := func(f float64) float64 { return 100 * min(f, scale) / scale }
-					row.Bar = &bar{at(q.Median), at(q.Min), at(q.Max), 100 / scale, q.Median > scale}
+					row.Bar, c.Bars = &bar{at(q.Median), at(q.Min), at(q.Max), 100 / scale, q.Median > scale}, "ratio"
 				} else if q := r.Rates; q != nil && op != latency { // of latency the rate is given
 					at := func(f float64) float64 { return 100 * f / fastest }
-					row.Bar = &bar{Median: at(q.Median), Min: at(q.Min), Max: at(q.Max)}
+					row.Bar, c.Bars = &bar{Median: at(q.Median), Min: at(q.Min), Max: at(q.Max)}, "least to most"
 				}
+				c.Peers = c.Peers || !row.Ours
+				c.Wire = c.Wire || r.WirePerMsg != nil
+				c.Delay = c.Delay || r.P50 != nil || r.P99 != nil
 				if len(r.Delays) > 1 && c.Curve == nil {
 					c.Curve = newCurve(r.Delays)
 				}
@@ -123,6 +131,7 @@ type dot struct {
 // The chart of a curve, in its own units. The template has the same.
 const (
 	curveLeft, curveRight = 60, 580
+	curveFirst            = 100 // clear of the axis, whose labels its value would lie upon
 	curveTop, curveBottom = 20, 190
 )
 
@@ -139,17 +148,18 @@ func newCurve(delays []Delay) *curve {
 		to++
 	}
 	y := func(us float64) float64 {
-		return curveBottom - (math.Log10(max(us, least))-from)/(to-from)*(curveBottom-curveTop)
+		return curveBottom - (math.Log10(us)-from)/(to-from)*(curveBottom-curveTop)
 	}
 	c := &curve{}
 	for i, d := range delays {
-		x := curveLeft + float64(i)/float64(len(delays)-1)*(curveRight-curveLeft)
+		x := curveFirst + float64(i)/float64(len(delays)-1)*(curveRight-curveFirst)
+		at := y(max(d.Us, least))
 		label := "p" + strconv.FormatFloat(100*d.Share, 'f', -1, 64)
 		if d.Share >= 1 {
 			label = "max"
 		}
-		c.Dots = append(c.Dots, dot{x, y(d.Us), label, duration(d.Us)})
-		c.Points += strconv.FormatFloat(x, 'f', 1, 64) + "," + strconv.FormatFloat(y(d.Us), 'f', 1, 64) + " "
+		c.Dots = append(c.Dots, dot{x, at, label, duration(d.Us)})
+		c.Points += strconv.FormatFloat(x, 'f', 1, 64) + "," + strconv.FormatFloat(at, 'f', 1, 64) + " "
 	}
 	for e := from; e <= to; e++ {
 		c.Lines = append(c.Lines, dot{curveLeft, y(math.Pow(10, e)), duration(math.Pow(10, e)), ""})

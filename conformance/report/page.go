@@ -23,7 +23,8 @@ var files embed.FS
 func (s *Set) HTML(w io.Writer) error {
 	t, err := template.New("page.html").Funcs(template.FuncMap{
 		"n": grouped, "secs": seconds, "opt": optional, "rate": func(f float64) string { return grouped(int(f)) }, "glyph": glyph,
-		"line": func(s string) string { first, _, _ := strings.Cut(s, "\n"); return first },
+		"parts": func(s string) []string { return strings.SplitAfter(s, "/") },
+		"line":  func(s string) string { first, _, _ := strings.Cut(s, "\n"); return first },
 	}).ParseFS(files, "*")
 	if err != nil {
 		return err

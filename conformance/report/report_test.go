@@ -143,17 +143,34 @@ func TestAloneCharts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`<rect class="b" x="0" y="2" width="25" height="6"/>`,                  // 500 of 2000
-		`<rect class="w" x="45" y="4.4" width="55" height="1.2"/>`,             // 900 to 2000
-		`<polyline class="line" points="60.0,190.0 320.0,105.0 580.0,20.0 "/>`, // a decade each
+		`<rect class="b" x="0" y="2" width="25" height="6"/>`,                   // 500 of 2000
+		`<rect class="w" x="45" y="4.4" width="55" height="1.2"/>`,              // 900 to 2000
+		`<polyline class="line" points="100.0,190.0 340.0,105.0 580.0,20.0 "/>`, // a decade each
 		">1 ms</text>", ">p99</text>", ">max</text>",
 	} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
-	if strings.Contains(page.String(), `class="one"`) {
-		t.Error("the page compares with a client that did not take part")
+	for what, text := range map[string]string{"a client that did not take part": `class="one"`, "who it was, of one": `>by</button>`, "bytes on the wire, of none": `>wire bytes</button>`} {
+		if strings.Contains(page.String(), text) {
+			t.Errorf("the page shows %s", what)
+		}
+	}
+}
+
+// A curve that begins between two powers of ten had the lower one drawn through its first dot.
+func TestAxisOfCurve(t *testing.T) {
+	s := report.Of(map[string][]byte{"bench-nats-alone.json": []byte(`{"schema": "omnibus.bench/1", "broker": "nats", "rows": [
+		{"op": "latency", "shape": "rate=1000", "impl": "omnibus", "delays": [{"share": 0.5, "us": 5000}, {"share": 1, "us": 10000}]}]}`)})
+	var page bytes.Buffer
+	if err := s.HTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`y="190" dy="4" text-anchor="end">1 ms</text>`, `y="20" dy="4" text-anchor="end">10 ms</text>`} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page has no %s", want)
+		}
 	}
 }
 
@@ -239,7 +256,7 @@ func TestPage(t *testing.T) {
 		"what was not run":                "a fault that the harness cannot cause: Kill and Start",
 		"a ratio":                         "omnibus 0.88 0.75–1.00 875,000 – 2.50",
 		"latency":                         "shorter is faster. ",
-		"delays":                          "5.00 4.00–6.00 0 – 0.00 – 120 –",
+		"delays":                          "5.00 4.00–6.00 0 – 0.00 120 –",
 		"nothing to compare with":         "There is no client of the broker's own",
 		"a soak":                          "kafka 2 schedules, 1 with effect, 1 failed ✗ 1 of 2 schedules failed",
 		"a schedule":                      "42 cut 2,000 1,990 10 0 7 / 128 0 3 9 40",
