@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"testing"
@@ -127,6 +128,31 @@ func TestImportOfOthers(t *testing.T) {
 		}
 		if !reflect.DeepEqual(stored(t, from), stored(t, to)) {
 			t.Errorf("%#v\n%#v", stored(t, from), stored(t, to))
+		}
+	})
+}
+
+// A line of more than 100 MiB ended the import: what came behind it was not there.
+func TestImportPassesOverLongLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(nil)
+		defer b.Close()
+		kill(t, b, billing(), 3, 0)
+		q := dlq.Open(b, "orders", "billing")
+		var file bytes.Buffer
+		if _, err := q.Export(t.Context(), &file, dlq.Filter{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "copy"}}}); err != nil {
+			t.Fatal(err)
+		}
+		long := bytes.NewReader(bytes.Repeat([]byte{'x'}, 101<<20))
+		got, err := dlq.OpenTopic(b, "copy").Import(t.Context(), io.MultiReader(long, strings.NewReader("\n"+file.String())), dlq.Note{})
+		if err != nil || got.Stored != 3 || len(got.Invalid) != 1 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if x := got.Invalid[0]; x.Line != 1 || !errors.Is(x.Err, pubsub.ErrInvalid) || !strings.Contains(x.Err.Error(), "100 MiB") {
+			t.Errorf("passed over is %+v", x)
 		}
 	})
 }

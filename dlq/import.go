@@ -26,7 +26,7 @@ type InvalidLine struct {
 	Err  error // why
 }
 
-// maxLine bounds a line: a message of 64 MiB, in base64.
+// maxLine bounds a line: a message of 64 MiB, in base64. A longer one is passed over.
 const maxLine = 100 << 20
 
 // Import adds what Export has written to these dead letters, of the same or of another broker, and returns once the broker has confirmed all of it. What is
@@ -43,6 +43,10 @@ func (q *Queue) Import(ctx context.Context, r io.Reader, n Note) (Imported, erro
 		line, err := lines.next()
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if errors.Is(err, errLongLine) {
+			im.invalid(lines.n, err)
+			continue
 		}
 		if err != nil {
 			failure = q.fail("import", pubsub.ErrInvalid, err, "")
@@ -116,12 +120,15 @@ func identity(r *Record) (k string, own bool) {
 	return "of " + string(sum[:]), false
 }
 
+// invalid passes a line over.
+func (im *importer) invalid(line int, err error) {
+	im.done.Invalid = append(im.done.Invalid, InvalidLine{line, im.q.fail("import", pubsub.ErrInvalid, err, "")})
+}
+
 // take hands over what a line has, if it is not there yet.
 func (im *importer) take(ctx context.Context, line []byte, number int) {
 	q := im.q
-	invalid := func(err error) {
-		im.done.Invalid = append(im.done.Invalid, InvalidLine{number, q.fail("import", pubsub.ErrInvalid, err, "")})
-	}
+	invalid := func(err error) { im.invalid(number, err) }
 	var x exported
 	if err := json.Unmarshal(line, &x); err != nil || x.Schema != exportSchema {
 		invalid(errors.Join(errors.New("this is no dead letter"), err))

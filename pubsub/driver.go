@@ -249,7 +249,8 @@ type Renewal struct {
 	Failed int32 // its failures so far: kept where the broker can
 }
 
-// NewPosition makes a Position, for adapters. kind tells the adapters' positions apart; the zero value is no position.
+// NewPosition makes a Position, for adapters. kind tells the adapters' positions apart; the zero value is no position. c is the partition: what lies further on
+// in it has the larger a, or the same a and the larger b, both without a sign.
 func NewPosition(kind uint8, a, b int64, c int32) Position { return Position{a, b, c, kind} }
 
 // Parts returns what NewPosition was given.

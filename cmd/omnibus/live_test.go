@@ -128,6 +128,29 @@ func TestFollowMissesNothingAndRepeatsNothing(t *testing.T) {
 	}
 }
 
+// Of what was kept it remembers how far each partition was shown, not every message.
+func TestPassed(t *testing.T) {
+	seen := passed{}
+	at := func(a, b int64, partition int32) pubsub.Position { return pubsub.NewPosition(7, a, b, partition) }
+	for i := range int64(1000) {
+		seen.note(at(i, 0, 1))
+		seen.note(at(5, i, 2))
+	}
+	seen.note(at(5, 3, 2)) // out of its turn
+	for p, want := range map[pubsub.Position]bool{
+		at(0, 0, 1): true, at(999, 0, 1): true, at(1000, 0, 1): false,
+		at(4, 5000, 2): true, at(5, 999, 2): true, at(5, 1000, 2): false, at(6, 0, 2): false, at(5, -1, 2): false, // that is the largest
+		at(0, 0, 3): false, pubsub.NewPosition(8, 0, 0, 1): false,
+	} {
+		if seen.has(p) != want {
+			t.Errorf("it has seen %v: %v", p, !want)
+		}
+	}
+	if len(seen) != 2 {
+		t.Errorf("it remembers %d", len(seen))
+	}
+}
+
 type everything interface {
 	pubsub.Driver
 	pubsub.Browser

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,8 +156,8 @@ type reader struct {
 	a    *app
 	b    *pubsub.Broker
 	f    subFlags
-	skip map[pubsub.Position]struct{} // written already
-	hold chan struct{}                // while it is open nothing is written; nil = it is not held
+	seen passed        // of what was kept
+	hold chan struct{} // while it is open nothing is written; nil = it is not held
 
 	consumer *pubsub.Consumer
 	written  int           // by one goroutine at a time
@@ -166,6 +167,34 @@ type reader struct {
 
 func (a *app) reader(b *pubsub.Broker, f subFlags) *reader {
 	return &reader{a: a, b: b, f: f, enough: make(chan struct{}), arrived: make(chan struct{}, 1)}
+}
+
+// A passed is how far a topic was read, in each partition: of every message of a long history it would remember too much.
+type passed map[partition][2]uint64
+
+type partition struct {
+	kind   uint8
+	number int32
+}
+
+// in takes a position apart, see pubsub.NewPosition.
+func in(p pubsub.Position) (partition, [2]uint64) {
+	kind, a, b, number := p.Parts()
+	return partition{kind, number}, [2]uint64{uint64(a), uint64(b)}
+}
+
+func (s passed) note(p pubsub.Position) {
+	if !s.has(p) {
+		at, n := in(p)
+		s[at] = n
+	}
+}
+
+// has says that the message there, or one behind it, was noted.
+func (s passed) has(p pubsub.Position) bool {
+	at, n := in(p)
+	last, ok := s[at]
+	return ok && slices.Compare(n[:], last[:]) <= 0
 }
 
 // show writes a message, and says whether there can be another one.
@@ -214,8 +243,7 @@ func (r *reader) subscribe(ctx context.Context, sub pubsub.Subscription) error {
 				return pubsub.Pause(time.Second, context.Cause(ctx))
 			}
 		}
-		if _, ok := r.skip[d.Position]; ok {
-			delete(r.skip, d.Position)
+		if r.seen.has(d.Position) {
 			return nil
 		}
 		m := messageOf(d.Topic, &d.Message)
@@ -275,7 +303,7 @@ func (a *app) history(ctx context.Context, b *pubsub.Broker, topic string, since
 	r := a.reader(b, f)
 	release := func() {}
 	if f.follow {
-		r.hold, r.skip = make(chan struct{}), map[pubsub.Position]struct{}{}
+		r.hold, r.seen = make(chan struct{}), passed{}
 		release = sync.OnceFunc(func() { close(r.hold) })
 		defer release()
 		if err := r.subscribe(ctx, pubsub.Subscription{Topic: topic, Group: pubsub.Broadcast, Order: pubsub.OrderPerMember}); err != nil {
@@ -294,7 +322,7 @@ func (a *app) history(ctx context.Context, b *pubsub.Broker, topic string, since
 			return err
 		}
 		if f.follow {
-			r.skip[rec.Pos] = struct{}{}
+			r.seen.note(rec.Pos)
 		}
 		if rec.Msg.Time.Before(since) {
 			continue

@@ -159,6 +159,7 @@ func (c command) testMessages(t *testing.T) {
 		if !slices.Equal(got, numbers(0, n)) {
 			t.Errorf("followed is %q", got)
 		}
+		c.testFollowed(t)
 	} else {
 		c.run(t, 8, "", "sub", c.topic, "--from", "earliest")
 	}
@@ -179,6 +180,32 @@ func (c command) testMessages(t *testing.T) {
 	}
 	if out := c.run(t, 0, "", "topics", c.topic, c.topic+"-missing", "--json"); !strings.Contains(out, `"there"`) || !strings.Contains(out, `"missing"`) {
 		t.Errorf("topics are %s", out)
+	}
+}
+
+// What is kept and what comes then is each shown once, whichever partition has it.
+func (c command) testFollowed(t *testing.T) {
+	t.Helper()
+	const n = 60
+	c.topic += "-followed"
+	c.run(t, 0, "", "ensure", c.topic, "--partitions", "3")
+	pub := func(from, to int) {
+		for key := range 3 {
+			c.run(t, 0, lines(numbers(from+(to-from)*key/3, from+(to-from)*(key+1)/3)), "pub", c.topic, "--lines", "--key", fmt.Sprint("key-", key))
+		}
+	}
+	pub(0, n)
+	reader, out, errs := c.start(t, "", "sub", c.topic, "--from", "earliest", "--follow", "--count", fmt.Sprint(2*n), "--json")
+	poll.Within(t, time.Minute, "what is kept", func() bool { return strings.Count(out.String(), "\n") >= n })
+	pub(n, 2*n)
+	if err := reader.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, errs)
+	}
+	got, want := payloads(t, out.String()), numbers(0, 2*n)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("followed in partitions is %q", got)
 	}
 }
 
