@@ -93,6 +93,7 @@ func (b *builder) options() {
 			StoresAttempts: named(r.StoresAttempts, pubsub.StoresNone, pubsub.StoresAll), FreeRelease: r.FreeRelease, RetryIn: r.RetryIn, Tiers: r.Tiers,
 			RetryLate: r.RetryLate, Schedule: r.Schedule, Priority: r.Priority, Patterns: r.Patterns, Partitions: r.Partitions, Dedup: r.Dedup,
 			MaxMessage: int64(r.MaxMessage), Lag: named(r.Lag, pubsub.LagUnknown, pubsub.LagExact),
+			Waiting: named(r.Waiting, pubsub.WaitingNone, pubsub.WaitingManaged),
 		}
 	}
 }

@@ -66,7 +66,7 @@ func TestWholeFile(t *testing.T) {
 	want := pubsub.Options{Service: "checkout", Manage: pubsub.Verify, DrainTimeout: 20 * time.Second, MaxDowntime: time.Hour, Require: pubsub.Capabilities{
 		Durability: pubsub.Memory, History: true, Redelivery: true, Order: pubsub.OrderInGroup, Exclusive: true, LeaseMax: pubsub.Forever, Deliveries: true,
 		StoresAttempts: pubsub.StoresAll, FreeRelease: true, RetryIn: time.Hour, Tiers: true, RetryLate: time.Minute, Schedule: true, Priority: true,
-		Patterns: true, Partitions: true, Dedup: time.Minute, MaxMessage: 64 << 10, Lag: pubsub.LagExact,
+		Patterns: true, Partitions: true, Dedup: time.Minute, MaxMessage: 64 << 10, Lag: pubsub.LagExact, Waiting: pubsub.WaitingListed,
 	}}
 	if !same(o, want) {
 		t.Errorf("got  %+v\nwant %+v", o, want)

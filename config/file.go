@@ -79,6 +79,8 @@ type Require struct {
 	MaxMessage Bytes `yaml:"max_message" default:"=any" min:"1"`
 	// How much is known of how far a group is behind.
 	Lag string `yaml:"lag" oneof:"unknown partial exact" default:"unknown"`
+	// Whether retries that wait at the broker can be listed, or listed and made due or given up.
+	Waiting string `yaml:"waiting" oneof:"none listed managed" default:"none"`
 }
 
 // Topic describes a topic.

@@ -4,18 +4,20 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge is called only where the driver
-// below has it.
+// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge and those of a Waiter is called only
+// where the driver below has it.
 type optional interface {
 	pubsub.Driver
 	Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error]
 	Lag(ctx context.Context, topic, group string) (pubsub.Lag, error)
 	Seek(ctx context.Context, topic, group string, to pubsub.Start) error
 	Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error
+	pubsub.Waiter
 }
 
 // shaped shows of layer only the optional interfaces that below has: the engine asks for them by type.
@@ -85,7 +87,33 @@ func (b below) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) 
 	if x, ok := b.Driver.(pubsub.Purger); ok {
 		return x.Purge(ctx, p, upTo)
 	}
-	return &pubsub.Error{Op: "purge", Broker: b.Name(), Topic: p.Topic, Code: pubsub.ErrUnsupported, Err: errors.New("Purge")}
+	return b.lacks("Purge", p.Topic)
+}
+
+// Waiting, Reschedule and Withdraw do the same: Capabilities.Waiting is what a driver says of them.
+func (b below) Waiting(ctx context.Context, topic, group string) iter.Seq2[pubsub.Waiting, error] {
+	if x, ok := b.Driver.(pubsub.Waiter); ok {
+		return x.Waiting(ctx, topic, group)
+	}
+	return func(yield func(pubsub.Waiting, error) bool) { yield(pubsub.Waiting{}, b.lacks("Waiting", topic)) }
+}
+
+func (b below) Reschedule(ctx context.Context, topic, group string, w pubsub.Waiting, in time.Duration) (pubsub.Waiting, error) {
+	if x, ok := b.Driver.(pubsub.Waiter); ok {
+		return x.Reschedule(ctx, topic, group, w, in)
+	}
+	return w, b.lacks("RetryNow", topic)
+}
+
+func (b below) Withdraw(ctx context.Context, topic, group string, w pubsub.Waiting) error {
+	if x, ok := b.Driver.(pubsub.Waiter); ok {
+		return x.Withdraw(ctx, topic, group, w)
+	}
+	return b.lacks("DeadLetterNow", topic)
+}
+
+func (b below) lacks(feature, topic string) error {
+	return &pubsub.Error{Op: "forward", Broker: b.Name(), Topic: topic, Code: pubsub.ErrUnsupported, Err: errors.New(feature)}
 }
 
 func (b below) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {

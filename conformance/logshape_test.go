@@ -29,7 +29,7 @@ func (d logDriver) Capabilities() pubsub.Capabilities {
 	c := d.Driver.Capabilities()
 	c.Deliveries, c.StoresAttempts = false, pubsub.StoresNone
 	c.RetryIn, c.Tiers, c.RetryLate = 0, true, 2*time.Second
-	c.Schedule, c.Priority, c.Dedup = false, false, 0
+	c.Schedule, c.Priority, c.Dedup, c.Waiting = false, false, 0, pubsub.WaitingNone
 	return c
 }
 

@@ -34,6 +34,7 @@ func Mutants() []Mutant {
 		movedMutants(),
 		placeMutants(),
 		outcomeMutants(),
+		waitingMutants(),
 		otherMutants(),
 		securityMutants(),
 		attackMutants(),

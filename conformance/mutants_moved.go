@@ -54,7 +54,7 @@ func (s silent) Recv(ctx context.Context, _ []pubsub.Record, maxBytes int64) (in
 
 // tiered has the mutant say that it delays nothing and has tiers.
 func tiered(m *mutation) *mutation {
-	m.capabilities = func(c *pubsub.Capabilities) { c.RetryIn, c.Tiers = 0, true }
+	m.capabilities = func(c *pubsub.Capabilities) { c.RetryIn, c.Tiers, c.Waiting = 0, true, pubsub.WaitingListed }
 	return m
 }
 

@@ -119,11 +119,12 @@ type netDriver struct {
 	pubsub.Lagger
 	pubsub.Seeker
 	pubsub.Purger
+	pubsub.Waiter
 	n *network
 }
 
 func (n *network) over(d pubsub.Driver) pubsub.Driver {
-	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), n}
+	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), d.(pubsub.Waiter), n}
 }
 
 func (d netDriver) Classify(err error) (pubsub.Code, bool) {

@@ -16,6 +16,7 @@ type claiming struct {
 	pubsub.Browser
 	pubsub.Lagger
 	pubsub.Seeker
+	pubsub.Waiter
 	less func(c *pubsub.Capabilities)
 }
 
@@ -32,7 +33,7 @@ func TestFewerCapabilities(t *testing.T) {
 			c.History, c.Order, c.Exclusive, c.RetryIn, c.StoresAttempts = false, pubsub.OrderInMember, false, 0, pubsub.StoresNone
 		},
 		"no delays": func(c *pubsub.Capabilities) { // retries go through tiers
-			c.RetryIn, c.Tiers, c.RetryLate = 0, true, 2*time.Second
+			c.RetryIn, c.Tiers, c.RetryLate, c.Waiting = 0, true, 2*time.Second, pubsub.WaitingListed
 		},
 		"short leases": func(c *pubsub.Capabilities) {
 			c.LeaseMax, c.RetryIn, c.MaxMessage, c.Partitions = 10*time.Minute, time.Minute, 0, false
@@ -42,7 +43,7 @@ func TestFewerCapabilities(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rep := checkIn(t, changed(func(d pubsub.Driver) pubsub.Driver {
-				return claiming{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), brokers[name]}
+				return claiming{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Waiter), brokers[name]}
 			}))
 			for _, p := range rep.Properties {
 				if p.Status == conformance.Failed {

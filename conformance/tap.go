@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -14,7 +15,7 @@ import (
 // A mutation is one fault that an adapter might have, between the engine and a sound driver. Its functions are called one at a
 // time; those that are nil change nothing.
 type mutation struct {
-	mu     sync.Mutex   // held while out, run, more, result, record, settle, renew and spec are called; the others guard what they share with these
+	mu     sync.Mutex   // held while out, run, more, result, record, settle, renew, reschedule and spec are called; the others guard what they share with these
 	handed atomic.Int64 // records that reached the engine
 	stored atomic.Int64 // messages that it took right, before its first fault
 	shown  atomic.Int64 // and those that it showed right
@@ -52,6 +53,9 @@ type mutation struct {
 	secrets      []string                                                                                        // of the harness
 	purge        func(ctx context.Context, below optional, p pubsub.Place, upTo pubsub.Position) pubsub.Position // up to where, instead
 	guard        func(l pubsub.Middleware) pubsub.Middleware                                                     // changes a layer of package security
+	waiting      func(all iter.Seq2[pubsub.Waiting, error]) iter.Seq2[pubsub.Waiting, error]
+	reschedule   func(next rescheduler, w pubsub.Waiting, in time.Duration) (pubsub.Waiting, error)
+	withdraw     func(next func() error) error
 	seek         func(ctx context.Context, below pubsub.Seeker, topic, group string, to pubsub.Start) error
 }
 

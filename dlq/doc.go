@@ -39,6 +39,11 @@
 // between queues and brokers, Edit makes a changed copy, Watch waits for new ones, PlanPurge removes the oldest for good where the broker can. Running,
 // PauseReplay, ResumeReplay and CancelReplay reach a replay in another process, and Replay.Canary lets a few messages go first.
 //
+// # What is not dead yet
+//
+// What has failed and waits at the broker for its retry is no dead letter. Where Capabilities.Waiting says that the broker can, Waiting lists it, RetryNow
+// does not let it wait any longer, and DeadLetterNow makes a dead letter of it.
+//
 // # One at a time
 //
 // One plan of a Queue runs at a time, another is an ErrConflict. With Replay.Turn that holds for all processes; without it nothing keeps others from

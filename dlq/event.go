@@ -50,6 +50,8 @@ const (
 	OpPause    Operation = "replay-pause"     // somebody asks for it
 	OpResume   Operation = "replay-resume"    // the same
 	OpCancel   Operation = "replay-cancel"    // the same
+	OpRetryNow Operation = "retry-now"        // the waiting retries of Entry.Messages are to come at once
+	OpGiveUp   Operation = "dead-letter-now"  // the same, are to become dead letters
 )
 
 // An Entry is an audit record: one thing that was done to the dead letters of a group, or that the engine has told of them.
@@ -59,7 +61,7 @@ type Entry struct {
 	At        time.Time   // by the clock of who did it
 	By, Why   string      // who did it and why, see Note
 	IDs       []string    // of dead letters, at most some hundred: an operation on more of them has several entries
-	Messages  []string    // of OpResolved: the IDs of their messages
+	Messages  []string    // of OpResolved: the IDs of their messages; of OpRetryNow and OpGiveUp those of the messages that waited
 	Plan      string      // the replay
 	Group     string      // its fingerprint
 	Status    GroupStatus // of it

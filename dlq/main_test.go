@@ -156,6 +156,7 @@ type full interface {
 	pubsub.Lagger
 	pubsub.Seeker
 	pubsub.Purger
+	pubsub.Waiter
 }
 
 // A process is a connection that can be killed, and that may change what passes.

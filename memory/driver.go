@@ -24,6 +24,7 @@ var (
 	_ pubsub.Lagger  = (*driver)(nil)
 	_ pubsub.Seeker  = (*driver)(nil)
 	_ pubsub.Purger  = (*driver)(nil)
+	_ pubsub.Waiter  = (*driver)(nil)
 )
 
 // Name implements pubsub.Driver.
@@ -35,7 +36,7 @@ func (d *driver) Capabilities() pubsub.Capabilities {
 		Durability: pubsub.Memory, OptedDown: true, History: true, Redelivery: true, Order: pubsub.OrderInGroup, Exclusive: true,
 		LeaseMax: pubsub.Forever, Deliveries: true, StoresAttempts: pubsub.StoresAll, FreeRelease: true, RetryIn: pubsub.Forever,
 		RetryLate: 100 * time.Millisecond, Schedule: true, Priority: true, Patterns: true, Partitions: true, Dedup: dedupWindow,
-		MaxMessage: d.s.cfg.MaxMessage, Lag: pubsub.LagExact,
+		MaxMessage: d.s.cfg.MaxMessage, Lag: pubsub.LagExact, Waiting: pubsub.WaitingManaged,
 	}
 }
 

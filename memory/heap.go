@@ -26,8 +26,9 @@ func (h *ready) Pop() any {
 type dues []dueAt
 
 type dueAt struct {
-	at  time.Time
-	off int64
+	at    time.Time
+	off   int64
+	retry bool // not published for later
 }
 
 func (h dues) Len() int { return len(h) }

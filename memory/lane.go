@@ -106,7 +106,7 @@ func (ln *lane) admit(off int64) {
 	if e.msg.Delay > 0 {
 		now := time.Now()
 		if wait := time.Duration(e.at-now.UnixNano()) + e.msg.Delay; wait > 0 {
-			ln.postpone(off, now.Add(wait))
+			ln.postpone(dueAt{at: now.Add(wait), off: off})
 			return
 		}
 	}
@@ -136,11 +136,11 @@ func (ln *lane) wake() {
 	}
 }
 
-func (ln *lane) postpone(off int64, at time.Time) {
-	f := ln.touch(off)
+func (ln *lane) postpone(d dueAt) {
+	f := ln.touch(d.off)
 	f.state, f.owner = flightWaiting, nil
-	heap.Push(&ln.due, dueAt{at, off})
-	ln.g.alarm(at)
+	heap.Push(&ln.due, d)
+	ln.g.alarm(d.at)
 }
 
 // back makes a message ready, out of its turn.
@@ -319,7 +319,7 @@ func (ln *lane) inherit(off int64, from *lane) {
 	if f.state == flightWaiting {
 		for _, d := range from.due {
 			if d.off == off {
-				ln.postpone(off, d.at)
+				ln.postpone(d)
 				return
 			}
 		}

@@ -188,7 +188,7 @@ func (m *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 				f.deliveries-- // put off, not failed: that costs nothing either
 			}
 			f.failed = st.Failed
-			ln.postpone(int64(st.Token.A), time.Now().Add(st.Delay))
+			ln.postpone(dueAt{time.Now().Add(st.Delay), int64(st.Token.A), true})
 		}
 	}
 	if full {

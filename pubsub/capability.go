@@ -33,6 +33,7 @@ type Capabilities struct {
 	Dedup          time.Duration // window in which a Message.ID sent twice is stored once, when asked for
 	MaxMessage     int64         // bytes that users may publish, headers included, see Message.Size; 0 = no limit known; for adapters: see Headroom
 	Lag            LagKind       // exact, partial, unknown
+	Waiting        WaitingKind   // retries that wait at the broker: managed, listed, none
 }
 
 // Headroom is by how many bytes a copy that the engine moves (a dead letter, a message for the quarantine) may be larger than
@@ -79,6 +80,18 @@ const (
 
 // String is "unknown", "partial" or "exact".
 func (l LagKind) String() string { return enumText(l, "unknown", "partial", "exact") }
+
+// WaitingKind says what can be done with a group's retries while they wait at the broker.
+type WaitingKind uint8
+
+const (
+	WaitingNone    WaitingKind = iota // nothing
+	WaitingListed                     // they can be listed, all of them: Broker.Waiting
+	WaitingManaged                    // and made due at once, or given up: Broker.RetryNow, Broker.DeadLetterNow
+)
+
+// String is "none", "listed" or "managed".
+func (w WaitingKind) String() string { return enumText(w, "none", "listed", "managed") }
 
 // Stores says whose recorded failures the broker keeps.
 type Stores uint8
@@ -132,5 +145,6 @@ func (c Capabilities) lacks(want Capabilities) string {
 	longer("deduplication", c.Dedup, want.Dedup)
 	need(want.MaxMessage > 0 && c.MaxMessage > 0 && c.MaxMessage < want.MaxMessage, "messages of %d bytes", want.MaxMessage)
 	need(c.Lag < want.Lag, "%v lag", want.Lag)
+	need(c.Waiting < want.Waiting, "waiting retries that are %v", want.Waiting)
 	return strings.Join(miss, ", ")
 }

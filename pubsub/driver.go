@@ -69,6 +69,21 @@ type Purger interface {
 	Purge(ctx context.Context, p Place, upTo Position) error
 }
 
+// A Waiter shows the retries of a group that wait at the broker, and lets go of them. Needed where Capabilities.Waiting is not WaitingNone; Reschedule and
+// Withdraw are called only where it is WaitingManaged. Both do it wholly or not at all, and only while w waits as it was shown: whoever gets the message,
+// or changes when it is due, meanwhile wins, and they say ErrNotFound.
+type Waiter interface {
+	// Waiting yields all retries of a group whose time has not come. Those in the tiers of Capabilities.Tiers it yields as they lie there, without Due, and
+	// perhaps twice while they are moved on. A group that does not exist is an ErrNotFound.
+	Waiting(ctx context.Context, topic, group string) iter.Seq2[Waiting, error]
+
+	// Reschedule lets w be due after so long from now, 0 = at once, and returns it as it waits then.
+	Reschedule(ctx context.Context, topic, group string, w Waiting, in time.Duration) (Waiting, error)
+
+	// Withdraw ends w: it is not delivered any more.
+	Withdraw(ctx context.Context, topic, group string, w Waiting) error
+}
+
 // A Producer is one session: after an error of Send, or once it has reported FateUnknown, it is dead, and the engine
 // closes it and opens the next one. Send is called by one goroutine at a time, Close once, after the last Send.
 type Producer interface {

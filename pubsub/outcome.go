@@ -49,6 +49,7 @@ const (
 	ReasonProcessKiller Reason = "process-killer" // its handler takes the process down
 	ReasonHang          Reason = "hang"           // its handler does not end in time
 	ReasonParkedFull    Reason = "parked-full"    // too many messages wait behind it
+	ReasonOperator      Reason = "operator"       // somebody did not want to wait for its retry, see Broker.DeadLetterNow
 )
 
 // decide turns what a handler returned into a verdict. ctx is the handler's.

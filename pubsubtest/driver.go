@@ -17,6 +17,7 @@ type connection interface {
 	pubsub.Lagger
 	pubsub.Seeker
 	pubsub.Purger
+	pubsub.Waiter
 }
 
 func connect(s *memory.Server) connection { return s.Driver().(connection) }

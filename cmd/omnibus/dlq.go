@@ -32,6 +32,7 @@ What becomes of those in a topic nobody keeps, so that their state is unknown.`,
 		a.dlqControlCommand("pause", "Ask a running replay to send nothing for a while", (*dlq.Queue).PauseReplay),
 		a.dlqControlCommand("continue", "Let a paused replay go on", (*dlq.Queue).ResumeReplay),
 		a.dlqControlCommand("cancel", "Ask a running replay to end", (*dlq.Queue).CancelReplay),
+		a.dlqWaitingCommand(), a.dlqRetryNowCommand(), a.dlqDeadLetterNowCommand(),
 		a.dlqMarkCommand(), a.dlqExportCommand(), a.dlqImportCommand(), a.dlqDiscardCommand(), a.dlqRestoreCommand(), a.dlqAuditCommand())
 	for _, sub := range c.Commands() {
 		a.completing(sub, false)

@@ -344,6 +344,7 @@ func (e *entry) what() string {
 	}
 	add(len(e.IDs) == 1, printable(strings.Join(e.IDs, ""), false))
 	add(len(e.IDs) > 1, fmt.Sprintf("%d dead letters", len(e.IDs)))
+	add(len(e.IDs) == 0 && len(e.Messages) > 0, counted(len(e.Messages), "message"))
 	add(e.Plan != "", "plan "+printable(e.Plan, false))
 	add(e.Group != "", short(e.Group, 40)+" "+short(text(e.Status), 40))
 	add(e.Done+e.Failed > 0, fmt.Sprintf("%d done, %d failed", e.Done, e.Failed))

@@ -147,7 +147,7 @@ func lastLine(s string) string {
 }
 
 // script runs one line: omnibus with arguments, perhaps after "printf TEXT |"; cat FILE; a variable's assignment; or what a service does:
-// sign KEYRING OWNER TOPIC ID.
+// fail, handle or postpone TOPIC GROUP, sign KEYRING OWNER TOPIC ID.
 func (w *world) script(got *strings.Builder, line string) {
 	words, err := split(line)
 	if err != nil {
@@ -169,6 +169,10 @@ func (w *world) script(got *strings.Builder, line string) {
 	}
 	if len(words) == 3 && (words[0] == "fail" || words[0] == "handle") {
 		w.consume(words[1], words[2], words[0] == "fail")
+		return
+	}
+	if len(words) == 3 && words[0] == "postpone" {
+		w.postpone(words[1], words[2])
 		return
 	}
 	if len(words) == 5 && words[0] == "sign" {
@@ -235,6 +239,28 @@ func (w *world) consume(topic, group string, fails bool) {
 	if err := c.Drain(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// postpone lets a service's handler fail on what waits for a group, and have all of it retried in an hour.
+func (w *world) postpone(topic, group string) {
+	w.t.Helper()
+	b, err := w.app.mux.Open(w.ctx, "mem://test", &pubsub.Options{Service: "billing", Manage: pubsub.Verify})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer b.Close()
+	sub := pubsub.Subscription{Topic: topic, Group: group, Order: pubsub.OrderByKeyLoose, Retry: pubsub.Policy{Delays: []time.Duration{time.Hour}}}
+	c, err := b.Subscribe(w.ctx, sub, func(_ context.Context, d *pubsub.Delivery) error { return &declinedError{string(d.Payload)} })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	poll.Until(w.t, "all to wait", func() bool {
+		lag, err := c.Lag(w.ctx)
+		for range b.Waiting(w.ctx, topic, group) {
+			lag.Messages--
+		}
+		return err == nil && lag.Messages == 0
+	})
 }
 
 // home is the folder of the package, wherever the test works now.
