@@ -135,7 +135,13 @@ func (r *waitingRoom) list(p *process) (all []pubsub.Waiting) {
 // await waits until n retries are listed.
 func (r *waitingRoom) await(p *process, n int) (all []pubsub.Waiting) {
 	r.e.Helper()
-	r.e.until(patience, func() bool { all = r.list(p); return len(all) == n })
+	r.e.until(patience, func() bool {
+		r.mu.Lock()
+		last := len(r.failed) == n // each has failed for the last time
+		r.mu.Unlock()
+		all = r.list(p)
+		return last && len(all) == n
+	})
 	if len(all) != n {
 		r.e.Fatalf("%d retries are listed as waiting, want %d", len(all), n)
 	}
@@ -330,7 +336,7 @@ func waitingDeadLetterNow(e *env) {
 }
 
 func waitingRaces(e *env) {
-	const n, first, spread = 120, 3 * time.Second, 15 * time.Millisecond
+	const n, first, spread = 80, 3 * time.Second, 20 * time.Millisecond
 	r, p := e.waitingRoom(0), e.open()
 	r.late = func(id string) time.Duration { return first + time.Duration(hash(id)%n)*spread }
 	r.join(p)
@@ -348,7 +354,7 @@ func waitingRaces(e *env) {
 	for range 2 {
 		q := e.open()
 		operators.Go(func() {
-			for seen := false; time.Now().Before(end); time.Sleep(time.Millisecond) {
+			for seen := false; time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 				all := r.list(q)
 				if seen = seen || len(all) > 0; seen && len(all) == 0 {
 					return
