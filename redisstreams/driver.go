@@ -46,6 +46,7 @@ var (
 	_ pubsub.Lagger  = (*driver)(nil)
 	_ pubsub.Seeker  = (*driver)(nil)
 	_ pubsub.Purger  = (*driver)(nil)
+	_ pubsub.Waiter  = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.

@@ -191,7 +191,7 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	d.caps = pubsub.Capabilities{
 		OptedDown: d.cfg.Accept != 0, History: true, Redelivery: true, Exclusive: true, LeaseMax: pubsub.Forever, Deliveries: true,
 		StoresAttempts: pubsub.StoresAll, FreeRelease: true, RetryIn: pubsub.Forever, RetryLate: time.Second, Schedule: true, Partitions: true, Dedup: d.cfg.Dedup,
-		MaxMessage: maxMessage, Lag: pubsub.LagExact,
+		MaxMessage: maxMessage, Lag: pubsub.LagExact, Waiting: pubsub.WaitingManaged,
 	}
 	if err := d.client.Ping(ctx).Err(); err != nil {
 		return err

@@ -175,6 +175,59 @@ end
 return lost
 `)
 
+// waitingScript returns entries that wait and are not due, the soonest first, with their counts and when they are due, and with which of them it ended. Many may
+// be due at the same time, so a page begins behind the last entry of the one before; where that is gone, behind all that come no later.
+// KEYS: stream, due. ARGV: group, when the last entry of the page before was due, that entry ("" = none), how many.
+var waitingScript = newScript(clock + `
+local key, due, group, last, n = KEYS[1], KEYS[2], ARGV[1], ARGV[3], tonumber(ARGV[4])
+local from = math.max(tonumber(ARGV[2]), now + 1)
+local base
+local score = last ~= '' and redis.call('ZSCORE', due, last)
+if score and tonumber(score) == from then
+	base = redis.call('ZRANK', due, last) + 1
+else
+	base = redis.call('ZCOUNT', due, '-inf', '(' .. string.format('%.0f', from))
+end
+local entries, said, at, name = {}, {}, 0, ''
+while name == '' do
+	local list = redis.call('ZRANGE', due, base, base + n - 1, 'WITHSCORES')
+	if #list == 0 then break end
+	for i = 1, #list, 2 do
+		local id = list[i]
+		if tonumber(list[i + 1]) > from or last == '' or id > last then
+			at, name = tonumber(list[i + 1]), id
+			local p = redis.call('XPENDING', key, group, id, id, 1)[1]
+			local entry = p and p[2] == '` + waitingName + `' and redis.call('XRANGE', key, id, id)[1]
+			if entry then
+				entries[#entries + 1] = entry
+				said[#said + 1], said[#said + 2], said[#said + 3] = entry[1], at, p[4]
+			end
+		end
+	end
+	base = base + n
+end
+return {entries, said, at, name}
+`)
+
+// changeWaitingScript lets an entry that waits be due at another time, or settles it; it returns when it is due. Where it waits no more, or not for that time, it
+// returns -1: somebody has got it, or has changed that.
+// KEYS: stream, due. ARGV: group, entry, when it is due, what is to be done, delay in ms.
+var changeWaitingScript = newScript(clock + dueIDs + `
+local key, due, group, id, what = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[4]
+local score = redis.call('ZSCORE', due, id)
+local p = redis.call('XPENDING', key, group, id, id, 1)[1]
+if not score or tonumber(score) ~= tonumber(ARGV[3]) or not p or p[2] ~= '` + waitingName + `' then return -1 end
+if what == 'due' then
+	local at = dueAfter(ARGV[5])
+	redis.call('ZADD', due, at, id)
+	return at
+end
+redis.call('XACK', key, group, id)
+if what == 'del' then redis.call('XDEL', key, id) end
+redis.call('ZREM', due, id)
+return 0
+`)
+
 // leaveScript gives back all that a consumer has, and removes it. What an exclusive group gets back waits for the next owner, which takes it in its order;
 // else it is due.
 // KEYS: stream, due, lease. ARGV: group, consumer, whether the group is exclusive (1), whether the lease ends too (1), how many deliveries it takes off the
