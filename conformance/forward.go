@@ -9,7 +9,7 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge and those of a Waiter is called only
+// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge and those about what waits is called only
 // where the driver below has it.
 type optional interface {
 	pubsub.Driver
@@ -18,6 +18,7 @@ type optional interface {
 	Seek(ctx context.Context, topic, group string, to pubsub.Start) error
 	Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error
 	pubsub.Waiter
+	pubsub.Rescheduler
 }
 
 // shaped shows of layer only the optional interfaces that below has: the engine asks for them by type.
@@ -99,14 +100,14 @@ func (b below) Waiting(ctx context.Context, topic, group string) iter.Seq2[pubsu
 }
 
 func (b below) Reschedule(ctx context.Context, topic, group string, w pubsub.Waiting, in time.Duration) (pubsub.Waiting, error) {
-	if x, ok := b.Driver.(pubsub.Waiter); ok {
+	if x, ok := b.Driver.(pubsub.Rescheduler); ok {
 		return x.Reschedule(ctx, topic, group, w, in)
 	}
 	return w, b.lacks("RetryNow", topic)
 }
 
 func (b below) Withdraw(ctx context.Context, topic, group string, w pubsub.Waiting) error {
-	if x, ok := b.Driver.(pubsub.Waiter); ok {
+	if x, ok := b.Driver.(pubsub.Rescheduler); ok {
 		return x.Withdraw(ctx, topic, group, w)
 	}
 	return b.lacks("DeadLetterNow", topic)

@@ -120,11 +120,12 @@ type netDriver struct {
 	pubsub.Seeker
 	pubsub.Purger
 	pubsub.Waiter
+	pubsub.Rescheduler
 	n *network
 }
 
 func (n *network) over(d pubsub.Driver) pubsub.Driver {
-	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), d.(pubsub.Waiter), n}
+	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), d.(pubsub.Waiter), d.(pubsub.Rescheduler), n}
 }
 
 func (d netDriver) Classify(err error) (pubsub.Code, bool) {

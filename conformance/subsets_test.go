@@ -17,6 +17,7 @@ type claiming struct {
 	pubsub.Lagger
 	pubsub.Seeker
 	pubsub.Waiter
+	pubsub.Rescheduler
 	less func(c *pubsub.Capabilities)
 }
 
@@ -43,7 +44,7 @@ func TestFewerCapabilities(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rep := checkIn(t, changed(func(d pubsub.Driver) pubsub.Driver {
-				return claiming{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Waiter), brokers[name]}
+				return claiming{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Waiter), d.(pubsub.Rescheduler), brokers[name]}
 			}))
 			for _, p := range rep.Properties {
 				if p.Status == conformance.Failed {

@@ -332,6 +332,15 @@ func waitingDeadLetterNow(e *env) {
 	if got := len(e.dead(p, r.topic, "g")); got != len(unwanted) {
 		e.Errorf("%d retries were given up, and there are %d dead letters", len(unwanted), got)
 	}
+	var lag pubsub.Lag
+	if lagged().Open(e.caps) && !e.until(patience/3, func() bool {
+		var err error
+		lag, err = p.Lag(e.Context(), r.topic, "g")
+		e.must(err, "lag")
+		return lag.Messages == 0
+	}) {
+		e.Errorf("when all retries have come or were given up the group is %d messages behind", lag.Messages)
+	}
 	r.l.verify()
 }
 
@@ -360,13 +369,15 @@ func waitingRaces(e *env) {
 					return
 				}
 				for _, w := range all {
-					left := time.Until(w.Due)
-					if left > 60*time.Millisecond {
+					id, left, lead := w.Record.Msg.ID, time.Until(w.Due), 60*time.Millisecond // right before it is due, or as it is
+					if hash(id)%4 < 2 {
+						lead = first // or some time before
+					}
+					if left > lead {
 						continue
 					}
-					time.Sleep(min(left, time.Duration(e.rng.below(60))*time.Millisecond)) // right before it is due, or as it is
+					time.Sleep(min(left, time.Duration(e.rng.below(60))*time.Millisecond))
 					var err error
-					id := w.Record.Msg.ID
 					if hash(id)%2 == 0 {
 						err = q.RetryNow(e.Context(), r.topic, "g", w)
 					} else if err = q.DeadLetterNow(e.Context(), r.topic, "g", w, ""); err == nil {

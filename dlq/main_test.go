@@ -157,6 +157,7 @@ type full interface {
 	pubsub.Seeker
 	pubsub.Purger
 	pubsub.Waiter
+	pubsub.Rescheduler
 }
 
 // A process is a connection that can be killed, and that may change what passes.

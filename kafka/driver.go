@@ -47,6 +47,7 @@ var (
 	_ pubsub.Lagger  = (*driver)(nil)
 	_ pubsub.Seeker  = (*driver)(nil)
 	_ pubsub.Purger  = (*driver)(nil)
+	_ pubsub.Waiter  = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.
@@ -166,7 +167,7 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	d.caps = pubsub.Capabilities{
 		Durability: durability, OptedDown: d.cfg.Accept != 0 && d.cfg.Accept < pubsub.Process, History: true, Redelivery: true, Order: pubsub.OrderInGroup,
 		Exclusive: true, LeaseMax: pubsub.Forever, StoresAttempts: pubsub.StoresHead, FreeRelease: true, Tiers: true, RetryLate: 3 * time.Second,
-		Patterns: true, Partitions: true, MaxMessage: int64(d.limit) - pubsub.Headroom - framing, Lag: pubsub.LagExact,
+		Patterns: true, Partitions: true, MaxMessage: int64(d.limit) - pubsub.Headroom - framing, Lag: pubsub.LagExact, Waiting: pubsub.WaitingListed,
 	}
 	return nil
 }

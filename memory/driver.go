@@ -19,12 +19,13 @@ type driver struct {
 }
 
 var (
-	_ pubsub.Driver  = (*driver)(nil)
-	_ pubsub.Browser = (*driver)(nil)
-	_ pubsub.Lagger  = (*driver)(nil)
-	_ pubsub.Seeker  = (*driver)(nil)
-	_ pubsub.Purger  = (*driver)(nil)
-	_ pubsub.Waiter  = (*driver)(nil)
+	_ pubsub.Driver      = (*driver)(nil)
+	_ pubsub.Browser     = (*driver)(nil)
+	_ pubsub.Lagger      = (*driver)(nil)
+	_ pubsub.Seeker      = (*driver)(nil)
+	_ pubsub.Purger      = (*driver)(nil)
+	_ pubsub.Waiter      = (*driver)(nil)
+	_ pubsub.Rescheduler = (*driver)(nil)
 )
 
 // Name implements pubsub.Driver.

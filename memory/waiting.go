@@ -95,7 +95,7 @@ func (s *Server) waits(topic, name string, w *pubsub.Waiting) (*lane, int, error
 	return nil, 0, says(pubsub.ErrNotFound, true, "message %q of group %q of %q waits no more for its retry at %v", w.Record.Msg.ID, name, topic, w.Due)
 }
 
-// Reschedule implements pubsub.Waiter.
+// Reschedule implements pubsub.Rescheduler.
 func (d *driver) Reschedule(ctx context.Context, topic, name string, w pubsub.Waiting, in time.Duration) (pubsub.Waiting, error) {
 	if err := d.enter(ctx); err != nil {
 		return w, err
@@ -117,7 +117,7 @@ func (d *driver) Reschedule(ctx context.Context, topic, name string, w pubsub.Wa
 	return w, nil
 }
 
-// Withdraw implements pubsub.Waiter.
+// Withdraw implements pubsub.Rescheduler.
 func (d *driver) Withdraw(ctx context.Context, topic, name string, w pubsub.Waiting) error {
 	if err := d.enter(ctx); err != nil {
 		return err

@@ -64,11 +64,13 @@ type driver struct {
 type session interface{ die(err error) }
 
 var (
-	_ pubsub.Driver  = (*driver)(nil)
-	_ pubsub.Browser = (*driver)(nil)
-	_ pubsub.Lagger  = (*driver)(nil)
-	_ pubsub.Seeker  = (*driver)(nil)
-	_ pubsub.Purger  = (*driver)(nil)
+	_ pubsub.Driver      = (*driver)(nil)
+	_ pubsub.Browser     = (*driver)(nil)
+	_ pubsub.Lagger      = (*driver)(nil)
+	_ pubsub.Seeker      = (*driver)(nil)
+	_ pubsub.Purger      = (*driver)(nil)
+	_ pubsub.Waiter      = (*driver)(nil)
+	_ pubsub.Rescheduler = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.

@@ -287,7 +287,7 @@ func (d *driver) readCapabilities(ctx context.Context) error {
 	d.caps = pubsub.Capabilities{
 		OptedDown: d.cfg.Accept != 0, History: true, Redelivery: true, Exclusive: serverAtLeast(d.now().nc, 2, 11), LeaseMax: pubsub.Forever,
 		Deliveries: true, RetryIn: pubsub.Forever, RetryLate: time.Second, Schedule: cfg.AllowMsgSchedules, Patterns: true, Partitions: true, Dedup: cfg.Duplicates,
-		MaxMessage: maxMessage(d.now().nc), Lag: pubsub.LagExact,
+		MaxMessage: maxMessage(d.now().nc), Lag: pubsub.LagExact, Waiting: pubsub.WaitingManaged,
 	}
 	d.caps.Durability = durability(&cfg)
 	if d.cfg.Accept > d.caps.Durability {

@@ -316,8 +316,10 @@ func (d *driver) browseWork(ctx context.Context, p pubsub.Place, seq uint64, yie
 func (d *driver) walk(ctx context.Context, s jetstream.Stream, subject string, seq uint64, f func(*jetstream.RawStreamMsg) bool) error {
 	heard := time.Now()
 	for {
-		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		m, err := getWaiting(ctx, s, seq, jetstream.WithGetMsgSubject(subject))
 		switch {
+		case err == nil && m.Sequence < seq: // a header of that name, which somebody has stored, would keep us here for ever
+			return says(pubsub.ErrBroker, "the message at %d of the stream %q says that it lies at %d", seq, s.CachedInfo().Config.Name, m.Sequence)
 		case err == nil && !f(m):
 			return nil
 		case err == nil:

@@ -69,14 +69,16 @@ type Purger interface {
 	Purge(ctx context.Context, p Place, upTo Position) error
 }
 
-// A Waiter shows the retries of a group that wait at the broker, and lets go of them. Needed where Capabilities.Waiting is not WaitingNone; Reschedule and
-// Withdraw are called only where it is WaitingManaged. Both do it wholly or not at all, and only while w waits as it was shown: whoever gets the message,
-// or changes when it is due, meanwhile wins, and they say ErrNotFound.
+// A Waiter shows the retries of a group that wait at the broker. Needed where Capabilities.Waiting is not WaitingNone.
 type Waiter interface {
 	// Waiting yields all retries of a group whose time has not come. Those in the tiers of Capabilities.Tiers it yields as they lie there, without Due, and
 	// perhaps twice while they are moved on. A group that does not exist is an ErrNotFound.
 	Waiting(ctx context.Context, topic, group string) iter.Seq2[Waiting, error]
+}
 
+// A Rescheduler changes what a Waiter has shown. Needed where Capabilities.Waiting is WaitingManaged. It does so wholly or not at all, and only while w waits as
+// it was shown: whoever gets the message, or changes when it is due, meanwhile wins, and the other one is told ErrNotFound.
+type Rescheduler interface {
 	// Reschedule lets w be due after so long from now, 0 = at once, and returns it as it waits then.
 	Reschedule(ctx context.Context, topic, group string, w Waiting, in time.Duration) (Waiting, error)
 

@@ -22,15 +22,16 @@ func (w *Waiting) Attempt() int { return int(w.Record.Failed) + 1 }
 // subscription, also where it is a pattern. Needs Capabilities.Waiting.
 func (b *Broker) Waiting(ctx context.Context, topic, group string) iter.Seq2[Waiting, error] {
 	return func(yield func(Waiting, error) bool) {
-		drv, err := b.waiter("list waiting", "Waiting", topic, group, WaitingListed)
-		if err != nil {
+		const op = "list waiting"
+		drv, ok := b.drv.(Waiter)
+		if err := b.canWait(op, topic, group, "Waiting", ok && b.caps.Waiting >= WaitingListed); err != nil {
 			yield(Waiting{}, err)
 			return
 		}
 		seen := map[moved]bool{}
 		for w, err := range drv.Waiting(ctx, topic, group) {
 			if err != nil {
-				yield(Waiting{}, b.fail(ctx, "list waiting", topic, err))
+				yield(Waiting{}, b.fail(ctx, op, topic, err))
 				return
 			}
 			tiered := w.Due.IsZero()
@@ -77,10 +78,7 @@ func (w *Waiting) unpack(topic string, tiered bool) {
 // has changed it) is left alone: an ErrNotFound. Needs Capabilities.Waiting to be WaitingManaged; the zero Waiting is an ErrInvalid, so it asks whether the broker can.
 func (b *Broker) RetryNow(ctx context.Context, topic, group string, w Waiting) error {
 	const op = "retry now"
-	drv, err := b.waiter(op, "RetryNow", topic, group, WaitingManaged)
-	if err == nil {
-		err = b.shown(op, topic, &w)
-	}
+	drv, err := b.rescheduler(op, "RetryNow", topic, group, &w)
 	if err == nil {
 		_, err = drv.Reschedule(ctx, topic, group, w, 0)
 	}
@@ -99,10 +97,7 @@ const holdWaiting = time.Minute
 // ErrNotFound. Needs Capabilities.Waiting to be WaitingManaged.
 func (b *Broker) DeadLetterNow(ctx context.Context, topic, group string, w Waiting, why string) error {
 	const op = "dead-letter now"
-	drv, err := b.waiter(op, "DeadLetterNow", topic, group, WaitingManaged)
-	if err == nil {
-		err = b.shown(op, topic, &w)
-	}
+	drv, err := b.rescheduler(op, "DeadLetterNow", topic, group, &w)
 	if err != nil {
 		return err
 	}
@@ -162,29 +157,30 @@ func (e *operatorError) Error() string {
 	return "given up while it waited for its retry: " + e.why
 }
 
-// waiter is the driver's, where the broker can do that much and the names are ones.
-func (b *Broker) waiter(op, feature, topic, group string, least WaitingKind) (Waiter, error) {
+// canWait refuses names that are none, and what the broker cannot do.
+func (b *Broker) canWait(op, topic, group, feature string, can bool) error {
 	if err := b.usable(op, topic); err != nil {
-		return nil, err
+		return err
 	}
 	err := checkFilter(topic)
 	if err == nil {
 		err = checkGroup(group)
 	}
-	if err != nil {
-		return nil, invalidOn(b, op, topic, err, namesHint)
-	}
-	w, ok := b.drv.(Waiter)
-	if !ok || b.caps.Waiting < least {
-		return nil, &Error{Op: op, Broker: b.name, Topic: topic, Code: ErrUnsupported, Err: errors.New(feature)}
-	}
-	return w, nil
-}
-
-// shown refuses what Waiting has not shown.
-func (b *Broker) shown(op, topic string, w *Waiting) error {
-	if w.Record.Msg == nil || w.Due.IsZero() {
-		return invalidOn(b, op, topic, errors.New("no message that waits"), "")
+	switch {
+	case err != nil:
+		return invalidOn(b, op, topic, err, namesHint)
+	case !can:
+		return &Error{Op: op, Broker: b.name, Topic: topic, Code: ErrUnsupported, Err: errors.New(feature)}
 	}
 	return nil
+}
+
+// rescheduler is the driver's, if it can and w is something that Waiting has shown.
+func (b *Broker) rescheduler(op, feature, topic, group string, w *Waiting) (Rescheduler, error) {
+	drv, ok := b.drv.(Rescheduler)
+	err := b.canWait(op, topic, group, feature, ok && b.caps.Waiting >= WaitingManaged)
+	if err == nil && (w.Record.Msg == nil || w.Due.IsZero()) {
+		err = invalidOn(b, op, topic, errors.New("no message that waits"), "")
+	}
+	return drv, err
 }

@@ -18,6 +18,7 @@ type connection interface {
 	pubsub.Seeker
 	pubsub.Purger
 	pubsub.Waiter
+	pubsub.Rescheduler
 }
 
 func connect(s *memory.Server) connection { return s.Driver().(connection) }

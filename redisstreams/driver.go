@@ -41,12 +41,13 @@ type driver struct {
 type session interface{ end(ctx context.Context) }
 
 var (
-	_ pubsub.Driver  = (*driver)(nil)
-	_ pubsub.Browser = (*driver)(nil)
-	_ pubsub.Lagger  = (*driver)(nil)
-	_ pubsub.Seeker  = (*driver)(nil)
-	_ pubsub.Purger  = (*driver)(nil)
-	_ pubsub.Waiter  = (*driver)(nil)
+	_ pubsub.Driver      = (*driver)(nil)
+	_ pubsub.Browser     = (*driver)(nil)
+	_ pubsub.Lagger      = (*driver)(nil)
+	_ pubsub.Seeker      = (*driver)(nil)
+	_ pubsub.Purger      = (*driver)(nil)
+	_ pubsub.Waiter      = (*driver)(nil)
+	_ pubsub.Rescheduler = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.

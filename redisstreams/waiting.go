@@ -105,7 +105,7 @@ func (d *driver) waitingPage(ctx context.Context, w waitingRoom, topic, group st
 	return page[:i], r.err
 }
 
-// Reschedule implements pubsub.Waiter.
+// Reschedule implements pubsub.Rescheduler.
 func (d *driver) Reschedule(ctx context.Context, topic, group string, w pubsub.Waiting, in time.Duration) (pubsub.Waiting, error) {
 	at, err := d.changeWaiting(ctx, topic, group, &w, "due", millis(max(in, 0)))
 	if err == nil {
@@ -114,7 +114,7 @@ func (d *driver) Reschedule(ctx context.Context, topic, group string, w pubsub.W
 	return w, err
 }
 
-// Withdraw implements pubsub.Waiter.
+// Withdraw implements pubsub.Rescheduler.
 func (d *driver) Withdraw(ctx context.Context, topic, group string, w pubsub.Waiting) error {
 	what := "ack"
 	if pubsub.PlaceKind(w.Record.Token.Gen) != pubsub.PlaceMain {
