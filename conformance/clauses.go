@@ -181,6 +181,7 @@ func Clauses() []Clause {
 		clauses("Observation",
 			"each delivery is seen once", "SeenOnce",
 			"lag equals the broker's own at rest, unknown is never 0", "Lag",
+			"the topics that there are can be listed, or it is refused by name", "Topics",
 		),
 	)
 }

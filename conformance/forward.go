@@ -9,7 +9,7 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge and those about what waits is called only
+// optional is what a layer of the suite does with the interfaces that a driver may leave out. Each method but Purge, Topics and those about what waits is called only
 // where the driver below has it.
 type optional interface {
 	pubsub.Driver
@@ -19,6 +19,7 @@ type optional interface {
 	Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) error
 	pubsub.Waiter
 	pubsub.Rescheduler
+	pubsub.Lister
 }
 
 // shaped shows of layer only the optional interfaces that below has: the engine asks for them by type.
@@ -89,6 +90,14 @@ func (b below) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position) 
 		return x.Purge(ctx, p, upTo)
 	}
 	return b.lacks("Purge", p.Topic)
+}
+
+// Topics does the same.
+func (b below) Topics(ctx context.Context) ([]string, error) {
+	if x, ok := b.Driver.(pubsub.Lister); ok {
+		return x.Topics(ctx)
+	}
+	return nil, b.lacks("Topics", "")
 }
 
 // Waiting, Reschedule and Withdraw do the same: Capabilities.Waiting is what a driver says of them.

@@ -35,6 +35,7 @@ func Mutants() []Mutant {
 		placeMutants(),
 		outcomeMutants(),
 		waitingMutants(),
+		topicMutants(),
 		otherMutants(),
 		securityMutants(),
 		attackMutants(),

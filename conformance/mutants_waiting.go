@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -77,6 +78,21 @@ func waitingMutants() []Mutant {
 				}
 				return recordKeep
 			}}
+		}},
+	}
+}
+
+// topicMutants break the list of topics.
+func topicMutants() []Mutant {
+	return []Mutant{
+		{"leaves out the topic whose name comes first", "Observation/Topics", func() *mutation {
+			return &mutation{topics: func(all []string) []string {
+				first := slices.Min(all)
+				return slices.DeleteFunc(all, func(name string) bool { return name == first })
+			}}
+		}},
+		{"lists a topic that was never made", "Observation/Topics", func() *mutation {
+			return &mutation{topics: func(all []string) []string { return append(all, slices.Min(all)+".never") }}
 		}},
 	}
 }

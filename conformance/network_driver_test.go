@@ -121,11 +121,12 @@ type netDriver struct {
 	pubsub.Purger
 	pubsub.Waiter
 	pubsub.Rescheduler
+	pubsub.Lister
 	n *network
 }
 
 func (n *network) over(d pubsub.Driver) pubsub.Driver {
-	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), d.(pubsub.Waiter), d.(pubsub.Rescheduler), n}
+	return netDriver{d, d.(pubsub.Browser), d.(pubsub.Lagger), d.(pubsub.Seeker), d.(pubsub.Purger), d.(pubsub.Waiter), d.(pubsub.Rescheduler), d.(pubsub.Lister), n}
 }
 
 func (d netDriver) Classify(err error) (pubsub.Code, bool) {

@@ -1,7 +1,10 @@
 package conformance
 
 import (
+	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -24,7 +27,48 @@ func observation() []Property {
 				e.wantUnsupported(err, "Lag")
 			},
 		},
+		{
+			Name: "Observation/Topics", Promises: []int{16}, Gate: redelivers(), run: listsTopics,
+			Doc: "The topics that there are, and only these, are listed, without what groups have for themselves; or that is refused by name.",
+		},
 	}
+}
+
+func listsTopics(e *env) {
+	p, l := e.open(), e.ledger()
+	var want []string
+	for _, name := range []string{"a", "b", "b.c", "B-d_e"} {
+		want = append(want, e.topic(name))
+	}
+	slices.Sort(want)
+	spec := pubsub.TopicSpec{Name: want[1]}
+	if partitioned().Open(e.caps) {
+		spec.Partitions = 3
+	}
+	e.must(p.Ensure(e.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{spec}}), "ensure")
+	for _, topic := range want {
+		s := e.competing(topic, "g")
+		e.subscribe(p, s, l.handler(p, "g", onFails(func(context.Context, *pubsub.Delivery) error { return pubsub.Permanent(errFails) })))
+		e.failing(p, l, topic, 2, 5) // so that there are dead letters
+		e.wantDead(p, topic, "g", "permanent", 2)
+	}
+	l.await("g")
+	other := e.open()
+	if _, err := other.Topics(e.Context()); errors.Is(err, pubsub.ErrUnsupported) {
+		e.wantUnsupported(err, "Topics")
+		l.verify()
+		return
+	}
+	var got []string
+	if !e.until(patience/3, func() bool { // a cluster may take a moment to know it everywhere
+		all, err := other.Topics(e.Context())
+		e.must(err, "list topics")
+		got = slices.DeleteFunc(all, func(name string) bool { return !strings.Contains(name, e.run) }) // others use this broker, too
+		return slices.Equal(got, want)
+	}) {
+		e.Errorf("the topics are %q, and listed are %q", want, got)
+	}
+	l.verify()
 }
 
 func seenOnce(e *env) {

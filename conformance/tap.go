@@ -56,6 +56,7 @@ type mutation struct {
 	waiting      func(all iter.Seq2[pubsub.Waiting, error]) iter.Seq2[pubsub.Waiting, error]
 	reschedule   func(next rescheduler, w pubsub.Waiting, in time.Duration) (pubsub.Waiting, error)
 	withdraw     func(next func() error) error
+	topics       func(all []string) []string
 	seek         func(ctx context.Context, below pubsub.Seeker, topic, group string, to pubsub.Start) error
 }
 
@@ -191,6 +192,14 @@ func (t *tap) Lag(ctx context.Context, topic, group string) (pubsub.Lag, error) 
 		t.m.lag(&l)
 	}
 	return l, err
+}
+
+func (t *tap) Topics(ctx context.Context) ([]string, error) {
+	all, err := t.below.Topics(ctx)
+	if err == nil && t.m.topics != nil {
+		return t.m.topics(all), nil
+	}
+	return all, err
 }
 
 func (t *tap) Seek(ctx context.Context, topic, group string, to pubsub.Start) error {

@@ -190,3 +190,37 @@ func ExampleRoute() {
 	}
 	// Output:
 }
+
+// The gateway is back: what would be retried in an hour is retried now.
+func ExampleQueue_RetryNow() {
+	b := memory.New(nil)
+	defer b.Close()
+	ctx := context.Background()
+	failed, done := make(chan struct{}), make(chan string)
+	sub := pubsub.Subscription{Topic: "orders", Group: "billing", Order: pubsub.OrderNone, Retry: pubsub.Policy{Delays: []time.Duration{time.Hour}}}
+	_, err := b.Subscribe(ctx, sub, func(_ context.Context, d *pubsub.Delivery) error {
+		if d.Attempt == 1 {
+			defer close(failed)
+			return errDeclined
+		}
+		done <- fmt.Sprintf("%s in attempt %d", d.Payload, d.Attempt)
+		return nil
+	})
+	if err == nil {
+		err = b.Publish(ctx, "orders", pubsub.Message{Payload: []byte("tea")})
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-failed
+	q := dlq.Open(b, "orders", "billing")
+	for told := 0; told == 0; { // until it is back at the broker
+		r, err := q.RetryNow(ctx, dlq.WaitingFilter{}, dlq.Note{Why: "the gateway is back"})
+		if err != nil {
+			log.Fatal(err)
+		}
+		told = r.Done
+	}
+	fmt.Println(<-done)
+	// Output: tea in attempt 2
+}

@@ -158,6 +158,7 @@ type full interface {
 	pubsub.Purger
 	pubsub.Waiter
 	pubsub.Rescheduler
+	pubsub.Lister
 }
 
 // A process is a connection that can be killed, and that may change what passes.

@@ -48,6 +48,7 @@ var (
 	_ pubsub.Seeker  = (*driver)(nil)
 	_ pubsub.Purger  = (*driver)(nil)
 	_ pubsub.Waiter  = (*driver)(nil)
+	_ pubsub.Lister  = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/IBM/sarama"
@@ -149,6 +150,14 @@ func open(from, end int64, runs []run) int64 {
 		}
 	}
 	return n
+}
+
+// Topics implements pubsub.Lister.
+func (d *driver) Topics(ctx context.Context) ([]string, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	all, err := d.describe(ctx, nil)
+	return slices.Collect(maps.Keys(all)), err
 }
 
 // Seek implements pubsub.Seeker. What was sent to the group alone, and its retries, stay as they are.

@@ -26,6 +26,7 @@ var (
 	_ pubsub.Purger      = (*driver)(nil)
 	_ pubsub.Waiter      = (*driver)(nil)
 	_ pubsub.Rescheduler = (*driver)(nil)
+	_ pubsub.Lister      = (*driver)(nil)
 )
 
 // Name implements pubsub.Driver.

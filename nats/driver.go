@@ -71,6 +71,7 @@ var (
 	_ pubsub.Purger      = (*driver)(nil)
 	_ pubsub.Waiter      = (*driver)(nil)
 	_ pubsub.Rescheduler = (*driver)(nil)
+	_ pubsub.Lister      = (*driver)(nil)
 )
 
 // A brokerError is what this adapter itself finds.

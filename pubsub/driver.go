@@ -62,6 +62,12 @@ type Seeker interface {
 	Seek(ctx context.Context, topic, group string, to Start) error
 }
 
+// A Lister knows which topics there are. A driver whose server tells no client leaves it out.
+type Lister interface {
+	// Topics names the topics that exist, in any order, each once or more often; the engine leaves out what can be no topic's name.
+	Topics(ctx context.Context) ([]string, error)
+}
+
 // A Purger removes the oldest dead letters of a group for good: up to a position, that one included, in the order in which Browse shows them. What is at
 // no such position is left alone, whoever adds to the place meanwhile. A driver whose server cannot do that leaves it out.
 type Purger interface {

@@ -19,6 +19,7 @@ type connection interface {
 	pubsub.Purger
 	pubsub.Waiter
 	pubsub.Rescheduler
+	pubsub.Lister
 }
 
 func connect(s *memory.Server) connection { return s.Driver().(connection) }

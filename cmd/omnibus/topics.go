@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,7 +17,8 @@ func (a *app) topicsCommand() *cobra.Command {
 		Use:   "topics [TOPIC...]",
 		Short: "Tell which topics and groups exist",
 		Long: `topics asks the broker for each topic whether it exists: those that are named, else all that the configuration names, with the groups of their
-subscriptions and how far these are behind. There is no list of all topics of a broker: some brokers can tell no client what they have.
+subscriptions and how far these are behind, and after them all others that the broker has, without what groups have for themselves, such as retries and dead letters.
+RabbitMQ and NATS without JetStream can tell no client what they have: there the others are not listed.
 
 "differs" is a topic or a group that exists with other settings than the configuration has.`,
 		Example: "  omnibus topics\n  omnibus topics orders payments --json",
@@ -29,15 +31,27 @@ subscriptions and how far these are behind. There is no list of all topics of a 
 			if len(args) > 0 {
 				t = only(t, args)
 			}
-			if len(t.Topics)+len(t.Groups) == 0 {
-				return needConfig(c, "which topics?")
-			}
 			return a.opened(c, nil, func(ctx context.Context, b *pubsub.Broker) error {
 				ctx, cancel := a.within(ctx)
 				defer cancel()
+				var others []string
+				if len(args) == 0 {
+					others, err = b.Topics(ctx)
+					switch none := len(t.Topics)+len(t.Groups) == 0; {
+					case errors.Is(err, pubsub.ErrUnsupported) && none:
+						return needConfig(c, "which topics? This broker cannot tell")
+					case err != nil && !errors.Is(err, pubsub.ErrUnsupported):
+						return err
+					}
+				}
 				all, err := topicsOf(ctx, b, t)
 				if err != nil {
 					return err
+				}
+				for _, name := range others {
+					if !slices.ContainsFunc(all, func(t topic) bool { return t.Topic == name }) {
+						all = append(all, topic{Topic: name, Status: "there"})
+					}
 				}
 				return a.showTopics(all)
 			})
