@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/deadevent"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -75,9 +76,9 @@ func (w *watch) note(e *Entry) {
 	if w == nil || e.Operation != OpResolved {
 		return
 	}
-	for k := range e.lives() {
-		if message, mine := w.sent[k.id]; mine && message == k.message {
-			w.resolved[k.id] = true
+	for k := range deadevent.Lives(e.IDs, e.Messages) {
+		if message, mine := w.sent[k.ID]; mine && message == k.Message {
+			w.resolved[k.ID] = true
 		}
 	}
 }

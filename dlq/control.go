@@ -125,11 +125,11 @@ func (q *Queue) Outcomes(ctx context.Context, plan string) (Outcomes, error) {
 	var o Outcomes
 	for i := range ours {
 		r := &ours[i]
-		_, resolved := known.resolved[life{r.ID, r.Message.ID}]
+		l := life{ID: r.ID, Message: r.Message.ID}
 		switch {
-		case known.failedAgain(r):
+		case known.FailedAgain(l, r.Replays):
 			o.FailedAgain++
-		case resolved:
+		case known.Resolved(l):
 			o.Resolved++
 		default:
 			o.Pending++

@@ -36,13 +36,13 @@ func (n Note) by() string {
 type Operation string
 
 const (
-	OpReplayed Operation = "replayed"         // the broker has confirmed the replays of Entry.IDs
+	OpReplayed Operation = deadevent.Replayed // the broker has confirmed the replays of Entry.IDs
 	OpResolved Operation = deadevent.Resolved // the handler has succeeded on the replays of Entry.IDs
-	OpDiscard  Operation = "discard"          // of Entry.IDs
-	OpRestore  Operation = "restore"          // of Entry.IDs, which were discarded
+	OpDiscard  Operation = deadevent.Discard  // of Entry.IDs
+	OpRestore  Operation = deadevent.Restore  // of Entry.IDs, which were discarded
 	OpGroup    Operation = "group"            // Entry.Group has Entry.Status from then on
 	OpImport   Operation = "import"           // of Entry.IDs
-	OpEdit     Operation = "edit"             // of the first of Entry.IDs, which is discarded, into the second
+	OpEdit     Operation = deadevent.Edit     // of the first of Entry.IDs, which is discarded, into the second
 	OpPurge    Operation = "purge"            // Entry.Total dead letters are to be removed; Entry.Text says up to where
 	OpStart    Operation = "replay-started"   // of Entry.Plan, with Entry.Total messages
 	OpProgress Operation = "replay-progress"  // Entry.Done are confirmed and Entry.Failed cannot be sent

@@ -126,7 +126,7 @@ func (q *Queue) Plan(ctx context.Context, f Filter, o Replay) (*Plan, error) {
 	}
 	p := q.newPlan(rand.Text(), o)
 	for _, c := range selected {
-		if known.again[life{c.ID, c.message}] > c.replays {
+		if known.FailedAgain(life{ID: c.ID, Message: c.message}, c.replays) {
 			skipped.FailedAgain++
 			continue
 		}

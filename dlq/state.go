@@ -2,9 +2,8 @@ package dlq
 
 import (
 	"context"
-	"iter"
-	"time"
 
+	"github.com/omnibus-go/omnibus/internal/deadevent"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
@@ -24,43 +23,21 @@ const (
 	StateDiscarded   State = "discarded"    // somebody wants no more of it, see Queue.Discard; it is there until its retention is over
 )
 
-// A life names a dead letter with its message: what a forged header says of another message is not taken for an outcome of this one.
-type life struct{ id, message string }
-
-// A stamp is who gave a dead letter its state.
-type stamp struct {
-	at      time.Time
-	by, why string
-}
-
-// lives are the dead letters of OpResolved.
-func (e *Entry) lives() iter.Seq[life] {
-	return func(yield func(life) bool) {
-		for i := range min(len(e.IDs), len(e.Messages)) {
-			if !yield(life{e.IDs[i], e.Messages[i]}) {
-				return
-			}
-		}
-	}
-}
-
-func (e *Entry) stamp() stamp { return stamp{e.At, e.By, e.Why} }
+// A life names a dead letter with its message.
+type life = deadevent.Life
 
 // states are what is known of all dead letters of a queue.
 type states struct {
-	kept      bool // anything is kept at all
-	pending   map[string]stamp
-	discarded map[string]stamp
-	resolved  map[life]stamp
-	groups    map[string]Entry
-	recurs    map[string]bool // groups of which there is a failure that was later than what their status knows of
-	again     map[life]int    // dead letters that were replayed and failed again, and after how many replays
-	any       bool            // something was replayed
-	tail      tail
+	*deadevent.Fates
+	kept   bool // anything is kept at all
+	groups map[string]Entry
+	recurs map[string]bool // groups of which there is a failure that was later than what their status knows of
+	any    bool            // something was replayed
+	tail   tail
 }
 
 func newStates() *states {
-	return &states{pending: map[string]stamp{}, discarded: map[string]stamp{}, resolved: map[life]stamp{}, groups: map[string]Entry{}, again: map[life]int{}, recurs: map[string]bool{}}
+	return &states{Fates: deadevent.NewFates(), groups: map[string]Entry{}, recurs: map[string]bool{}}
 }
 
 // states reads all that was told. Of what failed again, which dead letters themselves say, it reads those, too, where something was replayed.
@@ -85,30 +62,10 @@ func (q *Queue) states(ctx context.Context) (*states, error) {
 	return s, nil
 }
 
-// note takes an entry in, in the order in which they lie there. The outcome of a replay may be told before the replay itself is.
+// note takes an entry in, in the order in which they lie there.
 func (s *states) note(e *Entry) {
-	switch e.Operation {
-	case OpReplayed:
-		for _, id := range e.IDs {
-			s.pending[id] = e.stamp()
-		}
-	case OpResolved:
-		for k := range e.lives() {
-			s.resolved[k] = e.stamp()
-		}
-	case OpDiscard:
-		for _, id := range e.IDs {
-			s.discarded[id] = e.stamp()
-		}
-	case OpEdit:
-		if len(e.IDs) > 0 {
-			s.discarded[e.IDs[0]] = e.stamp()
-		}
-	case OpRestore:
-		for _, id := range e.IDs {
-			delete(s.discarded, id)
-		}
-	case OpGroup:
+	s.Note(string(e.Operation), e.IDs, e.Messages, deadevent.Stamp{At: e.At, By: e.By, Why: e.Why})
+	if e.Operation == OpGroup {
 		s.groups[e.Group] = *e
 	}
 	s.any = s.any || e.Operation == OpStart || e.Operation == OpReplayed || e.Operation == OpResolved
@@ -117,15 +74,11 @@ func (s *states) note(e *Entry) {
 // noteReplay takes in what a dead letter says of the one that it was replayed from.
 func (s *states) noteReplay(r *Record) {
 	if r.ReplayOf != "" {
-		k := life{r.ReplayOf, r.Message.ID}
-		s.again[k] = max(s.again[k], r.Replays)
+		s.NoteReplay(life{ID: r.ReplayOf, Message: r.Message.ID}, r.Replays)
 	}
 }
 
-// failedAgain says whether a dead letter was replayed and its replay lies among these, too.
-func (s *states) failedAgain(r *Record) bool { return s.again[life{r.ID, r.Message.ID}] > r.Replays }
-
-// mark gives a dead letter its state. A replay may be handled twice: where one succeeded and one failed there is a new dead letter, which counts.
+// mark gives a dead letter its state.
 func (s *states) mark(r *Record) {
 	if !s.kept {
 		return
@@ -133,21 +86,10 @@ func (s *states) mark(r *Record) {
 	if e, ok := s.groups[r.Fingerprint]; ok && r.when().After(e.Through) {
 		s.recurs[r.Fingerprint] = true
 	}
-	var by stamp
-	pending, isPending := s.pending[r.ID]
-	resolved, isResolved := s.resolved[life{r.ID, r.Message.ID}]
-	discarded, isDiscarded := s.discarded[r.ID]
-	switch {
-	case isDiscarded:
-		r.State, by = StateDiscarded, discarded
-	case s.failedAgain(r):
-		r.State, by = StateFailedAgain, pending
-	case isResolved:
-		r.State, by = StateResolved, resolved
-	case isPending:
-		r.State, by = StatePending, pending
-	default:
-		r.State = StateOpen
-	}
-	r.StateSince, r.StateBy, r.StateWhy = by.at, by.by, by.why
+	fate, by := s.Of(life{ID: r.ID, Message: r.Message.ID}, r.Replays)
+	r.State = [...]State{
+		deadevent.FateOpen: StateOpen, deadevent.FatePending: StatePending, deadevent.FateFailedAgain: StateFailedAgain,
+		deadevent.FateResolved: StateResolved, deadevent.FateDiscarded: StateDiscarded,
+	}[fate]
+	r.StateSince, r.StateBy, r.StateWhy = by.At, by.By, by.Why
 }

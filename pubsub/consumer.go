@@ -23,6 +23,7 @@ type Consumer struct {
 	batch   *batching       // nil for a handler of single messages
 	pulls   bool            // a Receive loop takes the place of the workers
 	tiers   []time.Duration // that retries are moved through, the shortest first; nil = they are not
+	blocks  *blocks         // of BlockKey; nil = Continue
 	observe []func(Event)
 	log     *slog.Logger
 	member  string
@@ -125,6 +126,9 @@ func (b *Broker) newConsumer(ctx context.Context, sub Subscription, h Handler) (
 		room, _ := c.roomBesideTiers()
 		c.sub.MaxParked = min(c.sub.MaxParked, room)
 	}
+	if sub.AfterDeadLetter == BlockKey {
+		c.blocks = c.newBlocks()
+	}
 	c.cond.L = &c.mu
 	c.life, c.stop = context.WithCancelCause(c.base)
 	c.alarm.f, c.watch.f = c.ring, c.overdue
@@ -139,6 +143,9 @@ func (c *Consumer) start(ctx context.Context) error {
 	err := c.checkTarget(ctx, time.Until(end)/2) // the rest is for the broker's own
 	if err == nil {
 		err = c.open(openCtx)
+	}
+	if err == nil && c.blocks != nil {
+		err = c.mayLook(openCtx)
 	}
 	if err != nil {
 		c.abandon()
@@ -230,6 +237,9 @@ func (c *Consumer) live(ctx context.Context) {
 	}
 	c.stop(nil)
 	c.drainErr = errors.Join(c.drainErr, c.drain(drain))
+	if c.blocks != nil {
+		c.blocks.watchers.Wait()
+	}
 	c.b.mu.Lock()
 	delete(c.b.consumers, c)
 	if failure != nil && c.b.failure == nil && !aside.Is(c.base) {
@@ -335,6 +345,8 @@ type State struct {
 	Waiting  int   // for a retry
 	Stuck    int   // handlers past their timeout that go on
 	Bytes    int64 // of the messages held, see Message.Size
+
+	BlockedKeys int // of the group, by what this consumer knows of its dead letters, see BlockKey
 }
 
 // Phase of a consumer's life. Where several hold, State has the last one of this list, and Reconnecting before Blocked.
@@ -363,6 +375,9 @@ func (c *Consumer) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := State{Parked: c.parked, Waiting: len(c.waiting), Stuck: c.stuck}
+	if c.blocks != nil {
+		s.BlockedKeys = len(c.blocks.book.open)
+	}
 	var down error
 	blocked := c.blocked
 	for _, f := range c.feeds {

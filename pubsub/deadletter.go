@@ -61,11 +61,19 @@ func (c *Consumer) send(it *item) {
 		m = c.deadLetter(it)
 		if d.Redact != nil {
 			m.Payload, m.Headers = slices.Clone(m.Payload), slices.Clone(m.Headers)
+			id, message, key := m.Headers.Get(headerDeadID), m.ID, m.Key
 			d.Redact(&m)
+			if c.blocks != nil && (m.Headers.Get(headerDeadID) != id || m.ID != message || m.Key != key) {
+				done(Receipt{}, errRedacted)
+				return
+			}
 		}
 		shed(&m, it.shed)
 		if it.shed == pointing {
 			pointAt(&m)
+		}
+		if c.blocks != nil {
+			it.letter, _ = letterOf(&m)
 		}
 	}
 	// the same for the same source: a crash between copy and ack does not store it twice where the broker can tell
@@ -101,12 +109,18 @@ func (c *Consumer) send(it *item) {
 	}
 }
 
+// errRedacted keeps a message: what is stored without its key blocks none after a restart.
+var errRedacted = errors.New("DeadLetter.Redact has changed the ID, the key or the header " + headerDeadID + ", which BlockKey goes by")
+
 // moved is told that the copy is stored, or why not.
 func (c *Consumer) moved(it *item, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.moving--
 	it.lane.running--
+	if err == nil && it.letter != nil {
+		c.blockKey(it)
+	}
 	switch {
 	case it.takenAway():
 		c.drop(it)

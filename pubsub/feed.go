@@ -174,6 +174,11 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 	}
 	buf := f.buf[:min(n, len(f.buf))]
 	n, events, err := f.src.Recv(ctx, buf, maxBytes)
+	blind := false
+	if err == nil && f.looks(events, buf[:n]) {
+		err = f.c.look(session)
+		blind = err != nil
+	}
 	defer clear(buf[:n]) // a consumer that waits keeps nothing alive
 	switch {
 	case !full || session.Err() != nil:
@@ -187,7 +192,11 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 	for _, ev := range events {
 		f.laneEvent(ev)
 	}
-	if n > 0 && (err == nil || session.Err() != nil) {
+	switch {
+	case n == 0 || err != nil && session.Err() == nil:
+	case blind: // nobody knows which of their keys are blocked
+		f.returns(buf[:n])
+	default:
 		f.arrive(buf[:n])
 	}
 	return err

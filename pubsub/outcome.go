@@ -50,6 +50,7 @@ const (
 	ReasonHang          Reason = "hang"           // its handler does not end in time
 	ReasonParkedFull    Reason = "parked-full"    // too many messages wait behind it
 	ReasonOperator      Reason = "operator"       // somebody did not want to wait for its retry, see Broker.DeadLetterNow
+	ReasonKeyBlocked    Reason = "key-blocked"    // an earlier message of its key is a dead letter, see BlockKey
 )
 
 // decide turns what a handler returned into a verdict. ctx is the handler's.

@@ -102,6 +102,9 @@ func (c *Consumer) told(all []success, err error) {
 func (c *Consumer) resolved(it *item, v verdict, err error) {
 	c.moving--
 	it.lane.running--
+	if err == nil && c.blocks != nil { // while the key is held
+		c.resolvesKey(it)
+	}
 	switch {
 	case it.takenAway():
 		c.drop(it)

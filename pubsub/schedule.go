@@ -24,6 +24,7 @@ type held struct {
 	next    *item     // behind it in key
 	prev    *item     // all that a feed holds, oldest first
 	after   *item
+	letter  *letter // that is on its way, with BlockKey
 	run     *worker // while its handler runs
 	state   itemState
 	job     task
@@ -195,6 +196,9 @@ func (c *Consumer) next(now time.Time) *item {
 		if it.shown {
 			it.newDelivery()
 			it.co = nil
+		}
+		if c.blocks != nil {
+			c.follow(it)
 		}
 		it.state, it.shown = itemRunning, true
 		it.lane.running++

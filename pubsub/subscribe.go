@@ -39,7 +39,8 @@ type Subscription struct {
 	MaxInFlightBytes int64         // the same in bytes, see Message.Size; one fetch may go beyond it; 0 = 64 MiB
 	AckWait          time.Duration // how long a dead consumer keeps a message from others; renewed while a handler runs; 0 = 30s
 
-	HandlerTimeout time.Duration // its context ends with ErrTimeout as its cause; then it is a failure; 0 = 5min; Forever = none
+	HandlerTimeout  time.Duration   // its context ends with ErrTimeout as its cause; then it is a failure; 0 = 5min; Forever = none
+	AfterDeadLetter AfterDeadLetter // what becomes of the key's later messages; zero = Continue
 
 	Retry      Policy     // for every failure that no rule matches; zero = 10 attempts, 1s to 5min: 4 minutes on average
 	Rules      []Rule     // policies by kind of failure; first match wins
@@ -58,6 +59,30 @@ const (
 	OrderNone                    // any order
 	OrderStrict                  // whole partition or topic, one at a time
 )
+
+// AfterDeadLetter says what becomes of later messages of a key when one of them is dead-lettered.
+//
+// BlockKey needs OrderByKey or OrderStrict, and the group's own dead letters: neither Broadcast nor DeadLetter.Topic, Route, To or Drop, and a Redact that leaves
+// ID and Key, or nothing is stored. A key is blocked as long as one of its dead letters is open or pending, whatever its reason and wherever the process is that
+// stored it: the broker has that, and it is read when Subscribe begins to get messages and whenever a lane comes. Its later messages become dead letters, in order,
+// without a call of the handler, with the reason "key-blocked". Other keys go on, and messages without a key. State.BlockedKeys counts keys.
+//
+// A key opens when its dead letters are resolved or discarded. A replay of one is handled unless one of its key that comes before it is open still: then it
+// follows to the dead letters again. So replay a key's dead letters in order, which package dlq does, and discard those that are not to be handled. One that fails again keeps its
+// turn. Outcomes of this consumer count at once, what others do within 2 s and the reading, and a purge or the end of retention within a minute, or 20 times
+// as long as reading all dead letters takes. While no key is blocked nothing is read but when a lane comes. A message that was on its way to the dead letters when its
+// key opened gets there, and blocks it again. What another member gives up in the group's quarantine blocks a key here at the next look only.
+//
+// Some 300 bytes are held of each dead letter of the group that has a key, and 100 of each outcome.
+type AfterDeadLetter uint8
+
+const (
+	Continue AfterDeadLetter = iota // they are handled
+	BlockKey                        // they follow to the dead letters, reason key-blocked, until it is resolved or discarded
+)
+
+// String is "continue" or "block-key".
+func (a AfterDeadLetter) String() string { return enumText(a, "continue", "block-key") }
 
 // ParkedFull says what happens when the followers of waiting keys fill MaxParked.
 type ParkedFull uint8
@@ -185,6 +210,14 @@ func (s Subscription) check() error {
 		return fmt.Errorf("MaxParked is %d; it is between 0 and MaxInFlight", s.MaxParked)
 	case s.OnParkedFull > ParkDeadLetter:
 		return fmt.Errorf("OnParkedFull %d is neither ParkBlock nor ParkDeadLetter", s.OnParkedFull)
+	case s.AfterDeadLetter > BlockKey:
+		return fmt.Errorf("AfterDeadLetter %d is neither Continue nor BlockKey", s.AfterDeadLetter)
+	case s.AfterDeadLetter == BlockKey && s.Order != OrderByKey && s.Order != OrderStrict:
+		return fmt.Errorf("AfterDeadLetter BlockKey needs OrderByKey or OrderStrict: with order %v a key has no one sequence", s.Order)
+	case s.AfterDeadLetter == BlockKey && s.Group == Broadcast:
+		return errors.New("AfterDeadLetter BlockKey needs a group: a Broadcast has no dead letters that outlive it")
+	case s.AfterDeadLetter == BlockKey && (s.DeadLetter.Topic != "" || s.DeadLetter.Route != nil || s.DeadLetter.To != nil || s.DeadLetter.Drop):
+		return errors.New("AfterDeadLetter BlockKey needs the group's own dead letters: it excludes DeadLetter.Topic, Route, To and Drop")
 	case s.MaxInFlightBytes < 0:
 		return fmt.Errorf("MaxInFlightBytes is %d; it cannot be negative", s.MaxInFlightBytes)
 	case s.AckWait < 0, s.AckWait > 0 && s.AckWait < minAckWait:

@@ -106,7 +106,10 @@ func (b *Broker) checkSubscription(op string, s Subscription) error {
 		return &Error{Op: op, Broker: b.name, Topic: s.Topic, Code: ErrUnsupported, Err: errors.New(what), Hint: hint}
 	}
 	start, _, _ := s.Start.Parts()
+	_, browses := b.drv.(Browser)
 	switch {
+	case s.AfterDeadLetter == BlockKey && !(browses && b.caps.Redelivery):
+		return lacking("Subscription.AfterDeadLetter BlockKey", "this broker keeps no dead letters of a group, so nobody knows which keys are blocked")
 	case IsPattern(s.Topic) && !b.caps.Patterns:
 		return lacking("a pattern in Subscription.Topic", "subscribe to each topic")
 	case start != StartNow && (!b.caps.History || s.Group == Broadcast):

@@ -12,6 +12,14 @@ const Type = "omnibus.dlq-event/1"
 // Resolved is the operation of the engine's events: a handler succeeded on what was replayed.
 const Resolved = "resolved"
 
+// The operations of package dlq that change what becomes of dead letters.
+const (
+	Replayed = "replayed"
+	Discard  = "discard"
+	Restore  = "restore"
+	Edit     = "edit"
+)
+
 // An Event is one thing that happened to dead letters. Events are appended, and none replaces another.
 type Event struct {
 	Operation string    `json:"op"`

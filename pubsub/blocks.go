@@ -1,0 +1,256 @@
+package pubsub
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/omnibus-go/omnibus/internal/deadevent"
+)
+
+const (
+	watchEvery = time.Second     // and up to twice that: how often a consumer looks whether its blocked keys are open
+	readEvery  = time.Minute     // how often it then reads all, for what was purged or has expired
+	readShare  = 20              // of the time, one part at most goes into reading all
+	looseEnds  = 5 * time.Second // for so long a look need not show what is stored: servers follow each other
+	lookPage   = 256             // records that are taken in at once
+)
+
+// blocks are what a consumer with BlockKey knows of its group's dead letters, and how it learns of them.
+//
+// The broker has the truth: the dead letters, and beside them what became of them. Both are read before the first message of a lane is handled, behind whoever had
+// the lane before. What this process stores it takes in by itself. While a key is blocked both are read again and again, since others free it.
+type blocks struct {
+	book     *book             // guarded by the consumer's mu
+	reading  bool              // all is being read, guarded by mu
+	missed   []deadevent.Event // that this process has told meanwhile, guarded by mu
+	watching bool              // guarded by mu
+	watchers sync.WaitGroup    // of what watches
+
+	looking chan struct{} // who is in it looks, alone; what follows is his
+	begun   time.Time     // when all was read; zero = never
+	took    time.Duration // to read all
+	state   Position      // up to where what became of dead letters was read
+	dead    Position      // up to where the dead letters were
+}
+
+func (c *Consumer) newBlocks() *blocks {
+	bl := &blocks{book: newBook(), looking: make(chan struct{}, 1)}
+	bl.book.told = c.tellKey
+	return bl
+}
+
+// tellKey logs that a key is blocked, or open again. mu is held.
+func (c *Consumer) tellKey(l *letter, opened bool) {
+	if opened {
+		c.log.Info("a key is open again", "dead_letter", l.ID, "message", l.Message)
+	} else {
+		c.log.Warn("a key is blocked: its later messages follow to the dead letters", "dead_letter", l.ID, "message", l.Message)
+	}
+}
+
+// places are where the dead letters of the group are, and what became of them.
+func (c *Consumer) places() (state, dead Place) {
+	at := Place{Topic: c.sub.Topic, Group: c.sub.Group, Kind: PlaceState}
+	state, at.Kind = at, PlaceDead
+	return state, at
+}
+
+// mayLook asks for one record of each place: who may not read them could not keep keys blocked.
+func (c *Consumer) mayLook(ctx context.Context) error {
+	state, dead := c.places()
+	for _, at := range []Place{state, dead} {
+		for _, err := range c.b.drv.(Browser).Browse(ctx, at, Position{}) {
+			if err != nil {
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// looks says whether the consumer has to look at the dead letters before it takes in what was received: a lane has come. The lanes tell that themselves; that its first
+// record is of a lane that nobody has seen says the same.
+func (f *feed) looks(events []LaneEvent, recs []Record) bool {
+	if f.c.blocks == nil {
+		return false
+	}
+	for i := range events {
+		if events[i].Kind == LaneGained {
+			return true
+		}
+	}
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	for i := range recs {
+		if f.lanes[recs[i].Token.Lane] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// returns gives records back that nothing was done with. mu is held.
+func (f *feed) returns(recs []Record) {
+	for i := range recs {
+		f.settles = append(f.settles, Settlement{Token: recs[i].Token, As: SettleRelease, Failed: recs[i].Failed})
+	}
+	f.kickSettler()
+}
+
+// look takes in what was added to the dead letters since the last look, or all of them where that is a while ago. What was stored before it began is known when it
+// returns nil. The error is the driver's.
+func (c *Consumer) look(ctx context.Context) error {
+	bl := c.blocks
+	select {
+	case bl.looking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-bl.looking }()
+	if bl.begun.IsZero() || time.Since(bl.begun) >= max(readEvery, readShare*bl.took) {
+		return c.readAll(ctx)
+	}
+	return c.readOn(ctx, &bl.state, &bl.dead, func(take func(*book)) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		take(bl.book)
+		c.watchKeys()
+	})
+}
+
+// readAll makes a new book of all that is there, so that what is gone from there is gone here.
+func (c *Consumer) readAll(ctx context.Context) error {
+	bl := c.blocks
+	begun, fresh := time.Now(), newBook()
+	c.mu.Lock()
+	bl.reading, bl.missed = true, nil
+	c.mu.Unlock()
+	var state, dead Position
+	err := c.readOn(ctx, &state, &dead, func(take func(*book)) { take(fresh) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	bl.reading = false
+	if err != nil {
+		return err
+	}
+	for i := range bl.missed {
+		fresh.note(&bl.missed[i])
+	}
+	var mine []*letter
+	for _, l := range bl.book.letters {
+		if l.stored.After(begun.Add(-looseEnds)) {
+			mine = append(mine, l)
+		}
+	}
+	slices.SortFunc(mine, func(a, b *letter) int { return a.turn - b.turn })
+	for _, l := range mine {
+		fresh.add(l)
+	}
+	fresh.told = bl.book.told
+	for key, l := range bl.book.open {
+		if fresh.open[key] == nil {
+			fresh.told(l, true)
+		}
+	}
+	for key, l := range fresh.open {
+		if bl.book.open[key] == nil {
+			fresh.told(l, false)
+		}
+	}
+	bl.book, bl.begun, bl.took, bl.state, bl.dead = fresh, begun, time.Since(begun), state, dead
+	c.watchKeys()
+	return nil
+}
+
+// readOn reads both places from positions on and moves these. What became of dead letters is read first: what failed again is a dead letter, stored before its
+// outcome is told, so no key is taken for open between the two.
+func (c *Consumer) readOn(ctx context.Context, state, dead *Position, into func(take func(*book))) error {
+	states, letters := c.places()
+	err := c.readPlace(ctx, states, state, into, func(b *book, m *Message) {
+		if e, ok := deadevent.Decode(m.Type, m.Payload); ok {
+			b.note(&e)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return c.readPlace(ctx, letters, dead, into, func(b *book, m *Message) {
+		if l, ok := letterOf(m); ok {
+			b.add(l)
+		}
+	})
+}
+
+// readPlace reads a place from a position on, and moves it with each page that is taken in. Where the broker tells no positions that is all, each time: what is known
+// is taken in once more, which changes nothing.
+func (c *Consumer) readPlace(ctx context.Context, at Place, from *Position, into func(take func(*book)), each func(*book, *Message)) error {
+	page := make([]Record, 0, lookPage)
+	take := func() {
+		if len(page) == 0 {
+			return
+		}
+		into(func(b *book) {
+			for i := range page {
+				each(b, page[i].Msg)
+			}
+		})
+		*from = page[len(page)-1].Pos
+		clear(page)
+		page = page[:0]
+	}
+	seen := *from
+	for r, err := range c.b.drv.(Browser).Browse(ctx, at, *from) {
+		if err != nil {
+			return err
+		}
+		if r.Bad != nil || r.Pos == seen && seen != (Position{}) {
+			continue
+		}
+		if page = append(page, r); len(page) == cap(page) {
+			take()
+		}
+	}
+	if err := ctx.Err(); err != nil { // a driver that has it all at hand may not look
+		return err
+	}
+	take()
+	return nil
+}
+
+// watchKeys sees to it that somebody looks while a key is blocked. mu is held.
+func (c *Consumer) watchKeys() {
+	bl := c.blocks
+	if bl.watching || len(bl.book.open) == 0 || c.life.Err() != nil {
+		return
+	}
+	bl.watching = true
+	bl.watchers.Go(c.watchBlocks)
+}
+
+// watchBlocks looks again and again until no key is blocked or the consumer ends. What keeps it from looking keeps its session from receiving, too, which tells of it.
+func (c *Consumer) watchBlocks() {
+	bl := c.blocks
+	for {
+		timer := time.NewTimer(watchEvery + rand.N(watchEvery))
+		select {
+		case <-timer.C:
+		case <-c.life.Done(): // and so does the look
+			timer.Stop()
+		}
+		err := c.look(c.life)
+		if err != nil {
+			c.log.Debug("looking whether keys are open", "err", err)
+		}
+		c.mu.Lock()
+		if c.life.Err() != nil || err == nil && len(bl.book.open) == 0 {
+			bl.watching = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+	}
+}
