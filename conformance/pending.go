@@ -5,10 +5,7 @@ import (
 )
 
 // Why a property is not run on any broker yet: the beginnings of Property.Pending. It is a closed set.
-const (
-	needsNetwork  = "needs a broker with a network: "
-	laterFailures = "a later issue, failure handling: "
-)
+const needsNetwork = "needs a broker with a network: "
 
 // pending returns those properties of a group that the contract demands and that nothing can show yet. Each report names them, so
 // that none is forgotten.
@@ -21,10 +18,6 @@ func pending(group string) []Property {
 		{
 			Name: "DeadLetters/UnparsableBatch", Promises: []int{12}, Gate: redelivers(), Pending: needsNetwork + "record batches that the client cannot parse",
 			Doc: "A record batch that cannot be parsed stops its lane only, and State and the metric say so.",
-		},
-		{
-			Name: "DeadLetters/BlockKey", Promises: []int{6, 19}, Gate: redelivers(), Pending: laterFailures + "keys that are blocked after a dead letter",
-			Doc: "With BlockKey what follows a dead letter in its key goes to the dead letters too, until the key is freed.",
 		},
 	}
 	return slices.DeleteFunc(all, func(p Property) bool { return p.Group() != group })

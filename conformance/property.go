@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -129,6 +130,7 @@ func Properties() []Property {
 	var all []Property
 	for _, group := range [][]Property{
 		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(), append(deadLetters(), outcomes()...), waitingRetries(), timing(), replay(), observation(),
+		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(), slices.Concat(deadLetters(), outcomes(), blockedKeys()), timing(), replay(), observation(),
 		secured(),
 	} {
 		all = append(append(all, group...), pending(group[0].Group())...)

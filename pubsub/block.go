@@ -87,8 +87,8 @@ func (b *book) add(l *letter) {
 		b.fates.NoteReplay(deadevent.Life{ID: l.parent, Message: l.Message}, l.replays)
 	}
 	parent := b.letters[l.parent]
-	if parent != nil {
-		defer b.weigh(parent.key) // with l in its place, or a key that opens would be told to
+	if parent != nil && (parent.key != l.key || l.again && parent.Message != l.Message) { // it is of another key, or says so only
+		parent = nil
 	}
 	if known := b.letters[l.ID]; known != nil {
 		if l.stored.IsZero() {
@@ -97,7 +97,7 @@ func (b *book) add(l *letter) {
 		return
 	}
 	switch same := b.spots[l.spot()]; {
-	case same == nil:
+	case same == nil || same.key != l.key:
 	case l.stored.IsZero() && !same.stored.IsZero():
 		b.forget(same) // the broker took it for a duplicate of this one; or it has both, and shows it yet
 	case !l.stored.IsZero() && same.stored.IsZero() && !b.done(same):
