@@ -36,6 +36,7 @@ func Mutants() []Mutant {
 		outcomeMutants(),
 		waitingMutants(),
 		topicMutants(),
+		blockMutants(),
 		otherMutants(),
 		securityMutants(),
 		attackMutants(),

@@ -129,8 +129,8 @@ func deduplicates() Gate {
 func Properties() []Property {
 	var all []Property
 	for _, group := range [][]Property{
-		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(), append(deadLetters(), outcomes()...), waitingRetries(), timing(), replay(), observation(),
-		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(), slices.Concat(deadLetters(), outcomes(), blockedKeys()), timing(), replay(), observation(),
+		delivery(), settlement(), order(), groups(), flow(), fidelity(), lifecycle(), faults(), retry(),
+		slices.Concat(deadLetters(), outcomes(), blockedKeys()), waitingRetries(), timing(), replay(), observation(),
 		secured(),
 	} {
 		all = append(append(all, group...), pending(group[0].Group())...)
