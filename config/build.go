@@ -222,6 +222,7 @@ func (b *builder) subscription(name string, s *Subscription) pubsub.Subscription
 	if s.OnParkedFull == "dead-letter" {
 		sub.OnParkedFull = pubsub.ParkDeadLetter
 	}
+	sub.AfterDeadLetter = named(s.AfterDeadLetter, pubsub.Continue, pubsub.BlockKey)
 	sub.Start = b.start(path+".start", s.Start)
 	b.topic(path+".topic", s.Topic)
 	b.deadLetters(path+".dead_letters", s, &sub)
@@ -234,7 +235,7 @@ func (b *builder) subscription(name string, s *Subscription) pubsub.Subscription
 		b.wrongf(path+".max_in_flight", fmt.Sprintf("make it %d or more", s.Concurrency), "it is less than concurrency of %d", s.Concurrency)
 	} else if s.MaxParked > held {
 		b.wrongf(path+".max_parked", fmt.Sprintf("make it %d or less", held), "it is more than the messages held, max_in_flight of %d", held)
-	} else if err := sub.Check(); err != nil {
+	} else if err := b.blocks(path, sub); err != nil {
 		text := err.Error()
 		for at, name := range map[string]string{path + ".topic": s.Topic, path + ".group": s.Group, path + ".dead_letters.topic": sub.DeadLetter.Topic} {
 			text = b.hide(at, name, text)
@@ -245,6 +246,20 @@ func (b *builder) subscription(name string, s *Subscription) pubsub.Subscription
 		b.opts.Adjust(name, &sub)
 	}
 	return sub
+}
+
+// blocks tells of a subscription that is wrong only because it blocks keys. It returns what else is wrong.
+func (b *builder) blocks(path string, sub pubsub.Subscription) error {
+	err := sub.Check()
+	if err == nil || sub.AfterDeadLetter == pubsub.Continue {
+		return err
+	}
+	sub.AfterDeadLetter = pubsub.Continue
+	if other := sub.Check(); other != nil {
+		return other
+	}
+	b.wrongf(path+".after_dead_letter", "remove it, or what it does not go with", "%v", err)
+	return nil
 }
 
 func order(name string) pubsub.Order {

@@ -106,6 +106,10 @@ func TestWholeFile(t *testing.T) {
 		t.Errorf("%+v", audit)
 	}
 
+	if ledger := subs["ledger"]; !same(ledger, pubsub.Subscription{Topic: "orders.eu", Group: "ledger", AfterDeadLetter: pubsub.BlockKey}) {
+		t.Errorf("%+v", ledger)
+	}
+
 	var text bytes.Buffer
 	for _, s := range c.Explain() {
 		from := "default"

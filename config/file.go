@@ -173,6 +173,9 @@ type Subscription struct {
 	Retry PolicyRef `yaml:"retry" default:"=as max_attempts 10, initial 1s, max 5m"`
 	// Policies by kind of failure; the first that matches counts.
 	Rules []Rule `yaml:"rules"`
+	// What becomes of later messages of a key when one of them is given up: continue handles them, block-key sends them to the dead letters, too, until all of these
+	// are resolved or discarded. Only with order by-key or strict, and the group's own dead letters.
+	AfterDeadLetter string `yaml:"after_dead_letter" oneof:"continue block-key" default:"continue"`
 	// Where messages go that are given up.
 	DeadLetters *DeadLetters `yaml:"dead_letters"`
 	// More layers, inside those of the whole service. Only what they do with incoming messages counts here.
