@@ -98,9 +98,9 @@ func blockKey(e *env) {
 	first, _ := b.join()
 	b.l.mustPublish(b.pub, b.topic, b.l.messages(2*sound, 3)...)
 	b.l.await("g")
-	b.round(10, "while one member runs")
+	second, _ := b.join() // it knows of no dead letter but by looking when the lane comes
+	b.round(10, "while one member runs and one stands by")
 
-	second, _ := b.join()
 	e.until(patience, func() bool { return first.held() == 0 })
 	first.kill()
 	b.l.strikes("g", 1, history.Load{Members: 1, MaxInFlight: b.sub.InFlight()})

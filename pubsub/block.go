@@ -186,7 +186,7 @@ func (e *keyBlockedError) Error() string {
 // follow lets an item go to the dead letters if its key is blocked. It is the first of its key that is not settled, so nothing before it is on its way
 // there. One that is on its way there gets there also when its key opens meanwhile, since it may be stored already. mu is held.
 func (c *Consumer) follow(it *item) {
-	if it.job != taskHandle {
+	if it.job != taskHandle && it.job != taskQuarantine { // the second would let its followers get there before it
 		return
 	}
 	if l := c.blocks.book.before(it.rec.Msg, it.replay); l != nil {

@@ -284,6 +284,24 @@ func TestBlockFollowsWhatOthersDo(t *testing.T) {
 		k.send("a3")
 		k.want("a", "")
 		k.wantBlocked(2)
+		edit := dlq.Edit{Allow: true, Change: func(m *pubsub.Message) error { m.Payload = []byte("mended"); return nil }}
+		if _, err := k.queue().Edit(t.Context(), all["a1"], edit); err != nil { // it lies behind the others, and is in the turn of its original
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		k.wantBlocked(2)
+		for range 2 {
+			k.replay(dlq.Filter{Key: "a"})
+		}
+		k.mu.Lock()
+		first := k.got[0]
+		k.got = k.got[1:]
+		k.mu.Unlock()
+		if first == "a1" || first == "a2" {
+			t.Errorf("the first that came is %s, not the edited one", first)
+		}
+		k.want("a", "a2 a3")
+		k.wantBlocked(1)
 	})
 }
 
@@ -525,6 +543,24 @@ func TestBlockKeyAndRedact(t *testing.T) {
 	})
 }
 
+// A message that is suspected of killing processes follows its key, too: in quarantine it would be behind its followers.
+func TestSuspectOfABlockedKeyFollowsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		d := &closed{full: s.Driver().(full)}
+		b, err := pubsub.New(t.Context(), d, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		d.suspects.Store(true)
+		k := newKeeper(t, s, b, blocking(), "a1")
+		k.send("a1", "a2", "a3")
+		k.want("a", "a1")
+		k.wantDead("a", "a1 permanent open, a2 key-blocked open, a3 key-blocked open")
+	})
+}
+
 // full is all that memory's driver can.
 type full interface {
 	pubsub.Driver
@@ -542,6 +578,8 @@ type closed struct {
 	after   atomic.Int64 // so many browses later it cannot; 0 = it is not counted
 	hangs   atomic.Bool  // and says nothing then
 	stored  atomic.Bool  // a dead letter
+
+	suspects atomic.Bool // what is named a2 was delivered often
 }
 
 func (d *closed) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
@@ -608,4 +646,14 @@ func (s closedSource) Settle(ctx context.Context, all []pubsub.Settlement, errs 
 		return &pubsub.Error{Code: pubsub.ErrUnavailable, Err: errors.New("the session is over")}
 	}
 	return s.Source.Settle(ctx, all, errs)
+}
+
+func (s closedSource) Recv(ctx context.Context, buf []pubsub.Record, maxBytes int64) (int, []pubsub.LaneEvent, error) {
+	n, events, err := s.Source.Recv(ctx, buf, maxBytes)
+	for i := range buf[:n] {
+		if s.d.suspects.Load() && buf[i].Msg.ID == "a2" {
+			buf[i].Deliveries = 100
+		}
+	}
+	return n, events, err
 }

@@ -11,11 +11,12 @@ import (
 )
 
 const (
-	watchEvery = time.Second     // and up to twice that: how often a consumer looks whether its blocked keys are open
-	readEvery  = time.Minute     // how often it then reads all, for what was purged or has expired
-	readShare  = 20              // of the time, one part at most goes into reading all
-	looseEnds  = 5 * time.Second // for so long a look need not show what is stored: servers follow each other
-	lookPage   = 256             // records that are taken in at once
+	watchEvery = time.Second      // and up to twice that: how often a consumer looks whether its blocked keys are open
+	readEvery  = time.Minute      // how often it then reads all, for what was purged or has expired
+	readShare  = 20               // of the time, one part at most goes into reading all
+	looseEnds  = 5 * time.Second  // for so long a look need not show what is stored: servers follow each other
+	lookPause  = 30 * time.Second // without an answer it has failed
+	lookPage   = 256              // records that are taken in at once
 )
 
 // blocks are what a consumer with BlockKey knows of its group's dead letters, and how it learns of them.
@@ -156,9 +157,13 @@ func (c *Consumer) readAll(ctx context.Context) error {
 			fresh.told(l, true)
 		}
 	}
-	for key, l := range fresh.open {
-		if bl.book.open[key] == nil {
-			fresh.told(l, false)
+	if bl.begun.IsZero() {
+		c.log.Info("the dead letters are read", "blocked_keys", len(fresh.open))
+	} else {
+		for key, l := range fresh.open {
+			if bl.book.open[key] == nil {
+				fresh.told(l, false)
+			}
 		}
 	}
 	bl.book, bl.begun, bl.took, bl.state, bl.dead = fresh, begun, time.Since(begun), state, dead
@@ -186,8 +191,12 @@ func (c *Consumer) readOn(ctx context.Context, state, dead *Position, into func(
 }
 
 // readPlace reads a place from a position on, and moves it with each page that is taken in. Where the broker tells no positions that is all, each time: what is known
-// is taken in once more, which changes nothing.
+// is taken in once more, which changes nothing in the end.
 func (c *Consumer) readPlace(ctx context.Context, at Place, from *Position, into func(take func(*book)), each func(*book, *Message)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stalled := time.AfterFunc(lookPause, cancel) // or nobody else could look
+	defer stalled.Stop()
 	page := make([]Record, 0, lookPage)
 	take := func() {
 		if len(page) == 0 {
@@ -207,6 +216,7 @@ func (c *Consumer) readPlace(ctx context.Context, at Place, from *Position, into
 		if err != nil {
 			return err
 		}
+		stalled.Reset(lookPause)
 		if r.Bad != nil || r.Pos == seen && seen != (Position{}) {
 			continue
 		}
