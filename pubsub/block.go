@@ -56,6 +56,7 @@ type book struct {
 	spots   map[spot]*letter // the last one of a message that lay there
 	keys    map[string]*line
 	open    map[string]*letter // the first open one of each key that has any
+	mine    []*letter          // that this process has stored, and no look has shown, oldest first; some are not so any more
 	turns   int
 	told    func(l *letter, opened bool) // of a key that is blocked by a letter, or that was and is open; nil = nobody
 }
@@ -96,18 +97,22 @@ func (b *book) add(l *letter) {
 		}
 		return
 	}
+	if l.turn = b.turns; parent != nil {
+		l.turn = parent.turn
+	}
 	switch same := b.spots[l.spot()]; {
 	case same == nil || same.key != l.key:
 	case l.stored.IsZero() && !same.stored.IsZero():
 		b.forget(same) // the broker took it for a duplicate of this one; or it has both, and shows it yet
-	case !l.stored.IsZero() && same.stored.IsZero() && !b.done(same):
+		l.turn = same.turn
+	case !l.stored.IsZero() && !b.done(same):
 		return // the same the other way round
-	}
-	if l.turn = b.turns; parent != nil {
-		l.turn = parent.turn
 	}
 	b.turns++
 	b.letters[l.ID], b.spots[l.spot()] = l, l
+	if !l.stored.IsZero() {
+		b.mine = append(b.mine, l)
+	}
 	k := b.keys[l.key]
 	if k == nil {
 		k = &line{}
@@ -127,6 +132,23 @@ func (b *book) forget(l *letter) {
 		k.letters = slices.Delete(k.letters, i, i+1)
 		k.done = min(k.done, i)
 	}
+}
+
+// missing are those that this process has stored since a time, and that no look has shown. The others it forgets: a look that began later has not shown
+// them, so they are gone, or the broker took them for duplicates.
+func (b *book) missing(since time.Time) []*letter {
+	b.mine = slices.DeleteFunc(b.mine, func(l *letter) bool {
+		switch {
+		case b.letters[l.ID] != l || l.stored.IsZero():
+			return true
+		case l.stored.After(since):
+			return false
+		}
+		b.forget(l)
+		b.weigh(l.key)
+		return true
+	})
+	return b.mine
 }
 
 // note takes in what became of dead letters.

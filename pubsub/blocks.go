@@ -3,7 +3,6 @@ package pubsub
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -115,12 +114,19 @@ func (c *Consumer) look(ctx context.Context) error {
 	if bl.begun.IsZero() || time.Since(bl.begun) >= max(readEvery, readShare*bl.took) {
 		return c.readAll(ctx)
 	}
-	return c.readOn(ctx, &bl.state, &bl.dead, func(take func(*book)) {
+	begun := time.Now()
+	err := c.readOn(ctx, &bl.state, &bl.dead, func(take func(*book)) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		take(bl.book)
 		c.watchKeys()
 	})
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		bl.book.missing(begun.Add(-looseEnds))
+	}
+	return err
 }
 
 // readAll makes a new book of all that is there, so that what is gone from there is gone here.
@@ -141,14 +147,7 @@ func (c *Consumer) readAll(ctx context.Context) error {
 	for i := range bl.missed {
 		fresh.note(&bl.missed[i])
 	}
-	var mine []*letter
-	for _, l := range bl.book.letters {
-		if l.stored.After(begun.Add(-looseEnds)) {
-			mine = append(mine, l)
-		}
-	}
-	slices.SortFunc(mine, func(a, b *letter) int { return a.turn - b.turn })
-	for _, l := range mine {
+	for _, l := range bl.book.missing(begun.Add(-looseEnds)) {
 		fresh.add(l)
 	}
 	fresh.told = bl.book.told
