@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	positionKind = 2 // a position is an offset in a stream
-	pageSize     = 64
+	positionKind = 2    // a position is an offset in a stream
+	firstPage    = 64   // messages of a stream that are read at once, until it is known how large they are
+	largestPage  = 1000 // of small ones
+	pageBytes    = 4 << 20
 	countedAfter = 10 * time.Second // the broker counts a stream's messages every 5 s
 )
 
@@ -36,11 +38,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 		return err
 	}
 	ch, err := call(ctx, func() (*amqp.Channel, error) {
-		ch, err := at.conn.Channel()
-		if err == nil {
-			err = ch.Qos(pageSize, 0, false)
-		}
-		return ch, err
+		return at.conn.Channel()
 	}, func(ch *amqp.Channel) { _ = ch.Close() })
 	if err != nil {
 		return err
@@ -51,13 +49,15 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 	if kind, offset, _, _ := from.Parts(); kind == positionKind {
 		next, least = offset, offset
 	}
-	for {
-		page, err := at.readPage(ctx, ch, name, next)
+	for size := firstPage; ; {
+		page, err := at.readPage(ctx, ch, name, next, size)
 		if err != nil {
 			return err
 		}
+		read := 1
 		for i := range page {
 			m := &page[i]
+			read += len(m.Body)
 			offset, _ := integer(m.Headers[hdrOffset])
 			if _, mark := m.Headers[hdrMark]; offset < least || mark {
 				continue
@@ -67,9 +67,10 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 				return nil
 			}
 		}
-		if len(page) < pageSize {
+		if len(page) < size {
 			return nil
 		}
+		size = min(max(pageBytes*len(page)/read, firstPage), 2*size, largestPage)
 	}
 }
 
@@ -77,8 +78,11 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 // seconds later, and that there are no more it does not say at all. But it sends all that it has at once, as much as the channel may have, and then
 // looks at what it is asked next: so what has not come before the answer to a request that was made when the first message was here, was not there then. A
 // stream of ours always has a message, see ensureStream.
-func (l *link) readPage(ctx context.Context, ch *amqp.Channel, name string, from any) (page []amqp.Delivery, err error) {
+func (l *link) readPage(ctx context.Context, ch *amqp.Channel, name string, from any, size int) (page []amqp.Delivery, err error) {
 	in, err := call(ctx, func() (<-chan amqp.Delivery, error) {
+		if err := ch.Qos(size, 0, false); err != nil {
+			return nil, err
+		}
 		return ch.Consume(name, "omnibus", false, false, false, false, amqp.Table{hdrOffset: from})
 	}, nil)
 	if err != nil {
