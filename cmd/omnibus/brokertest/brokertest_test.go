@@ -129,6 +129,7 @@ func (c command) capabilities(t *testing.T) (caps struct {
 	Capabilities struct {
 		History bool
 		Lag     string
+		Waiting string
 	}
 }) {
 	t.Helper()
@@ -180,6 +181,20 @@ func (c command) testMessages(t *testing.T) {
 	}
 	if out := c.run(t, 0, "", "topics", c.topic, c.topic+"-missing", "--json"); !strings.Contains(out, `"there"`) || !strings.Contains(out, `"missing"`) {
 		t.Errorf("topics are %s", out)
+	}
+	listed := 0
+	if strings.HasPrefix(c.url, "amqp") { // which tells nobody
+		listed = 2
+	}
+	if out := c.run(t, listed, "", "topics", "--json"); strings.Contains(out, `"`+c.topic+`"`) != (listed == 0) || strings.Contains(out, "__") {
+		t.Errorf("of the broker's topics it tells %s", out)
+	}
+	waiting := 0
+	if caps.Waiting == "none" {
+		waiting = 8
+	}
+	if out := c.run(t, waiting, "", "dlq", "waiting", c.topic, "billing", "--json"); out != "" {
+		t.Errorf("when all is handled these wait: %s", out)
 	}
 }
 
