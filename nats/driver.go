@@ -55,6 +55,7 @@ type driver struct {
 	sessions map[session]*link
 	owed     []answer
 	done     map[consumerName]map[uint64]uint64
+	tails    map[string]uint64         // where live tails go on, by their members
 	topics   map[string]int            // partitions of those that were seen
 	groups   map[pubsub.Place]struct{} // those whose private places were seen; Kind is PlaceMain
 	closed   bool

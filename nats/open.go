@@ -184,7 +184,7 @@ func (c Config) Driver(ctx context.Context) (pubsub.Driver, error) {
 		c.Dedup = 2 * time.Minute
 	}
 	d := &driver{
-		cfg: c, names: names{c.Stream}, dialing: make(chan struct{}, 1), sessions: map[session]*link{}, topics: map[string]int{}, done: map[consumerName]map[uint64]uint64{},
+		cfg: c, names: names{c.Stream}, dialing: make(chan struct{}, 1), sessions: map[session]*link{}, topics: map[string]int{}, done: map[consumerName]map[uint64]uint64{}, tails: map[string]uint64{},
 		groups: map[pubsub.Place]struct{}{},
 	}
 	at, err := d.dial(ctx, nil)

@@ -42,6 +42,7 @@ type source struct {
 	acks      [recentAcks]sentAck // the last ones, a ring
 	acked     int
 	failed    map[uint64]int32 // failures of what waits, where no other member is
+	reached   uint64           // of a live tail: the last message that has come
 }
 
 // A sentAck is one that the server may forget when it is killed.
@@ -143,7 +144,7 @@ func (d *driver) OpenSource(ctx context.Context, spec pubsub.SourceSpec) (pubsub
 	return s, nil
 }
 
-// liveTail makes a consumer of our own that begins now.
+// liveTail makes a consumer of our own. It begins now, or where the session before stood that the same member had.
 func (d *driver) liveTail(ctx context.Context, spec pubsub.SourceSpec) ([]consumerName, error) {
 	info, err := d.ensureTopic(ctx, pubsub.TopicSpec{Name: spec.From.Topic}, spec.Manage)
 	if err != nil {
@@ -153,12 +154,40 @@ func (d *driver) liveTail(ctx context.Context, spec pubsub.SourceSpec) ([]consum
 		FilterSubjects: filters(spec.From.Topic, partsOf(info, spec.From.Topic)), AckPolicy: jetstream.AckExplicitPolicy, AckWait: spec.AckWait,
 		MaxDeliver: -1, MaxAckPending: maxAckPending, MemoryStorage: true, InactiveThreshold: time.Minute,
 	}
-	startAt(&c, pubsub.Start{}, info.State.LastSeq)
+	c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, d.resume(spec.Member, info.State.LastSeq+1)
 	made, err := d.now().js.CreateConsumer(ctx, d.names.stream, c)
 	if err != nil {
 		return nil, err
 	}
 	return []consumerName{{stream: d.names.stream, name: made.CachedInfo().Name}}, nil
+}
+
+// resume is where a live tail begins to read: at next, which is to come first, if it is new.
+func (d *driver) resume(member string, next uint64) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at, known := d.tails[member]; known {
+		next = min(next, at) // a stream that was made anew has none of those
+	}
+	d.tails[member] = next
+	return next
+}
+
+// stand remembers where a live tail stood whose session is broken: at the first message that is not settled. One that ends by itself is forgotten.
+func (s *source) stand() {
+	s.mu.Lock()
+	broken, next := s.dead != nil, s.reached+1
+	for f := s.oldest; f != nil; f = f.next {
+		next = min(next, f.info.seq)
+	}
+	s.mu.Unlock()
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if !broken {
+		delete(s.d.tails, s.spec.Member)
+	} else if next > s.d.tails[s.spec.Member] {
+		s.d.tails[s.spec.Member] = next
+	}
 }
 
 func (s *source) wake() {
@@ -308,6 +337,7 @@ func (s *source) hold(f *flight) {
 		f.prev.next = f
 	}
 	s.newest = f
+	s.reached = max(s.reached, f.info.seq)
 	s.unsettled++
 	s.bytes += f.size()
 }
@@ -423,6 +453,9 @@ func (s *source) Close(ctx context.Context) error {
 func (s *source) shut(ctx context.Context) {
 	if !s.nc.IsConnected() {
 		s.owe()
+	}
+	if s.spec.From.Group == pubsub.Broadcast {
+		s.stand()
 	}
 	s.giveBack()
 	s.die(errGone)
