@@ -19,6 +19,8 @@
 //   - A message counts when the broker has confirmed its copy. One that cannot be sent is reported, and the others go on.
 //   - The messages of a key go one after the other, in the order in which they were given up. That is the order in which they were
 //     published where the subscription keeps the order of keys.
+//   - Where the subscription blocks keys, see pubsub.BlockKey, a replay does not pass an earlier one of its key that is neither resolved nor discarded:
+//     it becomes a dead letter again.
 //
 // # Interrupted, and run again
 //
