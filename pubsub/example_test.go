@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"sync/atomic"
 	"time"
 
+	"github.com/omnibus-go/omnibus/dlq"
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -118,4 +120,46 @@ func ExampleError() {
 	err := b.Publish(context.Background(), "orders", pubsub.Message{})
 	fmt.Println(errors.Is(err, pubsub.ErrUnroutable), pubsub.CodeOf(err))
 	// Output: true unroutable
+}
+
+// With BlockKey the later messages of a key wait among the dead letters, in order, until what came before them is handled; other keys go on.
+func ExampleAfterDeadLetter() {
+	ctx := context.Background()
+	b := memory.New(nil)
+	defer b.Close()
+
+	var mended atomic.Bool
+	came := make(chan string)
+	sub := pubsub.Subscription{Topic: "accounts", Group: "ledger", AfterDeadLetter: pubsub.BlockKey}
+	c, err := b.Subscribe(ctx, sub, func(_ context.Context, d *pubsub.Delivery) error {
+		if string(d.Payload) == "open" && d.Key == "c-1" && !mended.Load() {
+			return pubsub.Permanent(errors.New("no such currency"))
+		}
+		came <- d.Key + ": " + string(d.Payload)
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, m := range []pubsub.Message{{Key: "c-1", Payload: []byte("open")}, {Key: "c-1", Payload: []byte("pay in 10")}, {Key: "c-2", Payload: []byte("open")}} {
+		if err := b.Publish(ctx, "accounts", m); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(<-came)
+	for lag, err := c.Lag(ctx); lag.Messages > 0 && err == nil; lag, err = c.Lag(ctx) { // until the group is done with all of them
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println(c.State().BlockedKeys, "key is blocked")
+	mended.Store(true)
+	if _, err := dlq.Open(b, "accounts", "ledger").Replay(ctx, dlq.Filter{}, dlq.Replay{}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(<-came)
+	fmt.Println(<-came)
+	// Output:
+	// c-2: open
+	// 1 key is blocked
+	// c-1: open
+	// c-1: pay in 10
 }

@@ -68,12 +68,13 @@ const (
 // without a call of the handler, with the reason "key-blocked". Other keys go on, and messages without a key. State.BlockedKeys counts keys.
 //
 // A key opens when its dead letters are resolved or discarded. A replay of one is handled unless one of its key that comes before it is open still: then it
-// follows to the dead letters again. So replay a key's dead letters in order, which package dlq does, and discard those that are not to be handled. One that fails again keeps its
-// turn. Outcomes of this consumer count at once, what others do within 2 s and the reading, and a purge or the end of retention within a minute, or 20 times
-// as long as reading all dead letters takes. While no key is blocked nothing is read but when a lane comes. A message that was on its way to the dead letters when its
-// key opened gets there, and blocks it again. What another member gives up in the group's quarantine blocks a key here at the next look only.
+// follows to the dead letters again. So replay a key's dead letters in order, which package dlq does, and discard those that are not to be handled. One that fails again
+// keeps its turn, and so does an edited one. A message that was on its way to the dead letters when its key opened gets there, and blocks it again.
 //
-// Some 300 bytes are held of each dead letter of the group that has a key, and 100 of each outcome.
+// Outcomes of this consumer count at once, and not at all where they cannot be stored. What others do counts within 2 s and the reading, a purge or the end of retention
+// within a minute, or 20 times as long as reading all dead letters takes. While no key is blocked nothing is read but when a lane comes: what is restored, imported, or
+// given up by another member in the group's quarantine blocks a key from then on. About 500 bytes are held of each dead letter of the group that has a key, and 100 of
+// each outcome.
 type AfterDeadLetter uint8
 
 const (
