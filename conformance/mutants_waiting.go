@@ -15,14 +15,14 @@ func waitingMutants() []Mutant {
 		{"leaves out every 90th retry that waits", "Waiting/Listed", func() *mutation {
 			return showsWaiting(func(n int, w pubsub.Waiting, yield func(pubsub.Waiting) bool) bool { return n%90 == 0 || yield(w) })
 		}},
-		{"shows every 5th retry that waits twice", "Waiting/Listed", func() *mutation {
+		{"shows every 90th retry that waits twice", "Waiting/Listed", func() *mutation {
 			return showsWaiting(func(n int, w pubsub.Waiting, yield func(pubsub.Waiting) bool) bool {
-				return yield(w) && (n%5 > 0 || yield(w))
+				return yield(w) && (n%90 > 0 || yield(w))
 			})
 		}},
-		{"says of every 5th retry that it is due a minute earlier", "Waiting/Listed", func() *mutation {
+		{"says of every 90th retry that it is due a minute earlier", "Waiting/Listed", func() *mutation {
 			return showsWaiting(func(n int, w pubsub.Waiting, yield func(pubsub.Waiting) bool) bool {
-				if n%5 == 0 {
+				if n%90 == 0 {
 					w.Due = w.Due.Add(-time.Minute)
 				}
 				return yield(w)
