@@ -562,6 +562,35 @@ func TestSuspectOfABlockedKeyFollowsIt(t *testing.T) {
 	})
 }
 
+// An outcome that this process tells while it reads all of them counts at once.
+func TestOutcomeWhileAllIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		d := &closed{full: s.Driver().(full)}
+		b, err := pubsub.New(t.Context(), d, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		operator := open(t, s)
+		defer operator.Close()
+		k := newKeeper(t, s, b, blocking(), "a1")
+		k.send("a1")
+		k.heal()
+		time.Sleep(59 * time.Second)
+		held := make(chan struct{})
+		d.holds.Store(&held)
+		time.Sleep(3 * time.Second) // the look that reads all has read what was told, and waits for the dead letters
+		k.b = operator
+		k.replay(dlq.Filter{})
+		k.wantBlocked(0)
+		close(held)
+		synctest.Wait()
+		k.wantBlocked(0)
+		k.want("a", "a1 a1")
+	})
+}
+
 // full is all that memory's driver can.
 type full interface {
 	pubsub.Driver
@@ -580,7 +609,8 @@ type closed struct {
 	hangs   atomic.Bool  // and says nothing then
 	stored  atomic.Bool  // a dead letter
 
-	suspects atomic.Bool // what is named a2 was delivered often
+	suspects atomic.Bool                   // what is named a2 was delivered often
+	holds    atomic.Pointer[chan struct{}] // all dead letters are shown when it is closed
 }
 
 func (d *closed) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
@@ -591,6 +621,9 @@ func (d *closed) Browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 			}
 			yield(pubsub.Record{}, &pubsub.Error{Op: "browse", Code: pubsub.ErrUnavailable, Err: errors.New("blind")})
 		}
+	}
+	if held := d.holds.Load(); held != nil && p.Kind == pubsub.PlaceDead && from == (pubsub.Position{}) {
+		<-*held
 	}
 	if d.after.Load() > 0 && d.after.Add(-1) == 0 {
 		d.blind.Store(true)
