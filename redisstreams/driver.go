@@ -32,7 +32,8 @@ type driver struct {
 
 	mu       sync.Mutex
 	sessions map[session]struct{}
-	topics   map[string]int // partitions of those that were seen
+	topics   map[string]int   // partitions of those that were seen
+	tails    map[tail]entryID // where live tails go on
 	closed   bool
 	later    *later
 }

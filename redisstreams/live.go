@@ -11,7 +11,13 @@ import (
 
 // A Broadcast has no group at the server: it reads on from the entry that was the last one when it began. What it is to deliver again it looks up by its id.
 
-// begin finds that entry.
+// A tail is what a Broadcast reads of a partition, in one session after the other.
+type tail struct {
+	member string
+	lane   int32
+}
+
+// begin finds the entry behind which the leg reads: the last one, or the one up to which all was settled when the session before broke.
 func (ln *leg) begin(ctx context.Context) error {
 	r, err := ln.s.d.ask(ctx, "XINFO", "STREAM", ln.parts[0].key)
 	if err != nil {
@@ -21,15 +27,59 @@ func (ln *leg) begin(ctx context.Context) error {
 	if !ok {
 		return errGarbled
 	}
-	ln.next = id
-	return r.err
+	if r.err != nil {
+		return r.err
+	}
+	d := ln.s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at, known := d.tails[ln.tail()]; known && at.less(id) { // else the stream was made anew
+		id = at
+	}
+	ln.next, d.tails[ln.tail()] = id, id
+	return nil
+}
+
+func (ln *leg) tail() tail { return tail{ln.s.spec.Member, ln.lane} }
+
+// stand remembers where a Broadcast stood whose session has ended, and forgets that if none follows.
+func (s *source) stand(broken bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ln := range s.legs {
+		at := ln.next
+		for f := s.oldest; f != nil; f = f.next {
+			if f.leg == ln && !at.less(f.id) {
+				at = f.id.before()
+			}
+		}
+		for _, a := range ln.retries {
+			if !at.less(a.id) {
+				at = a.id.before()
+			}
+		}
+		s.d.mu.Lock()
+		if !broken {
+			delete(s.d.tails, ln.tail())
+		} else if s.d.tails[ln.tail()].less(at) {
+			s.d.tails[ln.tail()] = at
+		}
+		s.d.mu.Unlock()
+	}
 }
 
 // readLive reads once: what is to be delivered again, or what is new.
-func (ln *leg) readLive(n int) error {
+func (ln *leg) readLive(n int) (err error) {
 	s, p, ctx := ln.s, &ln.parts[0], context.Background()
 	now := time.Now()
 	var due []again
+	defer func() {
+		if err != nil {
+			s.mu.Lock()
+			ln.retries = append(ln.retries, due...) // of which the next session is to know
+			s.mu.Unlock()
+		}
+	}()
 	s.mu.Lock()
 	block := readTurn
 	for i := 0; i < len(ln.retries) && len(due) < n; {

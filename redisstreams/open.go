@@ -170,7 +170,7 @@ func (c Config) Driver(ctx context.Context) (pubsub.Driver, error) {
 	if c.Dedup == 0 {
 		c.Dedup = defaultDedup
 	}
-	d := &driver{cfg: c, id: rand.Text(), sessions: map[session]struct{}{}, topics: map[string]int{}}
+	d := &driver{cfg: c, id: rand.Text(), sessions: map[session]struct{}{}, topics: map[string]int{}, tails: map[tail]entryID{}}
 	var err error
 	if c.TLS || c.CA != "" || c.Cert != "" || c.ServerName != "" {
 		if d.tls, err = brokerurl.TLS(c.CA, c.Cert, c.Key, c.ServerName); err != nil {

@@ -351,6 +351,7 @@ func (s *source) end(ctx context.Context) { s.shut(ctx, true) }
 func (s *source) shut(ctx context.Context, counted bool) {
 	s.mu.Lock()
 	alive := s.dead == nil
+	broken := !alive
 	s.quiet = true
 	s.wakeLegs()
 	s.mu.Unlock()
@@ -364,6 +365,9 @@ func (s *source) shut(ctx context.Context, counted bool) {
 	}
 	s.die(errGone)
 	s.all.Wait()
+	if s.spec.From.Group == pubsub.Broadcast {
+		s.stand(broken)
+	}
 	for _, ln := range s.legs {
 		if ln.wire != nil {
 			ln.wire.close()
