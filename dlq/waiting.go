@@ -1,6 +1,7 @@
 package dlq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,8 @@ func (q *Queue) release(ctx context.Context, what Operation, f WaitingFilter, n 
 	}
 	var page []pubsub.Waiting
 	var names int64
+	var twice error                // the first of those that are given up and retried
+	begun := map[string]struct{}{} // what fails again meanwhile waits again, and is left to its time
 	turn := func() error {
 		e := Entry{Operation: what}
 		for i := range page {
@@ -127,11 +130,14 @@ func (q *Queue) release(ctx context.Context, what Operation, f WaitingFilter, n 
 		}
 		for _, w := range page {
 			err := do(ctx, q.place.Topic, q.place.Group, w)
-			switch {
+			switch code := pubsub.CodeOf(err); {
 			case err == nil:
 				out.Done++
-			case errors.Is(err, pubsub.ErrNotFound):
+			case code == pubsub.ErrNotFound:
 				out.Gone++
+			case code == pubsub.ErrConflict:
+				out.Done++
+				twice = cmp.Or(twice, err)
 			default:
 				return q.fail(op, pubsub.CodeOf(err), fmt.Errorf("after %d of them: %w", out.Done, err), "call it again for the rest")
 			}
@@ -143,6 +149,11 @@ func (q *Queue) release(ctx context.Context, what Operation, f WaitingFilter, n 
 		if err != nil {
 			return out, err
 		}
+		id := q.waitingOf(&w).ID
+		if _, again := begun[id]; again {
+			continue
+		}
+		begun[id] = struct{}{}
 		size := deadevent.Size(w.Record.Msg.ID)
 		if len(page) == releasePage || len(page) > 0 && names+size > q.room() {
 			if err := turn(); err != nil {
@@ -151,5 +162,8 @@ func (q *Queue) release(ctx context.Context, what Operation, f WaitingFilter, n 
 		}
 		page, names = append(page, w), names+size
 	}
-	return out, turn()
+	if err := turn(); err != nil || twice == nil {
+		return out, err
+	}
+	return out, q.fail(op, pubsub.ErrConflict, twice, "look at what its handler has done")
 }

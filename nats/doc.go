@@ -29,6 +29,8 @@
 //
 // # Limits
 //
+//   - Retries that wait can be listed, made due and given up, but not those that are due within 2 s: a member may have them already. What is changed is copied, so
+//     a process that dies between copy and removal leaves both.
 //   - Topics of one stream share its retention, size and replicas: a topic that asks for others is refused with [pubsub.ErrConflict]. It needs
 //     a Broker of its own with another ?stream=.
 //   - A lease is over here a tenth of AckWait early, a second at the most: a message may have been that long on its way, and the server takes

@@ -228,7 +228,7 @@ func (d *driver) browse(ctx context.Context, p pubsub.Place, from pubsub.Positio
 			return ctx.Err() // trimmed meanwhile
 		}
 		if time.Since(heard) > dialTimeout {
-			return behind(stream)
+			return says(pubsub.ErrUnavailable, "a server of the cluster lacks messages of the stream %q that its leader has", stream)
 		}
 		now, err := d.lastIn(ctx, stream, c.FilterSubjects...)
 		if err != nil {
@@ -258,85 +258,96 @@ func (d *driver) Purge(ctx context.Context, p pubsub.Place, upTo pubsub.Position
 	return s.Purge(ctx, jetstream.WithPurgeSubject(d.names.subject(p, "*")), jetstream.WithPurgeSequence(uint64(seq)+1))
 }
 
-// lastIn is the sequence of the last message that a stream has for some subjects, 0 if it has none. Its leader says so: the other servers of a cluster, which
-// answer reads and have consumers too, may be behind what it has confirmed.
+// A wanted names a message of a stream: by its sequence, as the next one of a subject from there on, or as the last one of a subject.
+type wanted struct {
+	Seq    uint64 `json:"seq,omitempty"`
+	NextBy string `json:"next_by_subj,omitempty"`
+	LastBy string `json:"last_by_subj,omitempty"`
+}
+
+// get asks the leader of a stream for a message, and for what it has itself: the other servers of a cluster, which answer reads and have consumers too, may be behind
+// what it has confirmed, and they say subject and sequence among the message's own headers, which somebody may have forged.
+func (d *driver) get(ctx context.Context, stream string, w wanted) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	body, err := json.Marshal(w)
+	if err != nil {
+		return nil, err
+	}
+	return again(ctx, "message of the stream "+stream, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		m, err := d.now().nc.RequestWithContext(ctx, d.api("STREAM.MSG.GET."+stream), body)
+		if err != nil {
+			return nil, err
+		}
+		var answer struct {
+			Error   *jetstream.APIError
+			Message struct {
+				Subject string
+				Seq     uint64
+				Hdrs    []byte
+				Data    []byte
+				Time    time.Time
+			}
+		}
+		if err := json.Unmarshal(m.Data, &answer); err != nil {
+			return nil, err
+		}
+		if answer.Error != nil {
+			if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+				return nil, jetstream.ErrMsgNotFound
+			}
+			return nil, answer.Error
+		}
+		got := answer.Message
+		raw := &jetstream.RawStreamMsg{Subject: got.Subject, Sequence: got.Seq, Data: got.Data, Time: got.Time}
+		if len(got.Hdrs) > 0 {
+			raw.Header, err = client.DecodeHeadersMsg(got.Hdrs)
+		}
+		return raw, err
+	})
+}
+
+// lastIn is the sequence of the last message that a stream has for some subjects, 0 if it has none.
 func (d *driver) lastIn(ctx context.Context, stream string, subjects ...string) (last uint64, err error) {
 	for _, subject := range subjects {
-		body, err := json.Marshal(map[string]string{"last_by_subj": subject})
-		if err != nil {
+		m, err := d.get(ctx, stream, wanted{LastBy: subject})
+		switch {
+		case err == nil:
+			last = max(last, m.Sequence)
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
 			return 0, err
 		}
-		seq, err := again(ctx, "last message of the stream "+stream, func(ctx context.Context) (uint64, error) {
-			m, err := d.now().nc.RequestWithContext(ctx, d.api("STREAM.MSG.GET."+stream), body)
-			if err != nil {
-				return 0, err
-			}
-			var answer struct {
-				Error   *jetstream.APIError
-				Message struct{ Seq uint64 }
-			}
-			if err := json.Unmarshal(m.Data, &answer); err != nil || answer.Error == nil {
-				return answer.Message.Seq, err
-			}
-			if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-				return 0, nil
-			}
-			return 0, answer.Error
-		})
-		if err != nil {
-			return 0, err
-		}
-		last = max(last, seq)
 	}
 	return last, nil
 }
 
-// behind says that a server lacks what its leader has.
-func behind(stream string) error {
-	return says(pubsub.ErrUnavailable, "a server of the cluster lacks messages of the stream %q that its leader has", stream)
-}
-
 // browseWork reads a place whose stream has no room for a second reader: message by message.
 func (d *driver) browseWork(ctx context.Context, p pubsub.Place, seq uint64, yield func(pubsub.Record) bool) error {
-	s, err := d.now().js.Stream(ctx, d.names.work())
-	if err == nil {
-		err = d.walk(ctx, s, d.names.subject(p, "*"), seq, func(m *jetstream.RawStreamMsg) bool {
-			r := pubsub.Record{Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, int64(m.Sequence), 0, storeWork)}
-			r.Msg = decode(&client.Msg{Header: m.Header, Data: m.Data})
-			return yield(r)
-		})
-	}
+	err := d.walk(ctx, d.names.work(), d.names.subject(p, "*"), seq, func(m *jetstream.RawStreamMsg) bool {
+		r := pubsub.Record{Topic: p.Topic, Pos: pubsub.NewPosition(positionKind, int64(m.Sequence), 0, storeWork)}
+		r.Msg = decode(&client.Msg{Header: m.Header, Data: m.Data})
+		return yield(r)
+	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
 	return err
 }
 
-// walk reads what a stream has for a subject from a sequence on.
-func (d *driver) walk(ctx context.Context, s jetstream.Stream, subject string, seq uint64, f func(*jetstream.RawStreamMsg) bool) error {
-	heard := time.Now()
-	for {
-		m, err := getWaiting(ctx, s, seq, jetstream.WithGetMsgSubject(subject))
+// walk reads what a stream has for a subject when it begins, from a sequence on: what comes meanwhile may come faster than it can be read one by one.
+func (d *driver) walk(ctx context.Context, stream, subject string, seq uint64, f func(*jetstream.RawStreamMsg) bool) error {
+	last, err := d.lastIn(ctx, stream, subject)
+	for err == nil && seq <= last {
+		var m *jetstream.RawStreamMsg
+		m, err = d.get(ctx, stream, wanted{Seq: seq, NextBy: subject})
 		switch {
-		case err == nil && m.Sequence < seq: // a header of that name, which somebody has stored, would keep us here for ever
-			return says(pubsub.ErrBroker, "the message at %d of the stream %q says that it lies at %d", seq, s.CachedInfo().Config.Name, m.Sequence)
-		case err == nil && !f(m):
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return nil // removed meanwhile
+		case err == nil && (m.Sequence > last || !f(m)):
 			return nil
 		case err == nil:
-			seq, heard = m.Sequence+1, time.Now()
-			continue
-		case !errors.Is(err, jetstream.ErrMsgNotFound):
-			return err
-		case s.CachedInfo().Config.Replicas == 1:
-			return nil
+			seq = m.Sequence + 1
 		}
-		name := s.CachedInfo().Config.Name
-		switch last, err := d.lastIn(ctx, name, subject); {
-		case err != nil || last < seq:
-			return err
-		case time.Since(heard) > dialTimeout:
-			return behind(name)
-		}
-		pause(ctx)
 	}
+	return err
 }

@@ -29,12 +29,11 @@ const (
 // for a second reader. In the quarantine nothing waits for its time.
 func (d *driver) Waiting(ctx context.Context, topic, group string) iter.Seq2[pubsub.Waiting, error] {
 	return drivers.Walk(func(yield func(pubsub.Waiting) bool) error {
-		s, err := d.workOf(ctx, topic, group)
-		if err != nil {
+		if _, err := d.consumersOf(ctx, topic, group); err != nil {
 			return err
 		}
 		subject := d.names.subject(pubsub.Place{Topic: topic, Group: group, Kind: pubsub.PlaceRetry}, "*")
-		return d.walk(ctx, s, subject, 1, func(m *jetstream.RawStreamMsg) bool {
+		return d.walk(ctx, d.names.work(), subject, 1, func(m *jetstream.RawStreamMsg) bool {
 			now := time.Now()
 			left := dueIn(m.Header, now)
 			if left <= 0 {
@@ -46,22 +45,6 @@ func (d *driver) Waiting(ctx context.Context, topic, group string) iter.Seq2[pub
 			return yield(w)
 		})
 	})
-}
-
-// workOf finds the stream in which the retries of a group wait, if the group is there.
-func (d *driver) workOf(ctx context.Context, topic, group string) (jetstream.Stream, error) {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	if _, err := d.consumersOf(ctx, topic, group); err != nil {
-		return nil, err
-	}
-	return d.now().js.Stream(ctx, d.names.work())
-}
-
-func getWaiting(ctx context.Context, s jetstream.Stream, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	return again(ctx, "message that waits", func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return s.GetMsg(ctx, seq, opts...) })
 }
 
 // Reschedule implements pubsub.Rescheduler. The server keeps the time of what was given back to it, and lets nobody change that. So a copy takes the message's place:
@@ -78,19 +61,19 @@ func (d *driver) Reschedule(ctx context.Context, _, _ string, w pubsub.Waiting, 
 	if err := d.copyWaiting(ctx, s, &w, max(in, inHand)); err != nil {
 		return original, err
 	}
-	switch err := endWaiting(ctx, s, &original); {
+	switch err := d.endWaiting(ctx, s, &original); {
 	case errors.Is(err, errWaitsNoMore):
-		return original, errors.Join(err, endWaiting(ctx, s, &w))
+		return original, errors.Join(err, d.endWaiting(ctx, s, &w))
 	case err != nil: // nobody knows; where both are there, both come
 		return original, err
 	case in >= inHand:
 		return w, nil
 	}
-	held := w // nobody else knows of it
+	held := w // in whose minute another operator may see it; then both get what they ask for, and it comes twice at worst
 	if err := d.copyWaiting(ctx, s, &w, in); err != nil {
 		return held, err
 	}
-	return w, endWaiting(ctx, s, &held)
+	return w, d.endWaiting(ctx, s, &held)
 }
 
 // Withdraw implements pubsub.Rescheduler.
@@ -101,7 +84,7 @@ func (d *driver) Withdraw(ctx context.Context, _, _ string, w pubsub.Waiting) er
 	if err != nil {
 		return err
 	}
-	return endWaiting(ctx, s, &w)
+	return d.endWaiting(ctx, s, &w)
 }
 
 var (
@@ -121,6 +104,9 @@ func (d *driver) waits(ctx context.Context, w *pubsub.Waiting) (jetstream.Stream
 	if err != nil {
 		return nil, err
 	}
+	if s.CachedInfo().Config.DenyDelete {
+		return nil, says(pubsub.ErrDenied, "the stream %q lets nobody remove messages (deny_delete)", d.names.work())
+	}
 	_, err = again(ctx, "right to remove", func(ctx context.Context) (struct{}, error) {
 		err := s.DeleteMsg(ctx, s.CachedInfo().State.LastSeq+1<<32) // which there is not
 		if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
@@ -133,7 +119,7 @@ func (d *driver) waits(ctx context.Context, w *pubsub.Waiting) (jetstream.Stream
 
 // copyWaiting stores a copy with another time, and lets w be that.
 func (d *driver) copyWaiting(ctx context.Context, s jetstream.Stream, w *pubsub.Waiting, in time.Duration) error {
-	raw, err := getWaiting(ctx, s, w.Record.Token.A)
+	raw, err := d.get(ctx, s.CachedInfo().Config.Name, wanted{Seq: w.Record.Token.A})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return errWaitsNoMore
 	}
@@ -146,7 +132,7 @@ func (d *driver) copyWaiting(ctx context.Context, s jetstream.Stream, w *pubsub.
 	m.Header.Set(hdrDue, due.Format(time.RFC3339Nano))
 	m.Header.Set(client.MsgIdHdr, nuid.Next()) // so that it can be asked again
 	ack, err := again(ctx, "copy of what waits", func(ctx context.Context) (*jetstream.PubAck, error) {
-		return d.now().js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		return d.now().js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0), jetstream.WithExpectStream(s.CachedInfo().Config.Name))
 	})
 	if err != nil {
 		return err
@@ -156,7 +142,7 @@ func (d *driver) copyWaiting(ctx context.Context, s jetstream.Stream, w *pubsub.
 }
 
 // endWaiting removes w. Where an answer was lost and it is gone, we have removed it: somebody else would have had to do so at the same time.
-func endWaiting(ctx context.Context, s jetstream.Stream, w *pubsub.Waiting) error {
+func (d *driver) endWaiting(ctx context.Context, s jetstream.Stream, w *pubsub.Waiting) error {
 	seq, asked := w.Record.Token.A, false
 	_, err := again(ctx, "removal of what waits", func(ctx context.Context) (struct{}, error) {
 		err := s.DeleteMsg(ctx, seq)
@@ -164,15 +150,15 @@ func endWaiting(ctx context.Context, s jetstream.Stream, w *pubsub.Waiting) erro
 			asked = true
 			return struct{}{}, err
 		}
-		switch _, there := s.GetMsg(ctx, seq); {
-		case !errors.Is(there, jetstream.ErrMsgNotFound): // a server that has not heard of its removal yet may answer
+		switch _, there := d.get(ctx, s.CachedInfo().Config.Name, wanted{Seq: seq}); {
+		case !errors.Is(there, jetstream.ErrMsgNotFound):
 			return struct{}{}, client.ErrTimeout
 		case asked:
 			return struct{}{}, nil
 		}
 		return struct{}{}, errWaitsNoMore
 	})
-	if err == nil && !time.Now().Before(w.Due) {
+	if err == nil && time.Until(w.Due) < asGoodAsDue/2 { // a member's clock may be ahead
 		return errTooLate
 	}
 	return err

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"iter"
 	"strconv"
 	"time"
@@ -28,7 +29,7 @@ func (b *Broker) Waiting(ctx context.Context, topic, group string) iter.Seq2[Wai
 			yield(Waiting{}, err)
 			return
 		}
-		seen := map[moved]bool{}
+		seen := map[uint64]struct{}{} // hashes: there may be millions
 		for w, err := range drv.Waiting(ctx, topic, group) {
 			if err != nil {
 				yield(Waiting{}, b.fail(ctx, op, topic, err))
@@ -38,10 +39,11 @@ func (b *Broker) Waiting(ctx context.Context, topic, group string) iter.Seq2[Wai
 			w.unpack(topic, tiered)
 			if tiered {
 				m := moved{w.Record.Topic, w.Record.Pos, w.Record.Msg.ID, w.Record.Failed}
-				if seen[m] || !w.Due.After(time.Now()) { // on its way from one tier to the next, or due
+				h := maphash.Comparable(keySeed, m)
+				if _, twice := seen[h]; twice || !w.Due.After(time.Now()) { // on its way from one tier to the next, or due
 					continue
 				}
-				seen[m] = true
+				seen[h] = struct{}{}
 			}
 			if !yield(w, nil) {
 				return
@@ -68,6 +70,9 @@ func (w *Waiting) unpack(topic string, tiered bool) {
 	it.feed = &feed{c: &Consumer{sub: Subscription{Topic: topic}}, place: place}
 	it.unpack(time.Now())
 	w.Record = it.rec
+	if w.Record.Topic != topic && !MatchPattern(topic, w.Record.Topic) {
+		w.Record.Topic = topic // as for who handles it: see feed.arrive
+	}
 	w.Record.Failed = it.failed
 	if tiered {
 		w.Due = it.until
@@ -113,7 +118,8 @@ func (b *Broker) DeadLetterNow(ctx context.Context, topic, group string, w Waiti
 		return b.fail(ctx, op, topic, err)
 	}
 	if err = b.fail(last, op, topic, drv.Withdraw(last, topic, group, held)); errors.Is(err, ErrNotFound) {
-		return &Error{Op: op, Broker: b.name, Topic: topic, Code: ErrConflict, Err: err, Hint: "its dead letter is stored, and it is retried as well"}
+		return &Error{Op: op, Broker: b.name, Topic: topic, Code: ErrConflict, Err: errors.New(err.Error()), // it was not left alone, as ErrNotFound would say
+			Hint: "its dead letter is stored, and it is retried as well"}
 	}
 	return err
 }
@@ -135,11 +141,7 @@ func (b *Broker) giveUp(ctx context.Context, to Place, w Waiting, why string) er
 		answer := make(chan error, 1)
 		err := b.moves.sendAsync(ctx, to, m, token, func(_ Receipt, err error) { answer <- err })
 		if err == nil {
-			select {
-			case err = <-answer:
-			case <-ctx.Done():
-				err = context.Cause(ctx)
-			}
+			err = <-answer // within the time of a publish, also if ctx ends: who left before that would not know whether it is stored
 		}
 		if !errors.Is(err, ErrTooLarge) || step == lastShed {
 			return err

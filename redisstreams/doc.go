@@ -23,7 +23,7 @@
 // # What it needs
 //
 // The user may read and write the topics' streams, those in braces, and keys that begin with "omnibus."; call scripts (EVAL, EVALSHA), the commands for
-// streams, and CLIENT ID and CLIENT UNBLOCK, without which the end of a subscription takes up to a second. With CONFIG GET it may read how the server keeps
+// streams, and CLIENT ID and CLIENT UNBLOCK, without which the end of a subscription takes up to a second. With SCAN it may list topics, with CONFIG GET read how the server keeps
 // its data.
 //
 // Before 8.6 Redis loads its append-only file with the rights of the default user, and leaves out what scripts and transactions have written where that

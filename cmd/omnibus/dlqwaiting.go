@@ -52,7 +52,7 @@ demands, is not listed. The broker must be able to, see Waiting of omnibus ping:
 							return err
 						}
 					}
-					rows = append(rows, []string{short(l.ID, 60), when(&l.Due), strconv.Itoa(l.Attempt), short(l.Message.Key, 20), short(l.Message.Type, 24), short(l.Message.ID, 40)})
+					rows = append(rows, []string{printable(string(l.ID), false), when(&l.Due), strconv.Itoa(l.Attempt), short(l.Message.Key, 20), short(l.Message.Type, 24), short(l.Message.ID, 40)})
 					if n++; n == count {
 						break
 					}
@@ -71,14 +71,14 @@ demands, is not listed. The broker must be able to, see Waiting of omnibus ping:
 
 func (a *app) dlqRetryNowCommand() *cobra.Command {
 	return a.dlqReleaseCommand("retry-now", "Let messages that wait for their retry be retried at once",
-		"retry-now lets the group have messages at once that waiting lists. One whose retry comes meanwhile is left alone.",
+		"retry-now lets the group have messages at once that waiting lists. One whose retry comes meanwhile is left alone, and on NATS one that is due within 2 s.",
 		"  omnibus dlq retry-now orders billing --all --why 'the gateway is back'", "retried", (*dlq.Queue).RetryNow)
 }
 
 func (a *app) dlqDeadLetterNowCommand() *cobra.Command {
 	return a.dlqReleaseCommand("dead-letter-now", "Give up messages that wait for their retry",
 		`dead-letter-now makes dead letters of the group of messages that waiting lists, with the reason operator. Each is stored and confirmed before its retry is
-removed. One whose retry comes meanwhile is left alone.`,
+removed. One whose retry comes meanwhile is left alone, and on NATS one that is due within 2 s.`,
 		"  omnibus dlq dead-letter-now orders billing --key bob --why 'a test account'", "dead-lettered", (*dlq.Queue).DeadLetterNow)
 }
 
@@ -110,7 +110,13 @@ func (a *app) dlqReleaseCommand(name, text, long, example, past string,
 				if got.Gone > 0 {
 					line += fmt.Sprintf(", %d did not wait any more", got.Gone)
 				}
-				return a.out.write(line + "\n")
+				if err := a.out.write(line + "\n"); err != nil {
+					return err
+				}
+				if known := got.Done + got.Gone; known < len(f.IDs) {
+					a.out.notef("%d of the IDs wait for no retry, or not for one of this type and key: waiting lists what does", len(f.IDs)-known)
+				}
+				return nil
 			})
 		},
 	}

@@ -32,18 +32,20 @@ RabbitMQ and NATS without JetStream can tell no client what they have: there the
 				t = only(t, args)
 			}
 			return a.opened(c, nil, func(ctx context.Context, b *pubsub.Broker) error {
-				ctx, cancel := a.within(ctx)
-				defer cancel()
 				var others []string
 				if len(args) == 0 {
-					others, err = b.Topics(ctx)
+					others, err = a.topicsThere(ctx, b)
 					switch none := len(t.Topics)+len(t.Groups) == 0; {
 					case errors.Is(err, pubsub.ErrUnsupported) && none:
 						return needConfig(c, "which topics? This broker cannot tell")
-					case err != nil && !errors.Is(err, pubsub.ErrUnsupported):
+					case err != nil && none:
 						return err
+					case err != nil && !errors.Is(err, pubsub.ErrUnsupported):
+						a.out.notef("others than those of the configuration are not listed: %v", err)
 					}
 				}
+				ctx, cancel := a.within(ctx)
+				defer cancel()
 				all, err := topicsOf(ctx, b, t)
 				if err != nil {
 					return err
@@ -57,6 +59,13 @@ RabbitMQ and NATS without JetStream can tell no client what they have: there the
 			})
 		},
 	}
+}
+
+// topicsThere asks for what the broker has, in a time of its own: Redis looks through all of its keys.
+func (a *app) topicsThere(ctx context.Context, b *pubsub.Broker) ([]string, error) {
+	ctx, cancel := a.within(ctx)
+	defer cancel()
+	return b.Topics(ctx)
 }
 
 // only is the part of a topology that is about these topics. One that it does not have is asked for without settings.
