@@ -42,8 +42,9 @@ func letterOf(m *Message) (*letter, bool) {
 	}
 	if l.again = l.parent != ""; l.again {
 		l.replays, _ = strconv.Atoi(m.Headers.Get(headerReplays)) // somebody else's says nothing
-	} else {
-		l.parent = strings.Clone(m.Headers.Get(headerDeadEditOf))
+	}
+	if of := m.Headers.Get(headerDeadEditOf); of != "" { // it has what its original had of replays, too
+		l.parent, l.again = strings.Clone(of), false
 	}
 	return l, true
 }
@@ -58,6 +59,7 @@ type book struct {
 	open    map[string]*letter // the first open one of each key that has any
 	mine    []*letter          // that this process has stored, and no look has shown, oldest first; some are not so any more
 	turns   int
+	twins   map[string]int // the turns of dead letters of ours of which the broker may have made none
 	told    func(l *letter, opened bool) // of a key that is blocked by a letter, or that was and is open; nil = nobody
 }
 
@@ -78,7 +80,7 @@ type line struct {
 }
 
 func newBook() *book {
-	return &book{fates: deadevent.NewFates(), letters: map[string]*letter{}, spots: map[spot]*letter{}, keys: map[string]*line{}, open: map[string]*letter{}}
+	return &book{fates: deadevent.NewFates(), letters: map[string]*letter{}, spots: map[spot]*letter{}, keys: map[string]*line{}, open: map[string]*letter{}, twins: map[string]int{}}
 }
 
 // add takes a dead letter in. What was replayed and failed again keeps the turn of the one that it was replayed from: its followers, replayed behind it, are
@@ -103,10 +105,17 @@ func (b *book) add(l *letter) {
 	switch same := b.spots[l.spot()]; {
 	case same == nil || same.key != l.key:
 	case l.stored.IsZero() && !same.stored.IsZero():
+		b.twins[same.ID] = same.turn
 		b.forget(same) // the broker took it for a duplicate of this one; or it has both, and shows it yet
 		l.turn = same.turn
 	case !l.stored.IsZero() && !b.done(same):
-		return // the same the other way round
+		b.twins[l.ID] = l.turn // the same the other way round; if it has both, what follows comes behind both
+		b.turns++
+		return
+	}
+	if turn, ok := b.twins[l.ID]; ok && l.stored.IsZero() {
+		l.turn = turn
+		delete(b.twins, l.ID)
 	}
 	b.turns++
 	b.letters[l.ID], b.spots[l.spot()] = l, l

@@ -174,19 +174,31 @@ func (c *Consumer) readAll(ctx context.Context) error {
 // outcome is told, so no key is taken for open between the two.
 func (c *Consumer) readOn(ctx context.Context, state, dead *Position, into func(take func(*book))) error {
 	states, letters := c.places()
-	err := c.readPlace(ctx, states, state, into, func(b *book, m *Message) {
+	var told []deadevent.Event
+	read := *state
+	err := c.readPlace(ctx, states, &read, func(take func(*book)) { take(nil) }, func(_ *book, m *Message) {
 		if e, ok := deadevent.Decode(m.Type, m.Payload); ok {
-			b.note(&e)
+			told = append(told, e)
 		}
 	})
 	if err != nil {
 		return err
 	}
-	return c.readPlace(ctx, letters, dead, into, func(b *book, m *Message) {
+	err = c.readPlace(ctx, letters, dead, into, func(b *book, m *Message) {
 		if l, ok := letterOf(m); ok {
 			b.add(l)
 		}
 	})
+	if err != nil {
+		return err
+	}
+	into(func(b *book) {
+		for i := range told {
+			b.note(&told[i])
+		}
+	})
+	*state = read
+	return nil
 }
 
 // readPlace reads a place from a position on, and moves it with each page that is taken in. Where the broker tells no positions that is all, each time: what is known

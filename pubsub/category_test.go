@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/omnibus-go/omnibus/memory"
 	"github.com/omnibus-go/omnibus/pubsub"
@@ -87,5 +88,17 @@ func TestPolicyIsNamed(t *testing.T) {
 				t.Errorf("the dead letter names the policy %q and the event %q, want %q", got, told.Policy, c.want)
 			}
 		})
+	}
+}
+
+// What RetryBy leaves out has the defaults of every policy.
+func TestRetryByHasDefaults(t *testing.T) {
+	calls := 0
+	h := dead(t, pubsub.Subscription{Retry: pubsub.Policy{MaxAttempts: 1}}, func(context.Context, *pubsub.Delivery) error {
+		calls++
+		return pubsub.RetryBy(pubsub.Policy{Name: "own", Delays: []time.Duration{time.Second}}, errors.New("slow"))
+	})
+	if calls != 10 || h.Get("omnibus-dlq-policy") != "own" {
+		t.Errorf("%d calls, given up by the policy %q", calls, h.Get("omnibus-dlq-policy"))
 	}
 }

@@ -184,7 +184,7 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 	case !full || session.Err() != nil:
 	case err == nil && n == 0 && len(events) == 0:
 		<-ctx.Done() // a driver that does not wait for events must not keep us busy
-	case isContextError(err) && ctx.Err() != nil:
+	case isContextError(err) && ctx.Err() != nil && !blind:
 		err = nil // there is room
 	}
 	f.c.mu.Lock()
@@ -481,6 +481,11 @@ func (f *feed) reopen(cause error) Source {
 func (f *feed) openAgain() (Source, error) {
 	ctx, cancel := context.WithTimeout(f.c.life, openTimeout)
 	defer cancel()
+	if f.c.blocks != nil { // what is received and cannot be taken in counts as a delivery
+		if err := f.c.mayLook(ctx); err != nil {
+			return nil, err
+		}
+	}
 	spec := f.spec()
 	if spec.Manage == Create {
 		spec.Manage = Verify

@@ -92,6 +92,7 @@ func RetryBy(p Policy, err error) error {
 	if err == nil {
 		return nil
 	}
+	p = p.withDefaults()
 	return &outcome{kind: OutcomeRetry, policy: &p, err: err}
 }
 

@@ -22,10 +22,10 @@ const (
 )
 
 // found says whether something is there that a passive declaration asks for. A node that has just begun answers before all of its queues are up: 3.10 took
-// seconds for its streams on a busy machine. So what is on a node that does not run is asked for again, as long as ctx lets.
+// seconds for its streams on a busy machine. So what is on a node that does not run is asked for again, for as long as connecting may take.
 func (l *link) found(ctx context.Context, ask func(ch *amqp.Channel) error) (bool, error) {
 	err := l.with(ctx, ask)
-	for down(err) {
+	for begin := time.Now(); down(err) && time.Since(begin) < dialTimeout; {
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
