@@ -59,7 +59,7 @@ type book struct {
 	open    map[string]*letter // the first open one of each key that has any
 	mine    []*letter          // that this process has stored, and no look has shown, oldest first; some are not so any more
 	turns   int
-	twins   map[string]int // the turns of dead letters of ours of which the broker may have made none
+	twins   map[string]int               // the turns of dead letters of ours of which the broker may have made none
 	told    func(l *letter, opened bool) // of a key that is blocked by a letter, or that was and is open; nil = nobody
 }
 

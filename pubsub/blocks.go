@@ -170,8 +170,8 @@ func (c *Consumer) readAll(ctx context.Context) error {
 	return nil
 }
 
-// readOn reads both places from positions on and moves these. What became of dead letters is read first: what failed again is a dead letter, stored before its
-// outcome is told, so no key is taken for open between the two.
+// readOn reads both places from positions on and moves these. What became of dead letters is read first, since what failed again is a dead letter that was stored
+// before its outcome was told, and counts last: an edited one is to be known before its original is done with. So no key is taken for open between the two.
 func (c *Consumer) readOn(ctx context.Context, state, dead *Position, into func(take func(*book))) error {
 	states, letters := c.places()
 	var told []deadevent.Event
