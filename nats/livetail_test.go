@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omnibus-go/omnibus/internal/adaptertest"
 	"github.com/omnibus-go/omnibus/nats"
 	"github.com/omnibus-go/omnibus/pubsub"
 )
@@ -61,7 +62,7 @@ func TestLiveTailLeavesNothing(t *testing.T) {
 	}
 }
 
-// A live tail whose session breaks goes on where it stood, and one that ends is forgotten.
+// A live tail reads on behind what is settled.
 func TestLiveTailGoesOn(t *testing.T) {
 	s := ownServer(t, "default")
 	d, err := s.driver(t.Context())
@@ -69,86 +70,5 @@ func TestLiveTailGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close(context.WithoutCancel(t.Context())) })
-	b := s.open(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	publish := func(ids ...string) {
-		for _, id := range ids {
-			if err := b.Publish(ctx, "tail", pubsub.Message{ID: id}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	spec := pubsub.SourceSpec{
-		From: pubsub.Place{Topic: "tail", Group: pubsub.Broadcast}, Order: pubsub.OrderNone, AckWait: time.Minute, MaxInFlight: 10, MaxInFlightBytes: 1 << 20, Member: "m",
-	}
-	var src pubsub.Source
-	open := func() {
-		src, err = d.OpenSource(ctx, spec)
-		for ; err != nil; src, err = d.OpenSource(ctx, spec) { // the connection is not there again yet
-			if _, final := d.Classify(err); final || ctx.Err() != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	buf := make([]pubsub.Record, 1)
-	next := func(want string) {
-		t.Helper()
-		for {
-			n, _, err := src.Recv(ctx, buf, 1<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n > 0 {
-				break
-			}
-		}
-		if got := buf[0].Msg.ID; got != want {
-			t.Fatalf("%q comes, want %q", got, want)
-		}
-	}
-	breaks := func() {
-		t.Helper()
-		if err := s.Cut(); err != nil {
-			t.Fatal(err)
-		}
-		for err = nil; err == nil; {
-			_, _, err = src.Recv(ctx, buf, 1<<20)
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-		if err := s.Mend(); err != nil {
-			t.Fatal(err)
-		}
-		_ = src.Close(ctx) // its connection is gone
-	}
-	if err := b.Ensure(ctx, pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "tail"}}}); err != nil {
-		t.Fatal(err)
-	}
-	publish("before")
-	open()
-	breaks() // before anything has come
-	publish("a", "b")
-	open()
-	next("a")
-	if err := src.Settle(ctx, []pubsub.Settlement{{Token: buf[0].Token, As: pubsub.SettleAck}}, make([]error, 1)); err != nil {
-		t.Fatal(err)
-	}
-	next("b") // and is not settled
-	breaks()
-	publish("c")
-	open()
-	next("b")
-	next("c")
-	if err := src.Close(ctx); err != nil {
-		t.Fatal(err)
-	}
-	publish("between")
-	open()
-	publish("d")
-	next("d")
-	if err := src.Close(ctx); err != nil {
-		t.Fatal(err)
-	}
+	adaptertest.TestLiveTail(t, s.Broker, s.open(t), d)
 }

@@ -44,6 +44,9 @@ func (s *source) Settle(ctx context.Context, list []pubsub.Settlement, errs []er
 				later = append(later, copyOf{f: f, at: i})
 				continue
 			}
+			if f.leg.live {
+				s.failed[f.info.seq] = list[i].Failed
+			}
 			err = s.nc.Publish(f.msg.Reply, bodyNak)
 		case pubsub.SettleRetryIn:
 			if f.leg.live { // it comes to nobody else

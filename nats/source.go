@@ -180,6 +180,9 @@ func (s *source) stand() {
 	for f := s.oldest; f != nil; f = f.next {
 		next = min(next, f.info.seq)
 	}
+	for seq := range s.failed { // what was given back and has not come again
+		next = min(next, seq)
+	}
 	s.mu.Unlock()
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
