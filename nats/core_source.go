@@ -41,14 +41,16 @@ type coreSource struct {
 	out     int           // with the engine
 	read    int64         // times that something was read
 	since   time.Time     // reading has stopped; zero = it has not
-	stall   time.Duration // how long it had stopped the last time
+	stall   time.Duration // how long it had stopped when it last was for long
+	stalled time.Time     // when that ended
 	drained chan struct{} // closed when a quiet source is empty
 	dead    error
 }
 
 const (
 	parsedRoom  = 4096                   // more than the shortest messages in one buffer of the client (32 KiB) and a record of TLS (16 KiB)
-	stalled     = 100 * time.Millisecond // not read for so long and cut off: a slow consumer
+	longStall   = 100 * time.Millisecond // not read for so long and cut off: a slow consumer
+	lately      = time.Minute            // what the server had sent before it cut us off is read within that
 	clientDrain = 10 * time.Second       // then the client ends a subscription that is drained
 )
 
@@ -158,10 +160,19 @@ func (s *coreSource) admit(most int) int {
 		}
 		return 0
 	}
-	if !s.since.IsZero() {
-		s.stall, s.since = time.Since(s.since), time.Time{}
-	}
+	s.readsOn()
 	return most
+}
+
+// readsOn notes that reading goes on, or will never. mu is held.
+func (s *coreSource) readsOn() {
+	if s.since.IsZero() {
+		return
+	}
+	if d := time.Since(s.since); d > longStall {
+		s.stall, s.stalled = d, time.Now()
+	}
+	s.since = time.Time{}
 }
 
 // gather takes in what was parsed. mu is held.
@@ -345,10 +356,8 @@ func (s *coreSource) die(err error) {
 	first := s.dead == nil
 	if first {
 		s.gather()
-		if !s.since.IsZero() {
-			s.stall = time.Since(s.since)
-		}
-		if _, ours := errors.AsType[*brokerError](err); s.stall > stalled && (!ours || errors.Is(err, errDown)) {
+		s.readsOn()
+		if _, ours := errors.AsType[*brokerError](err); time.Since(s.stalled) < lately && (!ours || errors.Is(err, errDown)) {
 			err = slow("the connection ended after it had not been read for %v, since no more may be held: %w", s.stall.Round(time.Millisecond), err)
 		}
 		s.dead = err
