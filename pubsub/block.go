@@ -215,14 +215,25 @@ func (e *keyBlockedError) Error() string {
 }
 
 // follow lets an item go to the dead letters if its key is blocked. It is the first of its key that is not settled, so nothing before it is on its way
-// there. One that is on its way there gets there also when its key opens meanwhile, since it may be stored already. mu is held.
+// there. One that is on its way there gets there also when its key opens meanwhile, since it may be stored already.
+//
+// A suspect of a key goes there, too: in the quarantine it would be handled behind its followers, which know nothing of it. mu is held.
 func (c *Consumer) follow(it *item) {
-	if it.job != taskHandle && it.job != taskQuarantine { // the second would let its followers get there before it
+	if it.job != taskHandle && it.job != taskQuarantine {
 		return
 	}
 	if l := c.blocks.book.before(it.rec.Msg, it.replay); l != nil {
 		it.job, it.why = taskDeadLetter, verdict{reason: ReasonKeyBlocked, err: &keyBlockedError{l.Life}}
+	} else if it.job == taskQuarantine && it.rec.Msg.Key != "" {
+		it.job, it.why = taskDeadLetter, verdict{reason: ReasonProcessKiller, err: suspectError(it.rec.Deliveries)}
 	}
+}
+
+// A suspectError is why a message is given up that nobody has seen end a process: it is how often that was delivered.
+type suspectError int32
+
+func (e suspectError) Error() string {
+	return fmt.Sprintf("it was delivered %d times without an outcome, so its handler may take the process down; in the quarantine its key would pass it", int32(e))
 }
 
 // blockKey blocks the key of an item whose dead letter is stored. It comes before the key is let go. mu is held.

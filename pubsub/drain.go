@@ -203,7 +203,7 @@ func (f *feed) end() error {
 	src, using, settler := f.src, f.using, f.settler
 	f.lease.stop()
 	f.flush.stop()
-	if src != nil {
+	if src != nil && f.leave != nil {
 		close(f.leave) // when it has told what it is telling; what it has not begun with is flushed below
 	}
 	c.mu.Unlock()

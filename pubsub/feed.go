@@ -174,10 +174,13 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 	}
 	buf := f.buf[:min(n, len(f.buf))]
 	n, events, err := f.src.Recv(ctx, buf, maxBytes)
-	blind := false
+	blind, back := false, false
 	if err == nil && f.looks(events, buf[:n]) {
 		err = f.c.look(session)
 		blind = err != nil
+		if back = blind && session.Err() == nil && f.c.b.caps.FreeRelease; back {
+			f.handBack(buf[:n])
+		}
 	}
 	defer clear(buf[:n]) // a consumer that waits keeps nothing alive
 	switch {
@@ -193,13 +196,31 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 		f.laneEvent(ev)
 	}
 	switch {
-	case n == 0 || err != nil && session.Err() == nil:
+	case n == 0 || back || err != nil && session.Err() == nil:
 	case blind: // nobody knows which of their keys are blocked
 		f.returns(buf[:n])
 	default:
 		f.arrive(buf[:n])
 	}
 	return err
+}
+
+// handBack gives records back that nothing was done with, in a session that ends for that: with it alone each would count as delivered, and enough of that is a
+// suspicion. The settler leaves first, since two may not settle.
+func (f *feed) handBack(recs []Record) {
+	f.c.mu.Lock()
+	f.returns(recs)
+	src := f.src
+	close(f.leave)
+	f.leave = nil // the consumer may end now, without another session
+	f.c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(f.ctx, closeGrace)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { f.cut(ctx.Err()) })() // a broker that does not answer
+	<-f.settler
+	if err := f.flushNow(ctx, src); err != nil {
+		f.c.log.Debug("handing back what was received", "err", err)
+	}
 }
 
 // freeRoom returns how much may be fetched. Where nearly all that may be held is held, that is nothing until a quarter is free or the

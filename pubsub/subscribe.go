@@ -71,10 +71,12 @@ const (
 // follows to the dead letters again. So replay a key's dead letters in order, which package dlq does, and discard those that are not to be handled. One that fails again
 // keeps its turn, and so does an edited one. A message that was on its way to the dead letters when its key opened gets there, and blocks it again.
 //
+// A message with a key that is suspected of taking its process down becomes a dead letter, "process-killer", without the proof that the quarantine would give: its
+// followers would pass it there. It was delivered more often than Retry.MaxAttempts without an outcome, which many lost sessions in a row bring about, too.
+//
 // Outcomes of this consumer count at once, and not at all where they cannot be stored. What others do counts within 2 s and the reading, a purge or the end of retention
-// within a minute, or 20 times as long as reading all dead letters takes. While no key is blocked nothing is read but when a lane comes: what is restored, imported, or
-// given up by another member in the group's quarantine blocks a key from then on. About 500 bytes are held of each dead letter of the group that has a key, and 100 of
-// each outcome.
+// within a minute, or 20 times as long as reading all dead letters takes. While no key is blocked nothing is read but when a lane comes: what is restored or
+// imported blocks a key from then on. About 500 bytes are held of each dead letter of the group that has a key, and 100 of each outcome.
 type AfterDeadLetter uint8
 
 const (
