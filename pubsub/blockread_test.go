@@ -1,0 +1,270 @@
+package pubsub_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/omnibus-go/omnibus/dlq"
+	"github.com/omnibus-go/omnibus/memory"
+	"github.com/omnibus-go/omnibus/pubsub"
+)
+
+// A looked driver asks before anything is browsed.
+type looked struct {
+	full
+	before func(p pubsub.Place) error
+}
+
+func (d looked) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position) iter.Seq2[pubsub.Record, error] {
+	return func(yield func(pubsub.Record, error) bool) {
+		if err := d.before(p); err != nil {
+			yield(pubsub.Record{}, err)
+			return
+		}
+		d.full.Browse(ctx, p, from)(yield)
+	}
+}
+
+func openLooked(t *testing.T, s *memory.Server, before func(p pubsub.Place) error) *pubsub.Broker {
+	t.Helper()
+	b, err := pubsub.New(t.Context(), looked{s.Driver().(full), before}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// In the quarantine a suspect came behind its followers, which were handled meanwhile.
+func TestSuspectOfAnOpenKeyKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		d := &closed{full: s.Driver().(full)}
+		b, err := pubsub.New(t.Context(), d, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		d.suspects.Store(true)
+		k := newKeeper(t, s, b, blocking())
+		k.send("a1", "a2", "a3", "b1")
+		k.want("a", "a1")
+		k.want("b", "b1")
+		k.wantDead("a", "a2 process-killer open, a3 key-blocked open")
+		d.suspects.Store(false)
+		k.replay(dlq.Filter{})
+		k.send("a4")
+		k.want("a", "a2 a3 a4")
+	})
+}
+
+// Sessions that ended because nobody could look counted as deliveries of what they had received, until that was suspected of killing processes.
+func TestFailedLooksCountNoDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		var deny atomic.Bool
+		looks := 0
+		b := openLooked(t, s, func(p pubsub.Place) error {
+			if looks++; deny.Load() && looks%3 == 0 { // who opens a session may look, and who receives may not
+				return context.DeadlineExceeded
+			}
+			return nil
+		})
+		defer b.Close()
+		k := newKeeper(t, s, b, blocking())
+		deny.Store(true)
+		s.DropSessions()
+		for _, id := range []string{"a1", "a2", "a3"} {
+			if err := b.Publish(t.Context(), "t", pubsub.Message{ID: id, Key: "a"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		k.want("a", "")
+		deny.Store(false)
+		settled(t, b)
+		k.want("a", "a1 a2 a3")
+		k.wantDead("a", "")
+	})
+}
+
+// A look that failed while room was found counted as done, and the lane it was for got its messages with nobody knowing of its dead letters.
+func TestFailedLookWhileRoomIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		sub := blocking()
+		sub.MaxInFlight, sub.Concurrency = 1, 1
+		ops := open(t, s)
+		defer ops.Close()
+		if err := ops.Ensure(t.Context(), pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "t", Partitions: 2}}, Groups: []pubsub.Subscription{sub}}); err != nil {
+			t.Fatal(err)
+		}
+		var stalls atomic.Bool
+		looking, freed := make(chan struct{}), make(chan struct{})
+		b := openLooked(t, s, func(pubsub.Place) error {
+			if !stalls.CompareAndSwap(true, false) {
+				return nil
+			}
+			close(looking)
+			<-freed
+			time.Sleep(time.Second) // its feed has found room
+			return context.DeadlineExceeded
+		})
+		defer b.Close()
+		var got, others []string
+		handler := func(to *[]string) pubsub.Handler {
+			return func(_ context.Context, d *pubsub.Delivery) error {
+				*to = append(*to, d.ID)
+				switch d.Type {
+				case "holds":
+					<-looking
+					close(freed)
+				case "fails":
+					return pubsub.Permanent(errors.New("no"))
+				}
+				return nil
+			}
+		}
+		if _, err := b.Subscribe(t.Context(), sub, handler(&got)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		other := open(t, s)
+		defer other.Close()
+		if _, err := other.Subscribe(t.Context(), sub, handler(&others)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		send := func(id, key, kind string) {
+			if err := ops.Publish(t.Context(), "t", pubsub.Message{ID: id, Key: key, Type: kind}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		var mine, theirs string // keys
+		for i := 0; mine == "" || theirs == ""; i++ {
+			key := fmt.Sprint("k", i)
+			if send(key, key, ""); slices.Contains(got, key) {
+				mine = key
+			} else {
+				theirs = key
+			}
+		}
+		send("1", theirs, "fails")
+		send("holds", mine, "holds")
+		stalls.Store(true)
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		send("2", theirs, "")
+		settled(t, ops)
+		if slices.Contains(got, "2") {
+			t.Errorf("2 was handled although 1 is an open dead letter: %v, the other one %v", got, others)
+		}
+	})
+}
+
+// A dead letter whose message comes again, because its ack was lost, is stored twice where the broker knows no duplicates. The second of them came
+// behind its followers, and a replay of all did not get to it.
+func TestDeadLetterThatIsStoredTwiceKeepsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		b, err := pubsub.New(t.Context(), forgetful{s.Driver().(full)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		sub := blocking()
+		dropped := false
+		sub.DeadLetter.OnDeadLetter = func(d *pubsub.Delivery, _ error) {
+			if !dropped {
+				dropped = true
+				s.DropSessions()
+			}
+		}
+		k := newKeeper(t, s, b, sub, "a1")
+		k.send("a1")
+		k.send("a2", "a3")
+		k.want("a", "a1")
+		k.wantDead("a", "a1 permanent open, a1 key-blocked open, a2 key-blocked open, a3 key-blocked open")
+		k.heal()
+		time.Sleep(3 * time.Second) // a look shows both
+		k.replay(dlq.Filter{})
+		k.want("a", "a1 a1 a2 a3")
+		k.wantDead("a", "a1 permanent resolved, a1 key-blocked resolved, a2 key-blocked resolved, a3 key-blocked resolved")
+		k.wantBlocked(0)
+	})
+}
+
+// edit makes another message of the open dead letter of a1.
+func (k *keeper) edit(b *pubsub.Broker, to string) {
+	k.t.Helper()
+	for r, err := range dlq.Open(b, "t", "g").List(k.t.Context(), dlq.Filter{States: []dlq.State{dlq.StateOpen}}) {
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if r.Message.ID != "a1" {
+			continue
+		}
+		change := func(m *pubsub.Message) error { m.ID = to; return nil }
+		if _, err := dlq.Open(b, "t", "g").Edit(k.t.Context(), r.ID, dlq.Edit{Allow: true, Change: change}); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+}
+
+// A dead letter that had been replayed before it was edited lost its turn, and its followers were handled first.
+func TestEditOfWhatWasReplayedKeepsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, "a1")
+		defer func() { k.b.Close() }()
+		k.send("a1", "a2")
+		k.replay(dlq.Filter{})
+		k.want("a", "a1 a1")
+		k.edit(k.b, "a0")
+		time.Sleep(5 * time.Second)
+		k.heal()
+		for range 3 {
+			k.replay(dlq.Filter{})
+			time.Sleep(3 * time.Second)
+		}
+		k.want("a", "a0 a2")
+		k.wantBlocked(0)
+	})
+}
+
+// A look takes in what became of dead letters after these, or it had seen that one is edited, and not yet into what: the key was open for a moment.
+func TestKeyStaysBlockedWhileItsDeadLetterIsEdited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(memory.Config{})
+		ops := open(t, s)
+		defer ops.Close()
+		var edited atomic.Bool
+		b := openLooked(t, s, func(p pubsub.Place) error {
+			if p.Kind == pubsub.PlaceDead && edited.CompareAndSwap(true, false) {
+				if err := ops.Publish(context.Background(), "t", pubsub.Message{ID: "a2", Key: "a"}); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			return nil
+		})
+		defer b.Close()
+		k := newKeeper(t, s, b, blocking(), "a1")
+		k.send("a1")
+		k.want("a", "a1")
+		k.edit(ops, "a0")
+		k.heal()
+		edited.Store(true)
+		time.Sleep(5 * time.Second)
+		k.want("a", "")
+		k.wantBlocked(1)
+	})
+}
