@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -266,5 +268,51 @@ func TestKeyStaysBlockedWhileItsDeadLetterIsEdited(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		k.want("a", "")
 		k.wantBlocked(1)
+	})
+}
+
+// Where nobody may look any more, a key stayed blocked and nothing said why.
+func TestLooksThatFailAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := memory.NewServer(memory.Config{})
+		var deny atomic.Bool
+		d := looked{s.Driver().(full), func(pubsub.Place) error {
+			if deny.Load() {
+				return errors.New("may not read")
+			}
+			return nil
+		}}
+		b, err := pubsub.New(t.Context(), d, &pubsub.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := newKeeper(t, s, b, blocking(), "a1")
+		k.send("a1", "b1")
+		deny.Store(true)
+		ops := open(t, s)
+		defer ops.Close()
+		if _, err := dlq.Open(ops, "t", "g").Discard(t.Context(), dlq.Filter{}, dlq.Note{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		k.wantBlocked(1)
+		if st := k.c.State(); st.Phase != pubsub.Running || st.Reason == nil || !strings.Contains(st.Reason.Error(), "may not read") {
+			t.Errorf("%+v", st)
+		}
+		deny.Store(false)
+		time.Sleep(3 * time.Second)
+		k.wantBlocked(0)
+		if st := k.c.State(); st.Reason != nil {
+			t.Errorf("%+v", st)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, line := range []string{"nobody can look", "somebody can look again"} {
+			if n := strings.Count(log.String(), line); n != 1 {
+				t.Errorf("%q is logged %d times: %s", line, n, &log)
+			}
+		}
 	})
 }

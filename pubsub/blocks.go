@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type blocks struct {
 	reading  bool              // all is being read, guarded by mu
 	missed   []deadevent.Event // that this process has told meanwhile, guarded by mu
 	watching bool              // guarded by mu
+	unseen   error             // why nobody can see whether keys are open, guarded by mu; nil = they can
 	watchers sync.WaitGroup    // of what watches
 
 	looking chan struct{} // who is in it looks, alone; what follows is his
@@ -252,7 +254,8 @@ func (c *Consumer) watchKeys() {
 	bl.watchers.Go(c.watchBlocks)
 }
 
-// watchBlocks looks again and again until no key is blocked or the consumer ends. What keeps it from looking keeps its session from receiving, too, which tells of it.
+// watchBlocks looks again and again until no key is blocked or the consumer ends. A session that has its lanes does not look, and goes on where this fails: so this
+// warns, once, and State says it, for its keys stay blocked.
 func (c *Consumer) watchBlocks() {
 	bl := c.blocks
 	for {
@@ -263,15 +266,29 @@ func (c *Consumer) watchBlocks() {
 			timer.Stop()
 		}
 		err := c.look(c.life)
-		if err != nil {
-			c.log.Debug("looking whether keys are open", "err", err)
-		}
 		c.mu.Lock()
+		if c.life.Err() == nil {
+			c.seen(err)
+		}
 		if c.life.Err() != nil || err == nil && len(bl.book.open) == 0 {
 			bl.watching = false
 			c.mu.Unlock()
 			return
 		}
 		c.mu.Unlock()
+	}
+}
+
+// seen takes in whether a look of watchBlocks has failed. mu is held.
+func (c *Consumer) seen(err error) {
+	bl := c.blocks
+	switch {
+	case err != nil && bl.unseen == nil:
+		c.log.Warn("nobody can look whether blocked keys are open: until then they stay blocked", "blocked_keys", len(bl.book.open), "err", err)
+	case err == nil && bl.unseen != nil:
+		c.log.Info("somebody can look again whether blocked keys are open", "blocked_keys", len(bl.book.open))
+	}
+	if bl.unseen = nil; err != nil {
+		bl.unseen = fmt.Errorf("cannot look whether blocked keys are open: %w", err)
 	}
 }

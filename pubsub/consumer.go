@@ -339,7 +339,7 @@ func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 // State is a snapshot of a consumer.
 type State struct {
 	Phase    Phase // what it does
-	Reason   error // why it is paused, blocked or reconnecting; nil otherwise, and after Consumer.Pause
+	Reason   error // why it is paused, blocked or reconnecting, or why blocked keys stay so while it runs; nil otherwise, and after Consumer.Pause
 	InFlight int   // messages held: running, ready, parked and waiting
 	Parked   int   // behind a key that waits for its retry
 	Waiting  int   // for a retry
@@ -410,6 +410,8 @@ func (c *Consumer) State() State {
 		s.Phase, s.Reason = Paused, c.why
 	case len(c.feeds) > 0 && len(c.feeds[0].lanes) == 0:
 		s.Phase = Standby
+	case c.blocks != nil:
+		s.Reason = c.blocks.unseen
 	}
 	return s
 }
