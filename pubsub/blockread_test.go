@@ -316,3 +316,42 @@ func TestLooksThatFailAreTold(t *testing.T) {
 		}
 	})
 }
+
+// A Redact that takes the headers of a replay away took its turn, and what it resolves.
+func TestBlockKeyAndRedactOfReplays(t *testing.T) {
+	for _, name := range []string{"omnibus-replay-of", "omnibus-replays"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := memory.NewServer(memory.Config{})
+				b := open(t, s)
+				defer b.Close()
+				sub := blocking()
+				var wrong atomic.Bool
+				wrong.Store(true)
+				sub.DeadLetter.Redact = func(m *pubsub.Message) {
+					if wrong.Load() {
+						m.Headers.Del(name)
+					}
+				}
+				k := newKeeper(t, s, b, sub, "a1")
+				k.send("a1", "a2")
+				k.wantDead("a", "a1 permanent open, a2 key-blocked open") // is no replay
+				if rep, err := k.queue().Replay(t.Context(), dlq.Filter{}, dlq.Replay{}); err != nil || rep.Failed > 0 {
+					t.Fatal(rep, err)
+				}
+				time.Sleep(time.Minute)
+				if st := k.c.State(); st.Phase != pubsub.Blocked || !strings.Contains(st.Reason.Error(), name) {
+					t.Errorf("%+v", st)
+				}
+				wrong.Store(false)
+				settled(t, b)
+				k.heal()
+				k.want("a", "a1 a1")
+				k.replay(dlq.Filter{})
+				k.want("a", "a1 a2")
+				time.Sleep(3 * time.Second)
+				k.wantBlocked(0)
+			})
+		})
+	}
+}

@@ -61,9 +61,9 @@ func (c *Consumer) send(it *item) {
 		m = c.deadLetter(it)
 		if d.Redact != nil {
 			m.Payload, m.Headers = slices.Clone(m.Payload), slices.Clone(m.Headers)
-			id, message, key := m.Headers.Get(headerDeadID), m.ID, m.Key
+			was := blocksBy(&m)
 			d.Redact(&m)
-			if c.blocks != nil && (m.Headers.Get(headerDeadID) != id || m.ID != message || m.Key != key) {
+			if c.blocks != nil && blocksBy(&m) != was {
 				done(Receipt{}, errRedacted)
 				return
 			}
@@ -109,8 +109,15 @@ func (c *Consumer) send(it *item) {
 	}
 }
 
-// errRedacted keeps a message: what is stored without its key blocks none after a restart.
-var errRedacted = errors.New("DeadLetter.Redact has changed the ID, the key or the header " + headerDeadID + ", which BlockKey goes by")
+// errRedacted keeps a message: what is stored without its key blocks none after a restart, and a replay that does not say of what it is has lost its turn, and
+// what it resolves.
+var errRedacted = errors.New("DeadLetter.Redact has changed the ID, the key or one of the headers " + headerDeadID + ", " + headerReplayOf + " and " + headerReplays +
+	", which BlockKey goes by")
+
+// blocksBy is what Redact has to leave of a dead letter.
+func blocksBy(m *Message) [5]string {
+	return [...]string{m.ID, m.Key, m.Headers.Get(headerDeadID), m.Headers.Get(headerReplayOf), m.Headers.Get(headerReplays)}
+}
 
 // moved is told that the copy is stored, or why not.
 func (c *Consumer) moved(it *item, err error) {

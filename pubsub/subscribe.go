@@ -62,10 +62,11 @@ const (
 
 // AfterDeadLetter says what becomes of later messages of a key when one of them is dead-lettered.
 //
-// BlockKey needs OrderByKey or OrderStrict, and the group's own dead letters: neither Broadcast nor DeadLetter.Topic, Route, To or Drop, and a Redact that leaves
-// ID and Key, or nothing is stored. A key is blocked as long as one of its dead letters is open or pending, whatever its reason and wherever the process is that
-// stored it: the broker has that, and it is read when Subscribe begins to get messages and whenever a lane comes. Its later messages become dead letters, in order,
-// without a call of the handler, with the reason "key-blocked". Other keys go on, and messages without a key. State.BlockedKeys counts keys.
+// BlockKey needs OrderByKey or OrderStrict, and the group's own dead letters: neither Broadcast nor DeadLetter.Topic, Route, To or Drop, and a Redact that
+// leaves ID, Key and the headers of dead letters and replays, or nothing is stored. A key is blocked as long as one of its dead letters is open or pending,
+// whatever its reason and wherever the process is that stored it: the broker has that, and it is read when Subscribe begins to get messages and whenever a lane
+// comes. Its later messages become dead letters, in order, without a call of the handler, with the reason "key-blocked". Other keys go on, and messages without
+// a key. State.BlockedKeys counts keys.
 //
 // A key opens when its dead letters are resolved or discarded. A replay of one is handled unless one of its key that comes before it is open still: then it
 // follows to the dead letters again. So replay a key's dead letters in order, which package dlq does, and discard those that are not to be handled. One that fails again
