@@ -17,7 +17,8 @@ type Replay struct {
 	Progress func(done, total int) // told as messages are confirmed or reported as failed, on the goroutine of Run; nil = nobody asks
 
 	// MaxReplays is how often a message may have been replayed; what has been that often is skipped. 0 = 10; pubsub.Unlimited. The count is in the
-	// header omnibus-replays, which a publisher could set, too: it guards against going in circles, not against a publisher who means harm.
+	// header omnibus-replays, which a publisher could set, too: it guards against going in circles, not against a publisher who means harm. So a follower that came back
+	// as key-blocked counts.
 	MaxReplays int
 
 	// Turn names a topic in which processes take turns, so that one of them at a time replays a Queue: a plan of the same place that runs in another
