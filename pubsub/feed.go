@@ -210,13 +210,13 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 func (f *feed) handBack(recs []Record) {
 	f.c.mu.Lock()
 	f.returns(recs)
-	src := f.src
+	src, cut := f.src, f.cut // of this session, whenever the timer calls it
 	close(f.leave)
 	f.leave = nil // the consumer may end now, without another session
 	f.c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(f.ctx, closeGrace)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { f.cut(ctx.Err()) })() // a broker that does not answer
+	defer context.AfterFunc(ctx, func() { cut(ctx.Err()) })() // a broker that does not answer
 	<-f.settler
 	if err := f.flushNow(ctx, src); err != nil {
 		f.c.log.Debug("handing back what was received", "err", err)
