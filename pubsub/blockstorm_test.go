@@ -16,7 +16,7 @@ import (
 	"github.com/omnibus-go/omnibus/pubsub"
 )
 
-// A storm has members that come and go, sessions that end, handlers that fail, and somebody who replays and discards, all of it at random.
+// A storm has members that come and go, sessions that end, handlers and looks that fail, and somebody who replays and discards, all of it at random.
 type storm struct {
 	t   *testing.T
 	s   *memory.Server
@@ -25,6 +25,7 @@ type storm struct {
 	ops *pubsub.Broker
 
 	forgets bool // the broker knows no message again
+	slow    bool // looks take a while, and some fail
 
 	mu        sync.Mutex
 	fails     float64
@@ -55,18 +56,33 @@ func (x *storm) chance(n int) int {
 }
 
 func (x *storm) join() {
-	d := x.s.Driver()
+	d := x.s.Driver().(full)
 	if x.forgets {
-		d = forgetful{d.(full)}
+		d = forgetful{d}
+	}
+	if x.slow {
+		d = looked{d, x.look}
 	}
 	b, err := pubsub.New(x.t.Context(), d, nil)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	if _, err := b.Subscribe(x.t.Context(), x.sub, x.handle); err != nil {
+	_, err = b.Subscribe(x.t.Context(), x.sub, x.handle)
+	for x.slow && err != nil {
+		_, err = b.Subscribe(x.t.Context(), x.sub, x.handle)
+	}
+	if err != nil {
 		x.t.Fatal(err)
 	}
 	x.members = append(x.members, b)
+}
+
+func (x *storm) look(pubsub.Place) error {
+	time.Sleep(time.Duration(x.chance(300)) * time.Millisecond)
+	if x.chance(12) == 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 func (x *storm) leave() {
@@ -172,7 +188,7 @@ func TestBlockedKeysInAStorm(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := memory.NewServer(memory.Config{})
 				x := &storm{
-					t: t, s: s, rng: rand.New(rand.NewPCG(seed, 0)), sub: blocking(), ops: open(t, s), fails: 0.2, forgets: seed%2 == 1,
+					t: t, s: s, rng: rand.New(rand.NewPCG(seed, 0)), sub: blocking(), ops: open(t, s), fails: 0.2, forgets: seed%2 == 1, slow: seed%4 > 1,
 					sent: map[string][]string{}, known: map[string]bool{}, discarded: map[string]bool{},
 				}
 				topology := pubsub.Topology{Topics: []pubsub.TopicSpec{{Name: "t", Partitions: 2}}, Groups: []pubsub.Subscription{x.sub}}
