@@ -103,6 +103,24 @@ func (f *feed) returns(recs []Record) {
 	f.kickSettler()
 }
 
+// handBack gives records back that nothing was done with, in a session that ends for that: with it alone each would count as delivered, and enough of that is a
+// suspicion. The settler leaves first, since two may not settle.
+func (f *feed) handBack(recs []Record) {
+	f.c.mu.Lock()
+	f.returns(recs)
+	src, cut := f.src, f.cut // of this session, whenever the timer calls it
+	close(f.leave)
+	f.leave = nil // the consumer may end now, without another session
+	f.c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(f.ctx, closeGrace)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { cut(ctx.Err()) })() // a broker that does not answer
+	<-f.settler
+	if err := f.flushNow(ctx, src); err != nil {
+		f.c.log.Debug("handing back what was received", "err", err)
+	}
+}
+
 // look takes in what was added to the dead letters since the last look, or all of them where that is a while ago. What was stored before it began is known when it
 // returns nil. The error is the driver's.
 func (c *Consumer) look(ctx context.Context) error {

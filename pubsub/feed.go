@@ -205,24 +205,6 @@ func (f *feed) receive(session context.Context, n int, maxBytes int64) error {
 	return err
 }
 
-// handBack gives records back that nothing was done with, in a session that ends for that: with it alone each would count as delivered, and enough of that is a
-// suspicion. The settler leaves first, since two may not settle.
-func (f *feed) handBack(recs []Record) {
-	f.c.mu.Lock()
-	f.returns(recs)
-	src, cut := f.src, f.cut // of this session, whenever the timer calls it
-	close(f.leave)
-	f.leave = nil // the consumer may end now, without another session
-	f.c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(f.ctx, closeGrace)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { cut(ctx.Err()) })() // a broker that does not answer
-	<-f.settler
-	if err := f.flushNow(ctx, src); err != nil {
-		f.c.log.Debug("handing back what was received", "err", err)
-	}
-}
-
 // freeRoom returns how much may be fetched. Where nearly all that may be held is held, that is nothing until a quarter is free or the
 // workers run dry: fetching one message at a time would be slow.
 func (f *feed) freeRoom() (int, int64) {
