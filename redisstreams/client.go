@@ -74,7 +74,9 @@ func (d *driver) wireTo(ctx context.Context, key string, timeout time.Duration) 
 		}
 		w.dialed = true
 		conn, err := dial(ctx, network, addr)
-		w.conn = conn
+		if err == nil { // else it may be a *tls.Conn that is nil
+			w.conn = conn
+		}
 		return conn, err
 	}
 	w.Client = redis.NewClient(o)

@@ -107,3 +107,12 @@ func LaterStay(src pubsub.Source) {
 	l.mu.Unlock()
 	s.deliverLater()
 }
+
+// WireTo opens a connection to the server that has a topic, and closes it.
+func WireTo(ctx context.Context, d pubsub.Driver, topic string) error {
+	w, err := d.(*driver).wireTo(ctx, streamKey(topic, 0), answerWithin)
+	if err == nil {
+		w.close()
+	}
+	return err
+}
