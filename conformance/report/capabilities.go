@@ -40,6 +40,15 @@ func abilities() []ability {
 			}
 			return ""
 		}, []string{"kafka", "rabbitmq", "redis", "nats"}},
+		{"what can be done with those: listed, or retried now and given up, too", func(d declared) string {
+			switch d.text("Waiting") {
+			case "listed":
+				return "listed"
+			case "managed":
+				return "all"
+			}
+			return ""
+		}, nil},
 		{"dead letters of each group, with state and replay", flag("Redelivery"), []string{"kafka", "rabbitmq", "redis", "nats", "memory"}},
 		{"messages that kill their process are found", func(d declared) string {
 			if d.flag("Redelivery") {

@@ -16,12 +16,12 @@ import (
 func TestCapabilities(t *testing.T) {
 	s := report.Of(map[string][]byte{
 		"conformance-kafka-default.json": []byte(`{"schema": "omnibus.conformance/1", "broker": "kafka", "variant": "default", "server_version": "4.3", "capabilities": {
-			"Durability": "process", "Redelivery": true, "Order": "group", "Tiers": true, "RetryIn": "0s", "Patterns": true, "LeaseMax": "forever", "Dedup": "0s", "Lag": "exact", "MaxMessage": 1028108}}`),
+			"Durability": "process", "Redelivery": true, "Order": "group", "Tiers": true, "RetryIn": "0s", "Waiting": "listed", "Patterns": true, "LeaseMax": "forever", "Dedup": "0s", "Lag": "exact", "MaxMessage": 1028108}}`),
 		"conformance-nats-core.json": []byte(`{"schema": "omnibus.conformance/1", "broker": "nats", "variant": "core", "server_version": "2.15.2", "capabilities": {
 			"Durability": "none", "Order": "member", "RetryIn": "0s", "LeaseMax": "0s", "Deliveries": true, "Patterns": true, "Lag": "unknown"}}`),
 		"conformance-nats-cluster.json": []byte(`{"schema": "omnibus.conformance/1", "broker": "nats", "variant": "cluster", "capabilities": {"Durability": "replicated"}}`),
 		"conformance-redis-default.json": []byte(`{"schema": "omnibus.conformance/1", "broker": "redis", "variant": "default", "server_version": "8.0.2", "capabilities": {
-			"Durability": "disk", "Redelivery": true, "Order": "member", "Exclusive": true, "Deliveries": true, "RetryIn": "forever", "LeaseMax": "30m0s", "Dedup": "2m0s"}}`),
+			"Durability": "disk", "Redelivery": true, "Order": "member", "Exclusive": true, "Deliveries": true, "RetryIn": "forever", "Waiting": "managed", "LeaseMax": "30m0s", "Dedup": "2m0s"}}`),
 		"conformance-mine-default.json":    []byte(`{"schema": "omnibus.conformance/1", "broker": "theirs", "variant": "default", "capabilities": {"Redelivery": true}}`),
 		"conformance-unknown-default.json": []byte(`{"schema": "omnibus.conformance/1", "broker": "unknown", "variant": "default", "capabilities": {}}`),
 	})
@@ -33,6 +33,7 @@ func TestCapabilities(t *testing.T) {
 		"| what was not settled comes back after a crash | broker | – | omnibus | yes |",
 		"| order per key in a group of many members | broker | – | omnibus | – |",
 		"| retries that wait at the broker | omnibus | – | omnibus | – |",
+		"| what can be done with those: listed, or retried now and given up, too | listed | – | all | – |",
 		"| messages that kill their process are found | – | – | omnibus | – |",
 		"| patterns of topics | omnibus | broker | – | – |",
 		"| Message.Priority | – | – | – | – |",
