@@ -57,7 +57,6 @@ func kafkaBroker(ctx context.Context) (broker, error) {
 	}
 	servers := cfg.Servers
 	return broker{
-		variant: "default",
 		version: version,
 		shapes:  shapes,
 		warm:    func(ctx context.Context, each time.Duration) error { return kafkaWarm(ctx, servers, kafkaWarmUp*each) },

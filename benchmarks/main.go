@@ -15,6 +15,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -34,7 +35,7 @@ import (
 
 // A broker is who takes part on it, and in what.
 type broker struct {
-	variant string // if not said otherwise
+	variant string // if not said otherwise; "" = default
 	version string // of the server, if there is one
 	plugs   []bench.Plug
 	shapes  []bench.Shape
@@ -86,10 +87,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	if err != nil {
 		return fail(fmt.Errorf("%s: %w", *name, err))
 	}
-	o := bench.Options{Broker: *name, Server: b.version, Variant: b.variant, Reps: *reps, Each: *each, Log: errOut}
-	if *variant != "" {
-		o.Variant = *variant
-	}
+	o := bench.Options{Broker: *name, Server: b.version, Variant: cmp.Or(*variant, b.variant, "default"), Reps: *reps, Each: *each, Log: errOut}
 	if *only != "" {
 		re, err := regexp.Compile(*only)
 		if err != nil {

@@ -19,8 +19,7 @@ import (
 // memoryBroker has no client of its own: raw is its driver without the engine, and the peers have brokers of their own in the process.
 func memoryBroker() broker {
 	return broker{
-		variant: "default",
-		shapes:  slices.Concat(bench.Shapes(), bench.Failing(), bench.InProcess(), bench.Scaling()),
+		shapes: slices.Concat(bench.Shapes(), bench.Failing(), bench.InProcess(), bench.Scaling()),
 		plugs: []bench.Plug{
 			{Impl: bench.Raw, Settings: driverSettings, Open: func(context.Context) (*bench.Client, error) {
 				return driverClient(memory.NewServer(memory.Config{}).Driver()), nil
