@@ -50,6 +50,15 @@ func keep(t *testing.T, fails ...string) *keeper {
 	return newKeeper(t, s, open(t, s), blocking(), fails...)
 }
 
+func openOn(t *testing.T, d pubsub.Driver) *pubsub.Broker {
+	t.Helper()
+	b, err := pubsub.New(t.Context(), d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // again is the same in another process, when this one has ended.
 func (k *keeper) again(fails ...string) *keeper {
 	k.t.Helper()
@@ -363,10 +372,7 @@ func TestBlockedKeyWhileDeadLettersAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})
 		d := &closed{full: s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		k := newKeeper(t, s, b, blocking(), "a1")
 		defer b.Close()
 		d.refuses.Store(true)
@@ -393,10 +399,7 @@ func TestBlockedKeyWhenTheAckIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})
 		d := &closed{full: s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		k := newKeeper(t, s, b, blocking(), "a1")
 		defer b.Close()
 		d.loses.Store(1)
@@ -420,10 +423,7 @@ func TestBlocksAreReadBeforeTheFirstMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := &closed{full: k.s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		defer b.Close()
 		d.blind.Store(true)
 		if _, err := b.Subscribe(t.Context(), blocking(), k.handle); !errors.Is(err, pubsub.ErrUnavailable) {
@@ -455,10 +455,7 @@ func TestDrainWhileBlocked(t *testing.T) {
 		k := keep(t, "a1")
 		k.send("a1", "a2")
 		d := &closed{full: k.s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		defer b.Close()
 		k.wantBlocked(1)
 		if err := k.c.Drain(t.Context()); err != nil {
@@ -549,10 +546,7 @@ func TestSuspectOfABlockedKeyFollowsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})
 		d := &closed{full: s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		defer b.Close()
 		d.suspects.Store(true)
 		k := newKeeper(t, s, b, blocking(), "a1")
@@ -567,10 +561,7 @@ func TestOutcomeWhileAllIsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})
 		d := &closed{full: s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		defer b.Close()
 		operator := open(t, s)
 		defer operator.Close()

@@ -37,11 +37,7 @@ func (d looked) Browse(ctx context.Context, p pubsub.Place, from pubsub.Position
 
 func openLooked(t *testing.T, s *memory.Server, before func(p pubsub.Place) error) *pubsub.Broker {
 	t.Helper()
-	b, err := pubsub.New(t.Context(), looked{s.Driver().(full), before}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return openOn(t, looked{s.Driver().(full), before})
 }
 
 // In the quarantine a suspect came behind its followers, which were handled meanwhile.
@@ -49,10 +45,7 @@ func TestSuspectOfAnOpenKeyKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})
 		d := &closed{full: s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, d)
 		defer b.Close()
 		d.suspects.Store(true)
 		k := newKeeper(t, s, b, blocking())
@@ -188,10 +181,7 @@ func TestDeadLetterThatIsStoredTwiceKeepsItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.NewServer(memory.Config{})
 		d := &closed{full: s.Driver().(full)}
-		b, err := pubsub.New(t.Context(), forgetful{d}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := openOn(t, forgetful{d})
 		defer b.Close()
 		d.loses.Store(1)
 		k := newKeeper(t, s, b, blocking(), "a1")

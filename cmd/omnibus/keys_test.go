@@ -320,7 +320,7 @@ func TestOthersHaveAKeyFirst(t *testing.T) {
 }
 
 // What is wrong with a keyring is said as it is, with a remedy that is one.
-func TestKeyringErrorsSayWhatToDo(t *testing.T) {
+func TestKeyringErrorsNameTheRemedy(t *testing.T) {
 	w := newWorld(t)
 	t.Chdir(t.TempDir())
 	keyrings(t)
