@@ -17,7 +17,7 @@ import (
 )
 
 // The copy that takes the place of what waits once had the server's own headers of the original, among them where that lay: it could not be changed again, and a
-// list never came to its end. What others store with such headers ends a list with an error.
+// list never came to its end. What others store with such headers is what it is where it lies.
 func TestWhatWaitsIsChangedAgainAndAgain(t *testing.T) {
 	s := startServer(t, "default")
 	b := s.open(t)
@@ -66,15 +66,20 @@ func TestWhatWaitsIsChangedAgainAndAgain(t *testing.T) {
 	}
 	forged := client.NewMsg("omnibus.retry.omnibus.again__g.0")
 	forged.Header.Set("Nats-Sequence", "1")
+	forged.Header.Set("Nats-Subject", "omnibus.retry.omnibus.other__g.0")
+	forged.Header.Set("Omnibus-Due", time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano))
 	if _, err := s.jetStream(t.Context(), t).PublishMsg(t.Context(), forged); err != nil {
 		t.Fatal(err)
 	}
-	var last error
-	for _, err := range b.Waiting(t.Context(), sub.Topic, sub.Group) {
-		last = err
+	all := list()
+	if len(all) != 2 || all[0].Record.Msg.ID != want.ID {
+		t.Fatalf("there wait %+v", all)
 	}
-	if last == nil {
-		t.Error("what lies about where it lies is believed")
+	if _, err := d.(pubsub.Rescheduler).Reschedule(t.Context(), sub.Topic, sub.Group, all[1], 2*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if all = list(); len(all) != 2 || !all[0].Due.Equal(w.Due) || time.Until(all[1].Due) < 90*time.Minute {
+		t.Errorf("with one put off that says it lies elsewhere there wait %+v", all)
 	}
 }
 
